@@ -1,0 +1,1 @@
+"""What is measured: estimates with intervals, and the decomposition of a run."""

@@ -1,0 +1,1 @@
+"""The only join of estimates and bounds, and the only input and output."""

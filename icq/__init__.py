@@ -1,0 +1,1 @@
+"""The IC-SMDP model, its exact analysis, and the IC-Q learner."""

@@ -1,0 +1,1 @@
+"""Families of IC-SMDPs and workflows."""

@@ -1,0 +1,21 @@
+"""Every test runs with shapes checked at call time, strict dtype promotion and no implicit broadcasting."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jax
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_hook = install_import_hook(("icq", "synthetic", "estimators", "bounds", "experiments"), "beartype.beartype")
+_hook.__enter__()  # kept for the whole run: the packages are imported later, by the tests
+
+settings.register_profile(
+    "repo", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repo")
