@@ -45,9 +45,7 @@ class Structure:
         out = []
         if len(self.closed) > 1:
             parts = "; ".join(_some(c) for c in self.closed[:4]) + ("; ..." if len(self.closed) > 4 else "")
-            out.append(
-                f"reducible: {len(self.closed)} closed classes {parts}, so the stationary law is not unique"
-            )
+            out.append(f"reducible: {len(self.closed)} closed classes {parts}, so the stationary law is not unique")
         if len(self.transient):
             out.append(f"reducible: {len(self.transient)} transient states {_some(self.transient)}")
         for states, p in zip(self.closed, self.period):
@@ -156,9 +154,7 @@ def slem(transition: sp.csr_array) -> float:
         values = np.linalg.eigvals(transition.toarray())
     else:
         try:
-            values = eigs(
-                transition.T, k=2, which="LM", tol=1e-8, return_eigenvectors=False, maxiter=50, ncv=40
-            )
+            values = eigs(transition.T, k=2, which="LM", tol=1e-8, return_eigenvectors=False, maxiter=50, ncv=40)
         except ArpackNoConvergence:
             return float("nan")
     return float(min(np.sort(np.abs(values))[-2], 1.0))

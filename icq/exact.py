@@ -289,9 +289,7 @@ def _margin(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> 
     return float((top[:, 1] - top[:, 0]).min())
 
 
-def stationary_weights(
-    m: ICSMDP, d: Float[np.ndarray, "S"]
-) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
+def stationary_weights(m: ICSMDP, d: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
     """w(s|o) = d(s)/d(o) for each state and d(o).  Raises AnalysisError for an observation without mass."""
     d_obs = np.bincount(np.asarray(m.observation), weights=d, minlength=m.num_observations)
     empty = np.flatnonzero(d_obs <= 0)

@@ -105,9 +105,7 @@ class ICSMDP:
             _check_rank(name, fields[name])
         options = fields["prob"].shape[1]
         shape = (fields["agent"].shape[0], options)
-        fields["terminal"] = (
-            np.zeros(fields["prob"].shape, bool) if terminal is None else _cast("terminal", terminal)
-        )
+        fields["terminal"] = np.zeros(fields["prob"].shape, bool) if terminal is None else _cast("terminal", terminal)
         fields["available"] = np.ones(shape, bool) if available is None else _cast("available", available)
         if behaviour is None:
             if fields["available"].shape != shape:
@@ -135,7 +133,7 @@ class ICSMDP:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` with the field names as keys."""
         with open(path, "wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(getattr(self, name)) for name in _AXES})
+            np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(getattr(self, name)) for name in _AXES})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ICSMDP:
@@ -147,9 +145,7 @@ class ICSMDP:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise ICSMDPError(
-                        f"{os.fspath(path)}: a single array, not an .npz archive of named arrays"
-                    )
+                    raise ICSMDPError(f"{os.fspath(path)}: a single array, not an .npz archive of named arrays")
                 keys = set(archive.files)
                 if unknown := sorted(keys - set(_AXES)):
                     raise ICSMDPError(f"{unknown[0]}: unknown key; the keys are {', '.join(_AXES)}")
@@ -174,9 +170,7 @@ def stack(instances: Sequence[ICSMDP]) -> ICSMDP:
     """Batch instances of equal shape along a new leading axis.  Raises ValueError when shapes differ."""
     shapes = {tuple(np.shape(leaf) for leaf in jax.tree.leaves(m)) for m in instances}
     if len(shapes) != 1:
-        raise ValueError(
-            f"stack: instances of {len(shapes)} different shapes; equal S, A, B and O are needed"
-        )
+        raise ValueError(f"stack: instances of {len(shapes)} different shapes; equal S, A, B and O are needed")
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *instances)
 
 
