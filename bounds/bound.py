@@ -1,0 +1,148 @@
+"""What a bound is, and how an observation is held against it.
+
+A bound is a number with the assumptions it rests on, each checked on the instance (docs/theory.md section 6).  When
+one fails there is no number: the value is NaN and the verdict `inapplicable`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One hypothesis of a lemma, checked on one instance.
+
+    `margin`: signed distance to the boundary, in the unit `detail` names; negative or zero by how much it fails.
+    """
+
+    name: str
+    holds: bool
+    margin: float
+    detail: str
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.margin):
+            raise ValueError(f"assumption {self.name}: the margin is NaN, so it was not checked")
+        if self.holds and self.margin < 0:
+            raise ValueError(f"assumption {self.name}: said to hold with the negative margin {self.margin}")
+
+    def __str__(self) -> str:
+        return f"{self.name} {'holds' if self.holds else 'fails'} (margin {self.margin:.3g}): {self.detail}"
+
+
+def below(name: str, value: float, limit: float, detail: str) -> Assumption:
+    """The assumption `value < limit`, strictly; a NaN value fails it with an infinite deficit."""
+    margin = -math.inf if math.isnan(value) else limit - value
+    return Assumption(name, margin > 0, margin, detail)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound on one non-negative quantity.
+
+    value: the bound, NaN exactly when an assumption fails; may be infinite.
+    terms: the named parts it was computed from, same unit; empty when inapplicable.
+    assumptions: each checked; all must hold.
+    reference: where the statement and its proof are.
+    trivial: what the range of rewards alone gives for the same quantity; a value not below it says nothing.
+    roundoff: how far floating point may have moved `value`; verdicts compare against value + roundoff.
+    """
+
+    name: str
+    value: float
+    terms: Mapping[str, float]
+    assumptions: tuple[Assumption, ...]
+    reference: str
+    trivial: float = math.inf
+    roundoff: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", MappingProxyType(dict(self.terms)))
+        if math.isnan(self.value) == self.applicable:
+            state = "applicable" if self.applicable else "inapplicable"
+            raise ValueError(f"bound {self.name}: the value is {self.value} but the bound is {state}")
+        if self.value < 0:
+            raise ValueError(f"bound {self.name}: the value {self.value} is negative")
+        if math.isnan(self.trivial):
+            raise ValueError(f"bound {self.name}: the trivial bound is NaN")
+        if not 0 <= self.roundoff < math.inf:
+            raise ValueError(f"bound {self.name}: roundoff = {self.roundoff} is not a finite allowance")
+
+    @property
+    def applicable(self) -> bool:
+        """Whether every assumption holds."""
+        return all(a.holds for a in self.assumptions)
+
+    @property
+    def failures(self) -> tuple[Assumption, ...]:
+        """The assumptions that fail: which, and by how much."""
+        return tuple(a for a in self.assumptions if not a.holds)
+
+    def __str__(self) -> str:
+        if not self.applicable:
+            return f"{self.name}: inapplicable; " + "; ".join(map(str, self.failures))
+        return f"{self.name}: {self.value:.6g} (trivial {self.trivial:.6g})"
+
+
+def conditional(
+    name: str,
+    assumptions: Sequence[Assumption],
+    compute: Callable[[], tuple[float, Mapping[str, float]]],
+    reference: str,
+    trivial: float = math.inf,
+    *,
+    roundoff: float = 0.0,
+) -> Bound:
+    """The bound whose (value, terms) `compute` yields, or the inapplicable one; `compute` runs only if all hold."""
+    if all(a.holds for a in assumptions):
+        value, terms = compute()
+        return Bound(name, float(value), terms, tuple(assumptions), reference, trivial, roundoff=roundoff)
+    return Bound(name, math.nan, {}, tuple(assumptions), reference, trivial)
+
+
+class Verdict(Enum):
+    """What an observation says about a bound; see `verdict`."""
+
+    HOLDS = "holds"
+    VIOLATED = "violated"
+    UNDECIDED = "undecided"
+    VACUOUS = "vacuous"
+    INAPPLICABLE = "inapplicable"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def verdict(
+    bound: Bound, lower: float, upper: float, trivial: float | None = None, *, allowance: float = 0.0
+) -> Verdict:
+    """Hold the confidence interval [lower, upper] of an observed quantity against a bound.
+
+    In order of precedence:
+      inapplicable: an assumption fails, so there is no number (the interval is not looked at);
+      violated:     lower > value + slack.  Before vacuous: a false statement is not excused by being useless;
+      vacuous:      value >= trivial, so agreeing with it is no evidence;
+      holds:        upper <= value + slack;
+      undecided:    the interval straddles the bound.
+    slack = bound.roundoff + allowance, and nothing else is forgiven.  An exact (deterministic) observation passes
+    the same number twice, with the certified numerical error of that number as its `allowance`; it is never
+    undecided.  `trivial` replaces bound.trivial when given.
+    Raises ValueError for a NaN or reversed interval and for an allowance that is negative or not finite.
+    """
+    if not 0 <= allowance < math.inf:
+        raise ValueError(f"allowance = {allowance} is not a finite non-negative number")
+    if not bound.applicable:
+        return Verdict.INAPPLICABLE
+    if not lower <= upper:
+        raise ValueError(f"bound {bound.name}: the observed interval [{lower}, {upper}] is empty or NaN")
+    ceiling = bound.value + bound.roundoff + allowance
+    if lower > ceiling:
+        return Verdict.VIOLATED
+    if bound.value >= (bound.trivial if trivial is None else trivial):
+        return Verdict.VACUOUS
+    return Verdict.HOLDS if upper <= ceiling else Verdict.UNDECIDED
