@@ -176,7 +176,7 @@ def stack(instances: Sequence[ICSMDP]) -> ICSMDP:
 
 def index(batch: ICSMDP, i: int) -> ICSMDP:
     """Instance `i` of a batch."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[i], batch)
+    return jax.tree.map(lambda leaf: np.asarray(np.asarray(leaf)[i]), batch)
 
 
 def _cast(name: str, value: Any) -> np.ndarray:
@@ -195,7 +195,7 @@ def _cast(name: str, value: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _refuse(name: str, array: np.ndarray, bad: np.ndarray, why: str) -> None:
+def _refuse(name: str, array: np.ndarray, bad: np.ndarray | np.bool_, why: str) -> None:
     """Raise for the first bad index, if there is one."""
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
