@@ -1,0 +1,55 @@
+"""Baselines as instances: change what agents see or send, and run the same learner.
+
+centralised: every agent sees the global state.  independent: no scalar crosses an agent boundary, so an agent counts
+its own reward and, only when it keeps control, its own next value.  Notation: docs/theory.md sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from icq.exact import Analysis
+from icq.smdp import ICSMDP
+from icq.solve import greedy
+
+
+def centralised(m: ICSMDP) -> ICSMDP:
+    """The same workflow with phi the identity; agents, options and behaviour stay what they were."""
+    obs = np.asarray(m.observation)
+    return replace(
+        m,
+        observation=np.arange(m.num_states),
+        agent=np.asarray(m.agent)[obs],
+        available=np.asarray(m.available)[obs],
+        behaviour=np.asarray(m.behaviour)[obs],
+    )
+
+
+def independent(m: ICSMDP) -> ICSMDP:
+    """The same workflow in which a handoff to another agent ends the story: outcomes that leave the agent are terminal.
+
+    IC-Q on it is Q-learning without the scalar, and its Qbar is what such learners converge to.
+    """
+    owner = np.asarray(m.agent)[m.observation]
+    leaves = owner[m.next_state] != owner[:, None, None]
+    return replace(m, terminal=np.asarray(m.terminal) | leaves)
+
+
+def mean_value(analysis: Analysis, policy: Int[np.ndarray, "S"]) -> float:
+    """sum_s d(s) V^pi(s) of a deterministic policy of the global state, exact."""
+    return float(analysis.d @ analysis.oracle.evaluate(policy).v)
+
+
+def greedy_value(analysis: Analysis, q: Float[np.ndarray, "O A"]) -> float:
+    """sum_s d(s) V^pi(s) of the policy greedy in a table over observations, run in the true workflow."""
+    policy, _ = greedy(np.asarray(q, np.float64), analysis.interface.available)
+    return mean_value(analysis, policy[analysis.smdp.observation])
+
+
+def random_value(analysis: Analysis) -> float:
+    """sum_s d(s) V^beta(s) of the behaviour policy."""
+    behaviour = np.asarray(analysis.smdp.behaviour)[analysis.smdp.observation]
+    return float(analysis.d @ analysis.oracle.evaluate_random(behaviour).v)

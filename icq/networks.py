@@ -1,0 +1,212 @@
+"""Function classes behind one protocol: parameters come in blocks, and each block belongs to one agent.
+
+A class maps (block, observation) to the values of the acting agent's options.  `slot[o]` names the block that answers
+observation o: the agent's index for a network or linear features, the observation itself for a table (a row belongs
+to the agent that sees it).  The learner touches one block per handoff, so its cost does not grow with the number of
+agents.  Notation: docs/theory.md sections 1 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, struct
+from jaxtyping import Array, Float, Int, Key
+
+from icq.smdp import ICSMDP, Arr
+
+Block: TypeAlias = Any  # a pytree of arrays
+Params: TypeAlias = Any  # the same pytree with a leading slot axis
+
+
+@runtime_checkable
+class FunctionClass(Protocol):
+    """What a learner needs of a class of Q-functions; every implementation is a pytree."""
+
+    slot: Int[Arr, "*batch O"]
+
+    @property
+    def num_slots(self) -> int:
+        """Number of parameter blocks."""
+        ...
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Initial parameters: every leaf [num_slots, ...]."""
+        ...
+
+    def values(self, block: Block, observation: Int[Array, ""]) -> Float[Array, "A"]:
+        """Q(o, .) of all options, from the block slot[o] alone."""
+        ...
+
+
+@struct.dataclass
+class Tabular:
+    """One number per (observation, option), all `initial` at the start."""
+
+    slot: Int[Arr, "*batch O"]
+    initial: Float[Arr, "*batch O A"]
+
+    @property
+    def num_slots(self) -> int:
+        """One block per observation."""
+        return self.slot.shape[-1]
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """The initial table; needs no randomness."""
+        return jnp.asarray(self.initial)
+
+    def values(self, block: Block, observation: Int[Array, ""]) -> Float[Array, "A"]:
+        """The row itself."""
+        return block
+
+
+@struct.dataclass
+class Linear:
+    """Q(o,a) = offset(o,a) + psi(o,a)' theta_i with one theta per agent, 0 at the start.
+
+    features psi: [O, A, p]; offset: [O, A] (the network at initialisation, for tangent features).
+    """
+
+    slot: Int[Arr, "*batch O"]
+    features: Float[Arr, "*batch O A p"]
+    offset: Float[Arr, "*batch O A"]
+    agents: int = struct.field(pytree_node=False)
+
+    @property
+    def num_slots(self) -> int:
+        """One block per agent."""
+        return self.agents
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Zero parameters; needs no randomness."""
+        return jnp.zeros((self.agents, self.features.shape[-1]), self.features.dtype)
+
+    def values(self, block: Block, observation: Int[Array, ""]) -> Float[Array, "A"]:
+        """offset + psi theta."""
+        features = jnp.asarray(self.features)[observation]
+        return jnp.asarray(self.offset)[observation] + jnp.sum(features * block[None, :], axis=-1)
+
+
+class MLP(linen.Module):
+    """`depth` hidden tanh layers of `width` units, then one linear output per option."""
+
+    width: int
+    depth: int
+    options: int
+
+    @linen.compact
+    def __call__(self, x: Float[Array, "F"]) -> Float[Array, "A"]:
+        """Values of all options at an encoded observation."""
+        for _ in range(self.depth):
+            x = jnp.tanh(linen.Dense(self.width)(x))
+        return linen.Dense(self.options)(x)
+
+
+@struct.dataclass
+class Network:
+    """One Flax network per agent on encoded observations; inputs: [O, F]."""
+
+    slot: Int[Arr, "*batch O"]
+    inputs: Float[Arr, "*batch O F"]
+    module: linen.Module = struct.field(pytree_node=False)
+    agents: int = struct.field(pytree_node=False)
+
+    @property
+    def num_slots(self) -> int:
+        """One block per agent."""
+        return self.agents
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Each agent's network from its own key."""
+        x = jnp.zeros_like(jnp.asarray(self.inputs)[0])
+        return jax.vmap(lambda k: self.module.init(k, x)["params"])(jax.random.split(key, self.agents))
+
+    def values(self, block: Block, observation: Int[Array, ""]) -> Float[Array, "A"]:
+        """The agent's network at the encoded observation."""
+        return jnp.asarray(self.module.apply({"params": block}, jnp.asarray(self.inputs)[observation]))
+
+
+def tabular(m: ICSMDP, initial: float = 0.0, dtype: Any = jnp.float32) -> Tabular:
+    """The tabular class of an instance."""
+    shape = (m.num_observations, m.num_options)
+    return Tabular(slot=jnp.arange(shape[0], dtype=jnp.int32), initial=jnp.full(shape, initial, dtype))
+
+
+def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] | None = None) -> Linear:
+    """The linear class of given features, one parameter vector per agent.  Raises ValueError on a shape mismatch."""
+    shape = (m.num_observations, m.num_options)
+    if features.shape[:2] != shape:
+        raise ValueError(f"features: shape {features.shape}, expected {shape} + (p,)")
+    offset = np.zeros(shape, features.dtype) if offset is None else offset
+    return Linear(slot=_agent_slot(m), features=features, offset=offset, agents=m.num_agents)
+
+
+def random_features(m: ICSMDP, count: int, seed: int, share: float = 0.0) -> Linear:
+    """Gaussian features, scaled so that the longest has length 1: a misspecified class of `count` per agent.
+
+    `share` in [0, 1] mixes in a constant feature direction (1 makes every observation of an agent look alike).
+    """
+    rng = np.random.default_rng(seed)
+    psi = rng.normal(size=(m.num_observations, m.num_options, count))
+    psi = (1 - share) * psi + share * rng.normal(size=count)
+    psi /= np.linalg.norm(psi, axis=-1).max()
+    return linear(m, jnp.asarray(psi, jnp.float32))
+
+
+def network(m: ICSMDP, inputs: Float[Arr, "O F"], width: int, depth: int = 1) -> Network:
+    """One tanh MLP per agent on encoded observations.  Raises ValueError on bad sizes."""
+    if len(inputs) != m.num_observations:
+        raise ValueError(f"inputs: {len(inputs)} rows, expected one per observation ({m.num_observations})")
+    if width < 1 or depth < 1:
+        raise ValueError(f"width = {width} and depth = {depth} must be at least 1")
+    return Network(slot=_agent_slot(m), inputs=jnp.asarray(inputs), module=MLP(width, depth, m.num_options),
+                   agents=m.num_agents)  # fmt: skip
+
+
+def neural_tangent(m: ICSMDP, net: Network, params: Params) -> Linear:
+    """The linearisation of a network at `params`: features are its gradients, the offset its values there.
+
+    With theta = (flattened parameters minus `params`) this is the network's first-order model (docs/theory.md
+    section 4); features keep the network's dtype.
+    """
+
+    def of(observation: Int[Array, ""]) -> tuple[Float[Array, "A"], Float[Array, "A p"]]:
+        block = take(params, net.slot[observation])
+        jacobian = jax.jacrev(lambda b: net.values(b, observation))(block)
+        flat = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(jacobian)]
+        return net.values(block, observation), jnp.concatenate(flat, axis=1)
+
+    offset, features = jax.vmap(of)(jnp.arange(m.num_observations))
+    return linear(m, features, offset)
+
+
+def one_hot_inputs(m: ICSMDP) -> Float[np.ndarray, "O F"]:
+    """Each observation's rank within its agent, one-hot: the default encoding of a bare instance."""
+    agent = np.asarray(m.agent)
+    rank = np.array([int((agent[:o] == agent[o]).sum()) for o in range(len(agent))])
+    return np.eye(int(rank.max()) + 1, dtype=np.float32)[rank]
+
+
+def take(params: Params, slot: Int[Array, ""]) -> Block:
+    """The block of one slot."""
+    return jax.tree.map(lambda leaf: leaf[slot], params)
+
+
+def put(params: Params, slot: Int[Array, ""], block: Block) -> Params:
+    """Parameters with one block replaced."""
+    return jax.tree.map(lambda leaf, b: leaf.at[slot].set(b), params, block)
+
+
+def q_table(cls: FunctionClass, params: Params) -> Float[Array, "O A"]:
+    """Q(o, a) for every observation and option (0-masked nowhere: unavailable options hold arbitrary numbers)."""
+    slot = jnp.asarray(cls.slot)
+    evaluate: Callable[..., Any] = lambda o: cls.values(take(params, slot[o]), o)  # noqa: E731
+    return jax.vmap(evaluate)(jnp.arange(slot.shape[0]))
+
+
+def _agent_slot(m: ICSMDP) -> Int[Array, "O"]:
+    return jnp.asarray(m.agent, jnp.int32)
