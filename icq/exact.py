@@ -271,15 +271,33 @@ class Analysis:
         """Q o phi on S x A, 0 on unavailable options."""
         return np.where(self.oracle.available, q[self.smdp.observation], 0.0)
 
-    def norm_d(self, q: Float[np.ndarray, "n A"]) -> float:
-        """||Q||_d over O x A or over S x A, told apart by the shape (the same number for Q and Q o phi)."""
-        weight = self.d_pair if q.shape == self.d_pair.shape else self.d_state_pair
-        return float(np.sqrt((weight * q**2).sum()))
+    def norm_d(self, q: Float[np.ndarray, "O A"]) -> float:
+        """||Q||_d over O x A."""
+        return _weighted_norm(q, self.d_pair)
 
-    def norm_sup(self, q: Float[np.ndarray, "n A"]) -> float:
-        """||Q||_inf over available pairs of O x A or S x A."""
-        available = self.interface.available if q.shape == self.d_pair.shape else self.oracle.available
-        return float(np.abs(q[available]).max())
+    def norm_d_state(self, q: Float[np.ndarray, "S A"]) -> float:
+        """||Q||_d over S x A; the norm of `lift(q)` here is `norm_d(q)`."""
+        return _weighted_norm(q, self.d_state_pair)
+
+    def norm_sup(self, q: Float[np.ndarray, "O A"]) -> float:
+        """||Q||_inf over available pairs of O x A."""
+        return _largest(q, self.interface.available)
+
+    def norm_sup_state(self, q: Float[np.ndarray, "S A"]) -> float:
+        """||Q||_inf over available pairs of S x A."""
+        return _largest(q, self.oracle.available)
+
+
+def _weighted_norm(q: Float[np.ndarray, "n A"], weight: Float[np.ndarray, "n A"]) -> float:
+    if q.shape != weight.shape:
+        raise ValueError(f"norm: shape {q.shape}, expected {weight.shape}; O x A and S x A have their own norms")
+    return float(np.sqrt((weight * q**2).sum()))
+
+
+def _largest(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> float:
+    if q.shape != available.shape:
+        raise ValueError(f"norm: shape {q.shape}, expected {available.shape}; O x A and S x A have their own norms")
+    return float(np.abs(q[available]).max())
 
 
 def _margin(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> float:
@@ -302,14 +320,17 @@ def stationary_weights(m: ICSMDP, d: Float[np.ndarray, "S"]) -> tuple[Float[np.n
 def analyse(m: ICSMDP) -> Analysis:
     """The exact analysis of a validated instance.
 
-    Raises AnalysisError when the handoff chain has several closed classes or an observation has no stationary
-    mass (the interface model is then undefined).  Periodic chains are analysed; `chain` reports the period.
+    Raises AnalysisError when the handoff chain has several closed classes, an observation has no stationary mass
+    (the interface model is then undefined) or the stationary law did not converge.  Periodic chains are analysed;
+    `chain` reports the period.
     """
     transition = handoff_chain(m)
     structure = chains.structure(transition)
     if len(structure.closed) != 1:
         raise AnalysisError("; ".join(structure.problems()))
     law = chains.stationary(transition, structure)
+    if not law.converged:
+        raise AnalysisError(f"the stationary law did not converge (residual {law.residual:.1e}): the chain is too slow")
     w, d_obs = stationary_weights(m, law.d)
     oracle = oracle_model(m)
     interface = interface_model(m, oracle, w)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -119,7 +120,12 @@ class ICSMDP:
     def validate(self) -> ICSMDP:
         """Return self if it is an IC-SMDP; raise ICSMDPError naming field, first bad index and value."""
         if np.ndim(self.prob) == 4:
-            for i in range(self.prob.shape[0]):
+            size = self.prob.shape[0]
+            for name, axes in _AXES.items():
+                shape = np.shape(getattr(self, name))
+                if len(shape) != 1 + len(axes) or shape[0] != size:
+                    raise ICSMDPError(f"{name}: shape {shape}, expected a batch axis of length {size}, then {axes}")
+            for i in range(size):
                 try:
                     index(self, i).validate()
                 except ICSMDPError as error:
@@ -143,9 +149,10 @@ class ICSMDP:
         values, FileNotFoundError for a missing file.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise ICSMDPError(f"{os.fspath(path)}: a single array, not an .npz archive of named arrays")
+            loaded = np.load(path, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ICSMDPError(f"{os.fspath(path)}: a single array, not an .npz archive of named arrays")
+            with loaded as archive:
                 keys = set(archive.files)
                 if unknown := sorted(keys - set(_AXES)):
                     raise ICSMDPError(f"{unknown[0]}: unknown key; the keys are {', '.join(_AXES)}")
@@ -157,7 +164,7 @@ class ICSMDP:
                         fields[name] = archive[name]
                     except ValueError as error:
                         raise ICSMDPError(f"{name}: {error}") from None
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ICSMDPError(f"{os.fspath(path)}: not a readable .npz archive ({error})") from None
         except ValueError as error:
             if isinstance(error, ICSMDPError):
@@ -181,13 +188,16 @@ def index(batch: ICSMDP, i: int) -> ICSMDP:
 
 def _cast(name: str, value: Any) -> np.ndarray:
     """The value as float64, int64 or bool; raises when a conversion would change a number."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ICSMDPError(f"{name}: not an array ({error})") from None
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise ICSMDPError(f"{name}: dtype {array.dtype} is not numeric")
     if _KIND[name] == "float":
         return array.astype(np.float64)
     if array.dtype.kind == "f":
-        bad = ~(np.isfinite(array) & (array == np.round(array)))
+        bad = ~((np.abs(array) < 2.0**53) & (array == np.round(array)))
         _refuse(name, array, bad, "is not an integer" if _KIND[name] == "int" else "is not true or false")
     if _KIND[name] == "bool":
         _refuse(name, array, (array != 0) & (array != 1), "is not true or false")

@@ -23,7 +23,7 @@ def garnet(
     options: int = 3,
     outcomes: int = 3,
     observations: int = 6,
-    agents: int = 3,
+    agents: int | None = None,
     gamma: float = 0.9,
     max_duration: int = 4,
     terminal: float = 0.1,
@@ -32,15 +32,17 @@ def garnet(
 ) -> ICSMDP:
     """A random instance; equal arguments give equal instances.
 
-    terminal: probability that an outcome ends the task.  drop: probability that an option is unavailable on an
-    observation (one option is always kept).  correlated: correlation in [0, 1] of the normals behind next state,
-    duration and reward rate of one outcome; True is 1.  The reward is a constant rate in (-1, 1) per primitive step,
-    discounted inside the option.  Unavailable options hold random padding.
+    agents: left out, 3 or as many as there are observations.  terminal: probability that an outcome ends the task.
+    drop: probability that an option is unavailable on an observation (one is always kept).  correlated: correlation
+    in [0, 1] of the normals behind next state, duration and reward rate of one outcome; True is 1.  The reward is a
+    constant rate in (-1, 1) per primitive step, discounted inside the option.  Unavailable options hold random
+    padding.
 
     By construction every observation has a state, every agent an observation, the behaviour full support, and the
     handoff chain is irreducible (outcomes of available options walk a random cycle through all states) and aperiodic
     (one more such outcome returns to its own state).  Raises ValueError for sizes that cannot have this.
     """
+    agents = min(3, observations) if agents is None else agents
     _check_sizes(states, options, outcomes, observations, agents, max_duration)
     for name, value in (("terminal", terminal), ("drop", drop), ("correlated", float(correlated))):
         if not 0 <= value <= 1:
