@@ -1,0 +1,320 @@
+"""The dials family: IC-SMDPs in which each source of error has its own dial (docs/theory.md section 8).
+
+State s = (agent i, cluster c, visible y, hidden h), observation o = (i, c, y), both row-major.  In (o, a) one of L
+base branches l = (successor j, next visible y') is taken with probability p0(l|i,y,a); it lasts tau(i,y,a,l)
+primitive steps and pays r0(i,y,a) + offset(i,y,a,l) + or - amplitude(i,y,a), the sign being the reward noise.  The
+cluster moves on its own and only renames observations.  The hidden part is redrawn uniformly (or kept, with
+`persistence`), so that w(h|o) = 1/H.
+
+The hidden part tilts the odds: P(l, sign | i,y,h,a) = p0(l)/2 [1 + g k xi_l(h) + sign g (1-k) rho(h)/amplitude].
+Both tilts average to zero over h, so what an agent can log has the same law for every gap g and kernel share k: the
+dial moves what the interface hides and nothing else.  All random numbers are drawn (`draw`) before any dial is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
+
+from icq.smdp import ICSMDP, Arr
+from synthetic.topology import Topology, complete
+
+VALUES = (1.0, 2.0)  # range of the prescribed interface values Vbar(i, y), reward units
+REWARD_TILT = 0.3  # largest |rho|, reward units: what the hidden part can add to an option's mean reward
+OFFSET = 0.2  # half-range of the branch reward offsets before centring, reward units
+MAX_ENTRIES = 20_000_000  # S*A*B beyond which an outcome list (33 bytes an entry) is refused
+
+Dial: TypeAlias = float | int | Float[Arr, "..."]
+
+
+class DialError(ValueError):
+    """A dial or a shape outside its range; the message names it, its index in the batch and the value."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Static sizes.  S = N C Y H states, O = N C Y observations, B = degree Y C H 2 outcomes.  Hashable.
+
+    Raises DialError for a size below its minimum or more than MAX_ENTRIES outcomes in all.
+    """
+
+    topology: Topology = field(default_factory=lambda: complete(10))
+    clusters: int = 4
+    visible: int = 2
+    hidden: int = 2
+    options: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("clusters", 2), ("visible", 1), ("hidden", 2), ("options", 2)):
+            if getattr(self, name) < least:
+                raise DialError(f"{name} = {getattr(self, name)}, at least {least} is needed")
+        if self.entries > MAX_ENTRIES:
+            raise DialError(
+                f"{self.topology.name} graph of {self.agents} agents with degree {self.topology.degree}: "
+                f"S = {self.states}, A = {self.options}, B = {self.outcomes}, {self.entries:.2e} outcomes "
+                f"(about {self.entries * 33 / 2**30:.1f} GiB), more than {MAX_ENTRIES:.0e}; choose a sparser graph"
+            )
+
+    @property
+    def agents(self) -> int:
+        """N."""
+        return self.topology.agents
+
+    @property
+    def states(self) -> int:
+        """S."""
+        return self.observations * self.hidden
+
+    @property
+    def observations(self) -> int:
+        """O."""
+        return self.agents * self.clusters * self.visible
+
+    @property
+    def branches(self) -> int:
+        """L, the padded number of base branches."""
+        return self.topology.degree * self.visible
+
+    @property
+    def outcomes(self) -> int:
+        """B, in the order (branch, next cluster, next hidden, sign)."""
+        return self.branches * self.clusters * self.hidden * 2
+
+    @property
+    def entries(self) -> int:
+        """S A B."""
+        return self.states * self.options * self.outcomes
+
+
+@struct.dataclass
+class Dials:
+    """Dynamic dials; a pytree whose leaves may carry one batch axis.
+
+    gap g in [0, 1]; mixing eta in (0, (C-1)/C], the probability of leaving the cluster; kernel_share k in [0, 1] of
+    the gap that sits in the next state instead of the reward; compensate in [0, 1], the part of the reward gap that
+    rides on the odds of the noise (1: the law of the logs is free of g) instead of shifting the reward;
+    reward_noise >= 0; duration_mean >= 1 and duration_spread in [0, 1], primitive steps and relative half-range;
+    action_gap >= 0, the smallest margin of the greedy option in Qbar; persistence of h in [0, 1); gamma in (0, 1).
+    """
+
+    gap: Dial = 1.0
+    mixing: Dial = 0.3
+    kernel_share: Dial = 0.5
+    compensate: Dial = 1.0
+    reward_noise: Dial = 0.2
+    duration_mean: Dial = 6.0
+    duration_spread: Dial = 0.5
+    action_gap: Dial = 0.15
+    persistence: Dial = 0.0
+    gamma: Dial = 0.9
+
+
+def check(shape: Shape, dials: Dials) -> None:
+    """Raise DialError naming the first dial outside its range, its index in a batch and the value."""
+    most = (shape.clusters - 1) / shape.clusters
+
+    def closed(x: np.ndarray) -> np.ndarray:
+        return (x >= 0) & (x <= 1)
+
+    ranges: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+        "gap": ("[0, 1]", closed),
+        "mixing": (f"(0, {most:.6g}] for {shape.clusters} clusters", lambda x: (x > 0) & (x <= most)),
+        "kernel_share": ("[0, 1]", closed),
+        "compensate": ("[0, 1]", closed),
+        "reward_noise": ("[0, inf)", lambda x: (x >= 0) & np.isfinite(x)),
+        "duration_mean": ("[1, inf)", lambda x: (x >= 1) & np.isfinite(x)),
+        "duration_spread": ("[0, 1]", closed),
+        "action_gap": ("[0, inf)", lambda x: (x >= 0) & np.isfinite(x)),
+        "persistence": ("[0, 1)", lambda x: (x >= 0) & (x < 1)),
+        "gamma": ("(0, 1)", lambda x: (x > 0) & (x < 1)),
+    }
+    for name, (interval, inside) in ranges.items():
+        value = np.asarray(getattr(dials, name), float)
+        good = inside(value)
+        if not good.all():
+            first = np.unravel_index(int(np.argmin(good)), good.shape)
+            where = f"[{', '.join(map(str, first))}]" if first else ""
+            raise DialError(f"{name}{where} = {value[first]} is outside {interval}")
+
+
+@struct.dataclass
+class Draws:
+    """Everything random about an instance, drawn before any dial is looked at.  L padded branches, zero p0 on padding.
+
+    branch: p0 [N, Y, A, L]; value: v [N, Y]; loss: u [N, Y, A], 0 on the best option and in [1, 2] elsewhere with the
+    smallest one exactly 1; offset [N, Y, A, L] with zero mean under p0; rho [N, Y, H, A] with zero mean over h;
+    xi [N, Y, H, A, L] in [-1, 1] with zero mean over h and zero mean under p0; length, rounding: uniforms
+    [N, Y, A, L] behind the durations; next_agent, next_visible [N, L].
+    """
+
+    branch: Float[Arr, "N Y A L"]
+    value: Float[Arr, "N Y"]
+    loss: Float[Arr, "N Y A"]
+    offset: Float[Arr, "N Y A L"]
+    rho: Float[Arr, "N Y H A"]
+    xi: Float[Arr, "N Y H A L"]
+    length: Float[Arr, "N Y A L"]
+    rounding: Float[Arr, "N Y A L"]
+    next_agent: Int[Arr, "N L"]
+    next_visible: Int[Arr, "N L"]
+
+
+def draw(shape: Shape, key: Key[Array, ""]) -> Draws:
+    """The random part of an instance.  Each key is used once."""
+    n, y, h, a, l = shape.agents, shape.visible, shape.hidden, shape.options, shape.branches
+    keys = jax.random.split(key, 9)
+    table, mask = shape.topology.table()
+    next_agent = jnp.asarray(np.repeat(table, y, axis=1))
+    next_visible = jnp.asarray(np.tile(np.arange(y), (n, shape.topology.degree)))
+    valid = jnp.asarray(np.repeat(mask, y, axis=1))[:, None, None, :]
+
+    weight = jnp.where(valid, jax.random.uniform(keys[0], (n, y, a, l), minval=0.5, maxval=1.5), 0.0)
+    branch = weight / weight.sum(-1, keepdims=True)
+    value = jax.random.uniform(keys[1], (n, y), minval=VALUES[0], maxval=VALUES[1])
+    worse = jax.random.randint(keys[2], (n, y, 1), 0, a) != jnp.arange(a)[None, None, :]
+    u = jax.random.uniform(keys[3], (n, y, a))
+    loss = jnp.where(worse, 1.0 + u - jnp.where(worse, u, jnp.inf).min(), 0.0)
+    offset = jax.random.uniform(keys[4], (n, y, a, l), minval=-OFFSET, maxval=OFFSET)
+    offset = jnp.where(valid, offset - (branch * offset).sum(-1, keepdims=True), 0.0)
+
+    # Centred over h and over a: what is hidden is which option is better.
+    pattern = jax.random.normal(keys[5], (n, y, h, a))
+    pattern = pattern - pattern.mean(2, keepdims=True)
+    pattern = pattern - pattern.mean(3, keepdims=True)
+    pattern = pattern / jnp.abs(pattern).max((2, 3), keepdims=True)
+    xi = _kernel_tilt(pattern, branch, value[next_agent, next_visible], jax.random.normal(keys[6], (n, y, h, a, l)))
+    return Draws(
+        branch=branch, value=value, loss=loss, offset=offset, rho=REWARD_TILT * pattern, xi=xi,
+        length=jax.random.uniform(keys[7], (n, y, a, l)), rounding=jax.random.uniform(keys[8], (n, y, a, l)),
+        next_agent=next_agent, next_visible=next_visible,
+    )  # fmt: skip
+
+
+def _kernel_tilt(
+    pattern: Float[Array, "N Y H A"],
+    branch: Float[Array, "N Y A L"],
+    target: Float[Array, "N L"],
+    noise: Float[Array, "N Y H A L"],
+) -> Float[Array, "N Y H A L"]:
+    """xi: where the hidden part favours an option, the odds lean to valuable successors, with noise.
+
+    Centring over h first and under p0 second leaves both means zero, because p0 does not depend on h.
+    """
+    spread = 0.25 * (VALUES[1] - VALUES[0])
+    direction = target[:, None, None, None, :] - 0.5 * (VALUES[0] + VALUES[1])
+    xi = pattern[..., None] * (direction + spread * noise)
+    xi = xi - xi.mean(2, keepdims=True)
+    weight = branch[:, :, None]
+    xi = jnp.where(weight > 0, xi - (weight * xi).sum(-1, keepdims=True), 0.0)
+    return xi / jnp.abs(xi).max((2, 4), keepdims=True)
+
+
+def durations(draws: Draws, mean: Dial, spread: Dial) -> Int[Arr, "N Y A L"]:
+    """tau = floor(1 + (mean - 1)(1 + spread (2 U - 1)) + U') with the instance's uniforms U, U'.
+
+    Its mean over U, U' is exactly `mean`; each tau is nondecreasing in `mean`.
+    """
+    real = 1.0 + (mean - 1.0) * (1.0 + spread * (2.0 * draws.length - 1.0))
+    return jnp.floor(real + draws.rounding).astype(jnp.int64)
+
+
+def amplitude(draws: Draws, dials: Dials) -> Float[Arr, "N Y A"]:
+    """Size of the two-point reward noise: sqrt(reward_noise^2 + (compensate max_h |rho|)^2), free of g and k."""
+    carried = dials.compensate * jnp.abs(draws.rho).max(2)
+    return jnp.sqrt(dials.reward_noise**2 + carried**2)
+
+
+def assemble(shape: Shape, dials: Dials, draws: Draws) -> ICSMDP:
+    """The instance that the dials make of the draws.  Assumes dials inside their ranges (`check`)."""
+    n, c, y, h, a = shape.agents, shape.clusters, shape.visible, shape.hidden, shape.options
+    tau = durations(draws, dials.duration_mean, dials.duration_spread)
+    target = draws.value[draws.next_agent, draws.next_visible][:, None, None, :]
+    continuation = (draws.branch * dials.gamma ** tau.astype(jnp.float64) * target).sum(-1)
+    q_bar = draws.value[..., None] - dials.action_gap * draws.loss
+    size, sign = amplitude(draws, dials), jnp.array([1.0, -1.0])
+    rho = (1.0 - dials.kernel_share) * draws.rho
+
+    # [N, Y, H, A, L, sign]
+    odds = dials.compensate * rho / jnp.where(size > 0, size, 1.0)[:, :, None]
+    tilt = dials.kernel_share * draws.xi[..., None] + odds[..., None, None] * sign[None, None, None, None, None]
+    prob = 0.5 * draws.branch[:, :, None, ..., None] * (1.0 + dials.gap * tilt)
+    shift = dials.gap * (1.0 - dials.compensate) * rho
+    reward = (
+        (q_bar - continuation)[:, :, None, :, None, None]
+        + draws.offset[:, :, None, ..., None]
+        + shift[..., None, None]
+        + size[:, :, None, :, None, None] * sign[None, None, None, None, None]
+    )
+    move = dials.mixing / (c - 1)
+    cluster = jnp.full((c, c), move) + (1.0 - dials.mixing - move) * jnp.eye(c)
+    hidden = (1.0 - dials.persistence) / h + dials.persistence * jnp.eye(h)
+    following = (draws.next_agent[:, :, None] * c + jnp.arange(c)[None, None, :]) * y + draws.next_visible[:, :, None]
+    following = following[..., None] * h + jnp.arange(h)[None, None, None, :]
+
+    full = (n, c, y, h, a, shape.branches, c, h, 2)  # axes (i, c, y, h, a, l, c', h', sign)
+    flat = (shape.states, a, shape.outcomes)
+
+    def spread(x: Arr, *axes: int) -> Array:
+        """Put the axes of x at these positions of `full`, repeat along the others, flatten to [S, A, B]."""
+        other = tuple(k for k in range(len(full)) if k not in axes)
+        return jnp.broadcast_to(jnp.expand_dims(x, other), full).reshape(flat)
+
+    observation = np.repeat(np.arange(shape.observations), h)
+    return ICSMDP(
+        prob=jnp.einsum("iyhals,cd,hk->icyhaldks", prob, cluster, hidden).reshape(flat),
+        next_state=spread(following, 0, 5, 6, 7),
+        duration=spread(tau, 0, 2, 4, 5),
+        reward=spread(reward, 0, 2, 3, 4, 5, 8),
+        terminal=jnp.zeros(flat, bool),
+        observation=jnp.asarray(observation),
+        agent=jnp.asarray(np.repeat(np.arange(n), c * y)),
+        available=jnp.ones((shape.observations, a), bool),
+        gamma=jnp.asarray(dials.gamma),
+        behaviour=jnp.full((shape.observations, a), 1.0 / a),
+    )
+
+
+def make(shape: Shape, dials: Dials, key: Key[Array, ""]) -> ICSMDP:
+    """One instance as pure JAX: trace, compile (shape static) or vmap it over dials and keys.
+
+    Dials are not checked here; call it inside `jax.enable_x64(True)`.  Raises RuntimeError in single precision.
+    """
+    if jnp.zeros(()).dtype != jnp.float64:
+        raise RuntimeError("the dials family needs float64: call make inside `with jax.enable_x64(True):`")
+    dials = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), dials)
+    return assemble(shape, dials, draw(shape, key))
+
+
+@partial(jax.jit, static_argnums=0)
+def _make_batch(shape: Shape, dials: Dials, seeds: Int[Array, "n"]) -> ICSMDP:
+    return jax.vmap(lambda d, seed: make(shape, d, jax.random.key(seed)))(dials, seeds)
+
+
+def make_many(shape: Shape, dials: Dials, seeds: Int[np.ndarray, "..."] | int) -> ICSMDP:
+    """A stacked batch of validated NumPy instances: dial leaves and seeds broadcast to one leading axis.
+
+    Equal seeds share every random draw, so that only the dials differ.  Raises DialError for a bad dial.
+    """
+    check(shape, dials)
+    size = np.broadcast_shapes((1,), np.shape(seeds), *map(np.shape, jax.tree.leaves(dials)))
+    with jax.enable_x64(True):
+        batch = _make_batch(
+            shape,
+            jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float64), size), dials),
+            jnp.broadcast_to(jnp.asarray(seeds, jnp.int64), size),
+        )
+        return jax.tree.map(np.asarray, batch).validate()
+
+
+def dials_instance(shape: Shape | None = None, dials: Dials | None = None, seed: int = 0) -> ICSMDP:
+    """One validated NumPy instance; the default is the N = 10 workflow.  Raises DialError for a bad dial."""
+    batch = make_many(shape or Shape(), dials or Dials(), seed)
+    return jax.tree.map(lambda x: x[0], batch)
