@@ -11,7 +11,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import jax
 import numpy as np
@@ -115,6 +115,7 @@ class ICSMDP:
             fields["behaviour"] = fields["available"] / count
         else:
             fields["behaviour"] = _cast("behaviour", behaviour)
+        _check_shapes(fields)
         return cls(**fields).validate()
 
     def validate(self) -> ICSMDP:
@@ -148,29 +149,36 @@ class ICSMDP:
         Nothing is ever unpickled.  Raises ICSMDPError for a missing or unknown key, an object array or invalid
         values, FileNotFoundError for a missing file.
         """
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise ICSMDPError(f"{os.fspath(path)}: a single array, not an .npz archive of named arrays")
-            with loaded as archive:
-                keys = set(archive.files)
-                if unknown := sorted(keys - set(_AXES)):
-                    raise ICSMDPError(f"{unknown[0]}: unknown key; the keys are {', '.join(_AXES)}")
-                if missing := [name for name in REQUIRED if name not in keys]:
-                    raise ICSMDPError(f"{missing[0]}: missing key; required are {', '.join(REQUIRED)}")
-                fields = {}
-                for name in archive.files:
-                    try:
-                        fields[name] = archive[name]
-                    except ValueError as error:
-                        raise ICSMDPError(f"{name}: {error}") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ICSMDPError(f"{os.fspath(path)}: not a readable .npz archive ({error})") from None
-        except ValueError as error:
-            if isinstance(error, ICSMDPError):
+        with open(path, "rb") as file:
+            try:
+                fields = _read(file)
+            except ICSMDPError:
                 raise
-            raise ICSMDPError(f"{os.fspath(path)}: not an .npz archive of plain arrays") from None
+            except ValueError:
+                raise ICSMDPError(f"{os.fspath(path)}: not an .npz archive of plain arrays") from None
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+                raise ICSMDPError(f"{os.fspath(path)}: not a readable .npz archive ({error})") from None
         return cls.create(**fields)
+
+
+def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+    """The named arrays of an open archive, keys checked, nothing unpickled."""
+    loaded = np.load(file, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise ICSMDPError("a single array, not an .npz archive of named arrays")
+    with loaded as archive:
+        keys = set(archive.files)
+        if unknown := sorted(keys - set(_AXES)):
+            raise ICSMDPError(f"{unknown[0]}: unknown key; the keys are {', '.join(_AXES)}")
+        if missing := [name for name in REQUIRED if name not in keys]:
+            raise ICSMDPError(f"{missing[0]}: missing key; required are {', '.join(REQUIRED)}")
+        fields = {}
+        for name in archive.files:
+            try:
+                fields[name] = archive[name]
+            except ValueError as error:
+                raise ICSMDPError(f"{name}: {error}") from None
+        return fields
 
 
 def stack(instances: Sequence[ICSMDP]) -> ICSMDP:
