@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from icq import rollout, td
 from icq.networks import FunctionClass, Params, put, q_table, take
 from icq.rollout import Handoff, Tables
+from icq.smdp import Arr
 
 PLAIN = optax.identity()
 
@@ -53,7 +54,7 @@ class LearnerConfig:
 
     def alpha(self, k: Int[Array, ""]) -> Float[Array, ""]:
         """Step size of handoff k."""
-        return self.step * (1.0 + k / self.decay_offset) ** -self.decay_power
+        return self.step * (1.0 + k.astype(jnp.float32) / self.decay_offset) ** -self.decay_power
 
 
 @struct.dataclass
@@ -75,12 +76,11 @@ class LearnerState:
 
 @struct.dataclass
 class Record:
-    """Q tables at the checkpoints of a run: last iterate and average, and visit counts."""
+    """Q tables at the checkpoints of a run (batch axes [seeds, checkpoints]): last iterate, average, visit counts."""
 
-    handoffs: Int[Array, "*batch K"]
-    q: Float[Array, "*batch K O A"]
-    q_average: Float[Array, "*batch K O A"]
-    visits: Float[Array, "*batch K O A"]
+    q: Float[Arr, "*batch O A"]
+    q_average: Float[Arr, "*batch O A"]
+    visits: Float[Arr, "*batch O A"]
 
 
 def init(
@@ -110,7 +110,7 @@ def _catch_up(average: Params, current: Params, touched: Int[Array, "*slots"], k
 
     Iterate j weighs j^(p+1) - (j-1)^(p+1); the sum telescopes, so idle handoffs cost nothing.
     """
-    share = 1.0 - (touched / jnp.maximum(k, 1)) ** (power + 1.0)
+    share = 1.0 - (touched.astype(jnp.float32) / jnp.maximum(k, 1).astype(jnp.float32)) ** (power + 1.0)
 
     def move(a: Float[Array, "..."], c: Float[Array, "..."]) -> Float[Array, "..."]:
         weight = share.reshape(share.shape + (1,) * (a.ndim - share.ndim)).astype(a.dtype)
@@ -134,7 +134,8 @@ def update(
     q, pull_back = jax.vjp(lambda b: cls.values(b, o), block)
     delta = td.td_error(q, a, handoff.reward, handoff.discount, m)
     (semi_gradient,) = pull_back(delta * jax.nn.one_hot(a, q.shape[0], dtype=q.dtype))
-    direction, opt_block = config.optimiser.update(semi_gradient, take(learner.opt_state, slot), block)
+    with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
+        direction, opt_block = config.optimiser.update(semi_gradient, take(learner.opt_state, slot), block)
 
     visits = learner.visits.at[o, a].add(1.0)
     alpha = config.alpha(k)
@@ -189,7 +190,7 @@ def run(
         carry = jax.lax.while_loop(lambda c: c[0] < stop, partial(block, stop=stop), carry)
         k, state = carry
         average = _catch_up(state.average, state.params, state.touched, k, config.averaging_power)
-        return carry, Record(k, q_table(cls, state.params), q_table(cls, average), state.visits)
+        return carry, Record(q_table(cls, state.params), q_table(cls, average), state.visits)
 
     (_, learner), record = jax.lax.scan(segment, (start, learner), checkpoints)
     return learner, record

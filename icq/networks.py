@@ -191,12 +191,12 @@ def one_hot_inputs(m: ICSMDP) -> Float[np.ndarray, "O F"]:
     return np.eye(int(rank.max()) + 1, dtype=np.float32)[rank]
 
 
-def take(params: Params, slot: Int[Array, ""]) -> Block:
+def take(params: Params, slot: int | Int[Arr, ""]) -> Block:
     """The block of one slot."""
     return jax.tree.map(lambda leaf: leaf[slot], params)
 
 
-def put(params: Params, slot: Int[Array, ""], block: Block) -> Params:
+def put(params: Params, slot: int | Int[Arr, ""], block: Block) -> Params:
     """Parameters with one block replaced."""
     return jax.tree.map(lambda leaf, b: leaf.at[slot].set(b), params, block)
 

@@ -1,0 +1,91 @@
+"""The sampler draws from the laws it claims, and every random number once."""
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from icq import rollout
+from icq.exact import analyse, outcome_discount
+from synthetic.random import garnet
+
+ANALYSIS = analyse(garnet(3, states=8, options=3, outcomes=3, observations=5))
+TABLES = rollout.tables(ANALYSIS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_alias_tables_represent_the_law_exactly(seed):
+    rng = np.random.default_rng(seed)
+    prob = rng.dirichlet(np.full(7, 0.3), size=11)
+    prob[0] = np.eye(7)[2]
+    accept, alias = rollout.alias_tables(prob)
+    rebuilt = accept.copy()
+    for row in range(11):
+        np.add.at(rebuilt[row], alias[row], 1 - accept[row])
+    np.testing.assert_allclose(rebuilt / 7, prob, atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_alias_law_represents_the_law_exactly(seed):
+    d = np.random.default_rng(seed).dirichlet(np.full(50, 0.2))
+    accept, alias = rollout._alias_law(d)
+    rebuilt = accept.copy()
+    np.add.at(rebuilt, alias, 1 - accept)
+    np.testing.assert_allclose(rebuilt / 50, d, atol=1e-14)
+
+
+def _joint(path):
+    m = ANALYSIS.smdp
+    return np.asarray(path.state) * m.num_options + np.asarray(path.action)
+
+
+@pytest.mark.parametrize("iid", [False, True])
+def test_pair_frequencies_match_the_stationary_law(iid):
+    path = rollout.trajectory(TABLES, jax.random.key(1), 200_000, iid)
+    count = np.bincount(_joint(path), minlength=ANALYSIS.d_state_pair.size).reshape(ANALYSIS.d_state_pair.shape)
+    share = count / count.sum()
+    # A Markov path has fewer independent samples: its variance is inflated by at most (1 + slem) / (1 - slem) here.
+    inflate = 1.0 if iid else (1 + ANALYSIS.slem) / (1 - ANALYSIS.slem)
+    stderr = np.sqrt(inflate * ANALYSIS.d_state_pair / count.sum()) + 1e-9
+    assert (np.abs(share - ANALYSIS.d_state_pair) < 5 * stderr).all()
+    assert (count[~ANALYSIS.oracle.available] == 0).all()
+
+
+def test_outcomes_given_the_pair_match_prob_reward_and_discount():
+    m = ANALYSIS.smdp
+    path = jax.tree.map(np.asarray, rollout.trajectory(TABLES, jax.random.key(2), 100_000, True))
+    s, a = np.unravel_index(np.bincount(_joint(path)).argmax(), ANALYSIS.d_state_pair.shape)
+    here = (path.state == s) & (path.action == a)
+    outcome = [
+        int(
+            np.argmin(
+                np.abs(m.reward[s, a] - r) + np.abs(outcome_discount(m)[s, a] - g) + 10 * (m.next_state[s, a] != t)
+            )
+        )
+        for r, g, t in zip(path.reward[here], path.discount[here], path.next_state[here])
+    ]
+    observed = np.bincount(outcome, minlength=m.prob.shape[2])
+    assert stats.chisquare(observed, m.prob[s, a] * observed.sum()).pvalue > 1e-4
+    np.testing.assert_allclose(path.reward[here], m.reward[s, a][outcome], rtol=1e-6)
+    np.testing.assert_allclose(path.discount[here], outcome_discount(m)[s, a][outcome], rtol=1e-6)
+
+
+def test_a_markov_path_is_connected_and_the_control_is_not():
+    markov = rollout.trajectory(TABLES, jax.random.key(3), 2000)
+    assert (markov.next_state[:-1] == markov.state[1:]).all()
+    control = rollout.trajectory(TABLES, jax.random.key(3), 2000, True)
+    assert (control.next_state[:-1] != control.state[1:]).any()
+    # Common random numbers: both runs read the same option and outcome uniforms.
+    assert (markov.observation == np.asarray(TABLES.observation)[markov.state]).all()
+
+
+def test_distinct_keys_give_distinct_trajectories_and_equal_keys_equal_ones():
+    paths = [np.asarray(rollout.trajectory(TABLES, jax.random.key(k), 500).state) for k in (0, 0, 1, 2)]
+    assert (paths[0] == paths[1]).all()
+    assert (paths[0] != paths[2]).any() and (paths[2] != paths[3]).any() and (paths[0] != paths[3]).any()
+
+
+def test_blocks_of_a_stream_never_repeat():
+    u = np.concatenate([np.asarray(rollout.stream(jax.random.key(9), b)).ravel() for b in range(20)])
+    assert len(np.unique(u)) > 0.99 * len(u)
+    assert stats.kstest(u, "uniform").pvalue > 1e-3
