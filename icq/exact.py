@@ -288,13 +288,13 @@ class Analysis:
         return _largest(q, self.oracle.available)
 
 
-def _weighted_norm(q: Float[np.ndarray, "n A"], weight: Float[np.ndarray, "n A"]) -> float:
+def _weighted_norm(q: Float[np.ndarray, "n A"], weight: Float[np.ndarray, "m A"]) -> float:
     if q.shape != weight.shape:
         raise ValueError(f"norm: shape {q.shape}, expected {weight.shape}; O x A and S x A have their own norms")
     return float(np.sqrt((weight * q**2).sum()))
 
 
-def _largest(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> float:
+def _largest(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "m A"]) -> float:
     if q.shape != available.shape:
         raise ValueError(f"norm: shape {q.shape}, expected {available.shape}; O x A and S x A have their own norms")
     return float(np.abs(q[available]).max())
