@@ -46,7 +46,7 @@ class Bound:
     """An upper bound on one non-negative quantity.
 
     value: the bound, NaN exactly when an assumption fails; may be infinite.
-    terms: the named parts it was computed from, same unit; empty when inapplicable.
+    terms: the named numbers it was computed from; empty when inapplicable.
     assumptions: each checked; all must hold.
     reference: where the statement and its proof are.
     trivial: what the range of rewards alone gives for the same quantity; a value not below it says nothing.
