@@ -13,7 +13,6 @@ dial moves what the interface hides and nothing else.  All random numbers are dr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
@@ -22,14 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from icq.smdp import ICSMDP, Arr
+from icq.smdp import ICSMDP, Arr, index
 from synthetic.topology import Topology, complete
 
 VALUES = (1.0, 2.0)  # range of the prescribed interface values Vbar(i, y), reward units
-REWARD_TILT = 0.3  # largest |rho|, reward units: what the hidden part can add to an option's mean reward
+REWARD_TILT = 0.35  # largest |rho|, reward units: what the hidden part can add to an option's mean reward
 OFFSET = 0.2  # half-range of the branch reward offsets before centring, reward units
+MAX_TILT = 0.95  # largest relative change of an outcome's odds: every outcome stays possible at gap 1
 MAX_ENTRIES = 20_000_000  # S*A*B beyond which an outcome list (33 bytes an entry) is refused
 
 Dial: TypeAlias = float | int | Float[Arr, "..."]
@@ -117,32 +117,42 @@ class Dials:
     gamma: Dial = 0.9
 
 
+@dataclass(frozen=True)
+class _Range:
+    """An interval; an infinite end is open."""
+
+    low: float | int
+    high: float | int
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, x: Float[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+        above = x > self.low if self.open_low else x >= self.low
+        below = x < self.high if self.open_high or self.high == np.inf else x <= self.high
+        return np.asarray(above & below)
+
+    def __str__(self) -> str:
+        right = ")" if self.open_high or self.high == np.inf else "]"
+        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:.6g}{right}"
+
+
 def check(shape: Shape, dials: Dials) -> None:
     """Raise DialError naming the first dial outside its range, its index in a batch and the value."""
     most = (shape.clusters - 1) / shape.clusters
-
-    def closed(x: np.ndarray) -> np.ndarray:
-        return (x >= 0) & (x <= 1)
-
-    ranges: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-        "gap": ("[0, 1]", closed),
-        "mixing": (f"(0, {most:.6g}] for {shape.clusters} clusters", lambda x: (x > 0) & (x <= most)),
-        "kernel_share": ("[0, 1]", closed),
-        "compensate": ("[0, 1]", closed),
-        "reward_noise": ("[0, inf)", lambda x: (x >= 0) & np.isfinite(x)),
-        "duration_mean": ("[1, inf)", lambda x: (x >= 1) & np.isfinite(x)),
-        "duration_spread": ("[0, 1]", closed),
-        "action_gap": ("[0, inf)", lambda x: (x >= 0) & np.isfinite(x)),
-        "persistence": ("[0, 1)", lambda x: (x >= 0) & (x < 1)),
-        "gamma": ("(0, 1)", lambda x: (x > 0) & (x < 1)),
-    }
-    for name, (interval, inside) in ranges.items():
-        value = np.asarray(getattr(dials, name), float)
-        good = inside(value)
+    ranges = {
+        "gap": _Range(0, 1), "mixing": _Range(0, most, open_low=True), "kernel_share": _Range(0, 1),
+        "compensate": _Range(0, 1), "reward_noise": _Range(0, np.inf), "duration_mean": _Range(1, np.inf),
+        "duration_spread": _Range(0, 1), "action_gap": _Range(0, np.inf),
+        "persistence": _Range(0, 1, open_high=True), "gamma": _Range(0, 1, open_low=True, open_high=True),
+    }  # fmt: skip
+    for name, interval in ranges.items():
+        value = np.asarray(getattr(dials, name), np.float64)
+        good = interval.holds(value)
         if not good.all():
             first = np.unravel_index(int(np.argmin(good)), good.shape)
             where = f"[{', '.join(map(str, first))}]" if first else ""
-            raise DialError(f"{name}{where} = {value[first]} is outside {interval}")
+            why = f", (C - 1)/C for {shape.clusters} clusters" if name == "mixing" else ""
+            raise DialError(f"{name}{where} = {value[first]} is outside {interval}{why}")
 
 
 @struct.dataclass
@@ -151,7 +161,7 @@ class Draws:
 
     branch: p0 [N, Y, A, L]; value: v [N, Y]; loss: u [N, Y, A], 0 on the best option and in [1, 2] elsewhere with the
     smallest one exactly 1; offset [N, Y, A, L] with zero mean under p0; rho [N, Y, H, A] with zero mean over h;
-    xi [N, Y, H, A, L] in [-1, 1] with zero mean over h and zero mean under p0; length, rounding: uniforms
+    xi [N, Y, H, A, L] of modulus at most MAX_TILT with zero mean over h and zero mean under p0; length, rounding: uniforms
     [N, Y, A, L] behind the durations; next_agent, next_visible [N, L].
     """
 
@@ -168,34 +178,39 @@ class Draws:
 
 
 def draw(shape: Shape, key: Key[Array, ""]) -> Draws:
-    """The random part of an instance.  Each key is used once."""
+    """The random part of an instance: a function of independent uniforms on (0, 1)."""
     n, y, h, a, l = shape.agents, shape.visible, shape.hidden, shape.options, shape.branches
-    keys = jax.random.split(key, 9)
     table, mask = shape.topology.table()
     next_agent = jnp.asarray(np.repeat(table, y, axis=1))
     next_visible = jnp.asarray(np.tile(np.arange(y), (n, shape.topology.degree)))
     valid = jnp.asarray(np.repeat(mask, y, axis=1))[:, None, None, :]
-
-    weight = jnp.where(valid, jax.random.uniform(keys[0], (n, y, a, l), minval=0.5, maxval=1.5), 0.0)
-    branch = weight / weight.sum(-1, keepdims=True)
-    value = jax.random.uniform(keys[1], (n, y), minval=VALUES[0], maxval=VALUES[1])
-    worse = jax.random.randint(keys[2], (n, y, 1), 0, a) != jnp.arange(a)[None, None, :]
-    u = jax.random.uniform(keys[3], (n, y, a))
+    to_branch, to_option = (n, y, a, l), (n, y, a)
+    weight, offset, length, rounding, level, best, u, pattern, noise = _uniforms(
+        key, to_branch, to_branch, to_branch, to_branch, (n, y), (n, y, 1), to_option, (n, y, h, a), (n, y, h, a, l)
+    )
+    branch = jnp.where(valid, 0.5 + weight, 0.0)
+    branch = branch / branch.sum(-1, keepdims=True)
+    value = VALUES[0] + (VALUES[1] - VALUES[0]) * level
+    worse = jnp.floor(a * best) != jnp.arange(a, dtype=best.dtype)[None, None, :]
     loss = jnp.where(worse, 1.0 + u - jnp.where(worse, u, jnp.inf).min(), 0.0)
-    offset = jax.random.uniform(keys[4], (n, y, a, l), minval=-OFFSET, maxval=OFFSET)
+    offset = OFFSET * (2.0 * offset - 1.0)
     offset = jnp.where(valid, offset - (branch * offset).sum(-1, keepdims=True), 0.0)
-
     # Centred over h and over a: what is hidden is which option is better.
-    pattern = jax.random.normal(keys[5], (n, y, h, a))
     pattern = pattern - pattern.mean(2, keepdims=True)
     pattern = pattern - pattern.mean(3, keepdims=True)
     pattern = pattern / jnp.abs(pattern).max((2, 3), keepdims=True)
-    xi = _kernel_tilt(pattern, branch, value[next_agent, next_visible], jax.random.normal(keys[6], (n, y, h, a, l)))
     return Draws(
-        branch=branch, value=value, loss=loss, offset=offset, rho=REWARD_TILT * pattern, xi=xi,
-        length=jax.random.uniform(keys[7], (n, y, a, l)), rounding=jax.random.uniform(keys[8], (n, y, a, l)),
-        next_agent=next_agent, next_visible=next_visible,
+        branch=branch, value=value, loss=loss, offset=offset, rho=REWARD_TILT * pattern,
+        xi=_kernel_tilt(pattern, branch, value[next_agent, next_visible], 2.0 * noise - 1.0),
+        length=length, rounding=rounding, next_agent=next_agent, next_visible=next_visible,
     )  # fmt: skip
+
+
+def _uniforms(key: Key[Array, ""], *sizes: tuple[int, ...]) -> list[Array]:
+    """Independent uniforms of these shapes from one call (the generator is what takes long to compile)."""
+    ends = np.cumsum([int(np.prod(size)) for size in sizes])
+    flat = jax.random.uniform(key, (int(ends[-1]),))
+    return [part.reshape(size) for part, size in zip(jnp.split(flat, ends[:-1].tolist()), sizes)]
 
 
 def _kernel_tilt(
@@ -208,13 +223,13 @@ def _kernel_tilt(
 
     Centring over h first and under p0 second leaves both means zero, because p0 does not depend on h.
     """
-    spread = 0.25 * (VALUES[1] - VALUES[0])
+    spread = 0.5 * (VALUES[1] - VALUES[0])
     direction = target[:, None, None, None, :] - 0.5 * (VALUES[0] + VALUES[1])
     xi = pattern[..., None] * (direction + spread * noise)
     xi = xi - xi.mean(2, keepdims=True)
     weight = branch[:, :, None]
     xi = jnp.where(weight > 0, xi - (weight * xi).sum(-1, keepdims=True), 0.0)
-    return xi / jnp.abs(xi).max((2, 4), keepdims=True)
+    return MAX_TILT * xi / jnp.abs(xi).max((2, 4), keepdims=True)
 
 
 def durations(draws: Draws, mean: Dial, spread: Dial) -> Int[Arr, "N Y A L"]:
@@ -227,8 +242,11 @@ def durations(draws: Draws, mean: Dial, spread: Dial) -> Int[Arr, "N Y A L"]:
 
 
 def amplitude(draws: Draws, dials: Dials) -> Float[Arr, "N Y A"]:
-    """Size of the two-point reward noise: sqrt(reward_noise^2 + (compensate max_h |rho|)^2), free of g and k."""
-    carried = dials.compensate * jnp.abs(draws.rho).max(2)
+    """Size of the two-point reward noise: sqrt(reward_noise^2 + (compensate max_h |rho| / MAX_TILT)^2).
+
+    Free of g and k, and large enough that its odds can carry the reward gap within MAX_TILT.
+    """
+    carried = dials.compensate * jnp.abs(draws.rho).max(2) / MAX_TILT
     return jnp.sqrt(dials.reward_noise**2 + carried**2)
 
 
@@ -317,4 +335,4 @@ def make_many(shape: Shape, dials: Dials, seeds: Int[np.ndarray, "..."] | int) -
 def dials_instance(shape: Shape | None = None, dials: Dials | None = None, seed: int = 0) -> ICSMDP:
     """One validated NumPy instance; the default is the N = 10 workflow.  Raises DialError for a bad dial."""
     batch = make_many(shape or Shape(), dials or Dials(), seed)
-    return jax.tree.map(lambda x: x[0], batch)
+    return index(batch, 0)

@@ -76,9 +76,11 @@ def from_successors(name: str, successors: Sequence[Iterable[int]]) -> Topology:
     return Topology(name, tuple(tuple(sorted({i, *map(int, row)})) for i, row in enumerate(successors)))
 
 
-def from_adjacency(adjacency: Bool[np.ndarray, "N N"], name: str = "custom") -> Topology:
+def from_adjacency(adjacency: Bool[np.ndarray, "..."], name: str = "custom") -> Topology:
     """A topology from a boolean matrix, adjacency[i, j] true where i may hand over to j."""
-    return from_successors(name, [np.flatnonzero(row) for row in adjacency])
+    if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
+        raise TopologyError(f"{name}: adjacency of shape {adjacency.shape}, expected (N, N)")
+    return from_successors(name, [np.flatnonzero(row).tolist() for row in adjacency])
 
 
 def ring(agents: int) -> Topology:
