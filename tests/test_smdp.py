@@ -1,6 +1,7 @@
 """The instance type: what it refuses and how it says so, defaults, batches, files."""
 
 import io
+import pickle
 import re
 import zipfile
 from copy import copy
@@ -278,7 +279,7 @@ def test_pickles_are_refused_unopened(tmp_path):
     np.savez(tmp_path / "object.npz", **arrays(reward=bomb))
     with pytest.raises(ICSMDPError, match=r"^reward: Object arrays cannot be loaded"):
         ICSMDP.load(tmp_path / "object.npz")
-    (tmp_path / "pickle.npz").write_bytes(__import__("pickle").dumps(Bomb()))
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ICSMDPError, match=r"pickle\.npz: not an \.npz archive of plain arrays"):
         ICSMDP.load(tmp_path / "pickle.npz")
     assert not Bomb.exploded
