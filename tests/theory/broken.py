@@ -73,14 +73,24 @@ def shrunk(bound: Bound, factor: float) -> Bound:
     return replace(bound, value=factor * bound.value)
 
 
-def caught(claim: Callable[[Analysis], Bound], observe: Callable[[Analysis], float], allowance: float = 1e-9) -> bool:
+def caught(
+    claim: Callable[[Analysis], Bound],
+    observe: Callable[[Analysis], float],
+    allowance: float = 1e-9,
+    over: tuple[Analysis, ...] | None = None,
+) -> bool:
     """Whether the claim is reported as violated on some instance of the family.  The allowance is generous."""
-    return any(verdict(claim(a), x := observe(a), x, allowance=allowance) is Verdict.VIOLATED for a in family())
+    instances = family() if over is None else over
+    return any(verdict(claim(a), x := observe(a), x, allowance=allowance) is Verdict.VIOLATED for a in instances)
 
 
 def never_violated(
-    claim: Callable[[Analysis], Bound], observe: Callable[[Analysis], float], error: Callable[[Analysis], float]
+    claim: Callable[[Analysis], Bound],
+    observe: Callable[[Analysis], float],
+    error: Callable[[Analysis], float],
+    over: tuple[Analysis, ...] | None = None,
 ) -> bool:
     """The verifier's answer on the intact bound, with the certified error of the observation only."""
-    verdicts = [verdict(claim(a), x := observe(a), x, allowance=error(a)) for a in family()]
+    instances = family() if over is None else over
+    verdicts = [verdict(claim(a), x := observe(a), x, allowance=error(a)) for a in instances]
     return Verdict.VIOLATED not in verdicts and Verdict.HOLDS in verdicts
