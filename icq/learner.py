@@ -228,8 +228,12 @@ def learn(
     grid = np.asarray(checkpoints)
     if len(grid) == 0 or grid[0] < 1 or (np.diff(grid) <= 0).any():
         raise ValueError(f"checkpoints: {list(checkpoints)} must be positive and increasing")
-    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(root)))(jnp.asarray(seeds, jnp.uint32))
-    return _learn(t, cls, config, keys, jnp.int32(0), jnp.asarray(grid, jnp.int32))
+    return _learn(t, cls, config, seed_keys(seeds, root), jnp.int32(0), jnp.asarray(grid, jnp.int32))
+
+
+def seed_keys(seeds: Sequence[int], root: int = 0) -> Key[Array, "R"]:
+    """The key of each seed's run; `init` splits it into one for the parameters and one for the chain."""
+    return jax.vmap(partial(jax.random.fold_in, jax.random.key(root)))(jnp.asarray(seeds, jnp.uint32))
 
 
 def log_grid(handoffs: int, points: int, first: int = 64) -> list[int]:

@@ -145,14 +145,15 @@ def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] |
     return Linear(slot=_agent_slot(m), features=features, offset=offset, agents=m.num_agents)
 
 
-def random_features(m: ICSMDP, count: int, seed: int, share: float = 0.0) -> Linear:
-    """Gaussian features, scaled so that the longest has length 1: a misspecified class of `count` per agent.
+def random_features(m: ICSMDP, count: int, seed: int) -> Linear:
+    """A constant and `count - 1` Gaussian features, scaled so that the longest vector has length 1.
 
-    `share` in [0, 1] mixes in a constant feature direction (1 makes every observation of an agent look alike).
+    Fewer features than an agent has pairs make a misspecified class.  Raises ValueError for count < 1.
     """
-    rng = np.random.default_rng(seed)
-    psi = rng.normal(size=(m.num_observations, m.num_options, count))
-    psi = (1 - share) * psi + share * rng.normal(size=count)
+    if count < 1:
+        raise ValueError(f"count = {count} must be at least 1")
+    psi = np.random.default_rng(seed).normal(size=(m.num_observations, m.num_options, count))
+    psi[..., 0] = 1.0
     psi /= np.linalg.norm(psi, axis=-1).max()
     return linear(m, jnp.asarray(psi, jnp.float32))
 
@@ -189,6 +190,11 @@ def one_hot_inputs(m: ICSMDP) -> Float[np.ndarray, "O F"]:
     agent = np.asarray(m.agent)
     rank = np.array([int((agent[:o] == agent[o]).sum()) for o in range(len(agent))])
     return np.eye(int(rank.max()) + 1, dtype=np.float32)[rank]
+
+
+def random_inputs(m: ICSMDP, dimension: int, seed: int) -> Float[np.ndarray, "O F"]:
+    """A Gaussian embedding of each observation: few numbers for many observations make the class's width matter."""
+    return np.random.default_rng(seed).normal(size=(m.num_observations, dimension)).astype(np.float32)
 
 
 def take(params: Params, slot: int | Int[Arr, ""]) -> Block:

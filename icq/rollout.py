@@ -16,7 +16,6 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from icq.exact import Analysis, outcome_discount
-from icq.smdp import Arr
 
 BLOCK = 256  # handoffs whose uniforms are drawn at once
 UNIFORMS = 5  # state cell, state accept, option, outcome cell, outcome accept
@@ -46,13 +45,13 @@ class Tables:
 class Handoff:
     """One step of the embedded chain.  `state` is hidden from the agents and kept for analysis only."""
 
-    state: Int[Arr, "*batch"]
-    observation: Int[Arr, "*batch"]
-    action: Int[Arr, "*batch"]
-    reward: Float[Arr, "*batch"]
-    discount: Float[Arr, "*batch"]
-    next_state: Int[Arr, "*batch"]
-    next_observation: Int[Arr, "*batch"]
+    state: Int[Array, "*batch"]
+    observation: Int[Array, "*batch"]
+    action: Int[Array, "*batch"]
+    reward: Float[Array, "*batch"]
+    discount: Float[Array, "*batch"]
+    next_state: Int[Array, "*batch"]
+    next_observation: Int[Array, "*batch"]
 
 
 def alias_tables(prob: Float[np.ndarray, "n B"]) -> tuple[Float[np.ndarray, "n B"], Int[np.ndarray, "n B"]]:

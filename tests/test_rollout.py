@@ -1,5 +1,7 @@
 """The sampler draws from the laws it claims, and every random number once."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -53,7 +55,8 @@ def test_pair_frequencies_match_the_stationary_law(iid):
 
 def test_outcomes_given_the_pair_match_prob_reward_and_discount():
     m = ANALYSIS.smdp
-    path = jax.tree.map(np.asarray, rollout.trajectory(TABLES, jax.random.key(2), 100_000, True))
+    drawn = rollout.trajectory(TABLES, jax.random.key(2), 100_000, True)
+    path = SimpleNamespace(**{name: np.asarray(value) for name, value in vars(drawn).items()})
     s, a = np.unravel_index(np.bincount(_joint(path)).argmax(), ANALYSIS.d_state_pair.shape)
     here = (path.state == s) & (path.action == a)
     outcome = [
