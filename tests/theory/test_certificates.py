@@ -77,6 +77,23 @@ def test_kappa_is_the_exact_lipschitz_constant(m, seed):
     assert after == pytest.approx(kappa * a.norm_d(p - q), abs=1e-12)
 
 
+@given(instances(), st.integers(1, 4))
+def test_kappa_falls_with_duration(m, longer):
+    """The handoff chain does not know durations, and the norm of a non-negative matrix grows with its entries."""
+    a, slow = analyse(m), analyse(m.replace(duration=m.duration + longer))
+    assert slow.kappa <= m.gamma**longer * a.kappa + 1e-12
+
+
+@given(instances(), st.integers(2, 4))
+def test_kappa_grows_with_the_root_of_the_options(m, copies):
+    """Every option offered `copies` times: nothing changes but the smallest behaviour probability."""
+    many = {name: np.repeat(getattr(m, name), copies, axis=1) for name in ("available", "behaviour")}
+    many |= {x: np.repeat(getattr(m, x), copies, axis=1) for x in ("prob", "next_state", "duration", "reward")}
+    many["behaviour"] = many["behaviour"] / copies
+    copied = m.replace(**many, terminal=np.repeat(m.terminal, copies, axis=1)).validate()
+    assert analyse(copied).kappa == pytest.approx(np.sqrt(copies) * analyse(m).kappa, rel=1e-9)
+
+
 @given(instances(), seeds)
 def test_policy_loss_of_any_table(m, seed):
     a = analyse(m)
