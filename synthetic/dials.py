@@ -27,6 +27,7 @@ from icq.smdp import ICSMDP, Arr, index
 from synthetic.topology import Topology, complete
 
 VALUES = (1.0, 2.0)  # range of the prescribed interface values Vbar(i, y), reward units
+STEER = 4.0  # log-odds by which the best option prefers the most to the least valuable successor
 REWARD_TILT = 0.35  # largest |rho|, reward units: what the hidden part can add to an option's mean reward
 OFFSET = 0.2  # half-range of the branch reward offsets before centring, reward units
 MAX_TILT = 0.95  # largest relative change of an outcome's odds: every outcome stays possible at gap 1
@@ -161,8 +162,8 @@ class Draws:
 
     branch: p0 [N, Y, A, L]; value: v [N, Y]; loss: u [N, Y, A], 0 on the best option and in [1, 2] elsewhere with the
     smallest one exactly 1; offset [N, Y, A, L] with zero mean under p0; rho [N, Y, H, A] with zero mean over h;
-    xi [N, Y, H, A, L] of modulus at most MAX_TILT with zero mean over h and zero mean under p0; length, rounding: uniforms
-    [N, Y, A, L] behind the durations; next_agent, next_visible [N, L].
+    xi [N, Y, H, A, L] of modulus at most MAX_TILT with zero mean over h and under p0; length, rounding: uniforms
+    uniforms [N, Y, A, L] behind the durations; next_agent, next_visible [N, L].
     """
 
     branch: Float[Arr, "N Y A L"]
@@ -188,10 +189,13 @@ def draw(shape: Shape, key: Key[Array, ""]) -> Draws:
     weight, offset, length, rounding, level, best, u, pattern, noise = _uniforms(
         key, to_branch, to_branch, to_branch, to_branch, (n, y), (n, y, 1), to_option, (n, y, h, a), (n, y, h, a, l)
     )
-    branch = jnp.where(valid, 0.5 + weight, 0.0)
-    branch = branch / branch.sum(-1, keepdims=True)
     value = VALUES[0] + (VALUES[1] - VALUES[0]) * level
     worse = jnp.floor(a * best) != jnp.arange(a, dtype=best.dtype)[None, None, :]
+    # The best option pays less now and hands over to better places: only the scalar tells it apart.
+    rank = jnp.argsort(jnp.argsort(value[next_agent, next_visible], axis=1), axis=1) / l - 0.5
+    lean = jnp.where(worse[..., None], -STEER, STEER) * rank[:, None, None, :]
+    branch = jnp.where(valid, (0.5 + weight) * jnp.exp(lean), 0.0)
+    branch = branch / branch.sum(-1, keepdims=True)
     loss = jnp.where(worse, 1.0 + u - jnp.where(worse, u, jnp.inf).min(), 0.0)
     offset = OFFSET * (2.0 * offset - 1.0)
     offset = jnp.where(valid, offset - (branch * offset).sum(-1, keepdims=True), 0.0)

@@ -15,7 +15,7 @@ from icq import networks, rollout, td
 from icq.exact import analyse
 from synthetic.random import garnet
 
-M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.7, max_duration=6)
+M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.5, max_duration=6)
 ANALYSIS = analyse(M)
 TABLES = rollout.tables(ANALYSIS)
 CLASSES = {
