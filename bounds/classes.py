@@ -161,6 +161,10 @@ class Ball:
     span: LinearClass
     radius: float
 
+    def __post_init__(self) -> None:
+        if not self.radius >= 0:
+            raise ValueError(f"radius = {self.radius} is negative or NaN: the ball is empty")
+
     @property
     def analysis(self) -> Analysis:
         """The instance."""
@@ -191,6 +195,10 @@ class Box:
     analysis: Analysis
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"low = {self.low} is not at most high = {self.high}: the box is empty")
 
     @property
     def modulus(self) -> float:

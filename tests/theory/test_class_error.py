@@ -206,6 +206,10 @@ def test_bad_features_are_named():
         classes.linear_class(a, features)
     with pytest.raises(ValueError, match="must start with"):
         classes.linear_class(a, np.ones((a.q_bar.shape[0] + 1, a.q_bar.shape[1], 2)))
+    with pytest.raises(ValueError, match=r"radius = -1\.0 is negative"):
+        classes.Ball(random_class(a, 0), -1.0)
+    with pytest.raises(ValueError, match=r"low = 1\.0 is not at most high = 0\.0"):
+        classes.Box(a, 1.0, 0.0)
 
 
 @cache
