@@ -281,10 +281,15 @@ def test_value_of_an_interface_policy_is_free_of_the_gap(shape, seed, gap):
 @examples
 @given(shapes, seeds, unit)
 def test_kernel_share_moves_the_gap_from_reward_to_kernel(shape, seed, share):
-    reward, both, kernel = pair(*(dials_instance(shape, Dials(kernel_share=k), seed) for k in (0.0, share, 1.0)))
+    reward, both, kernel = pair(
+        *(dials_instance(shape, Dials(kernel_share=k, duration_mean=8.0), seed) for k in (0.0, share, 1.0))
+    )
     assert same(both.local_gap, (1 - share) * reward.local_gap + share * kernel.local_gap)
     assert same(both.q_bar, reward.q_bar, kernel.q_bar) and same(both.d, reward.d, kernel.d)
     assert same(variance(both), variance(reward), variance(kernel))
+    psi = random_class(shape, seed)
+    moments = [np.stack(td_moments(an, class_fixed_point(an, psi), psi)) for an in (reward, both, kernel)]
+    assert same(*moments, tolerance=1e-9)
     depends = [
         view(shape, an.oracle.kernel.toarray().reshape(shape.states, -1)).std(3).max() for an in (reward, kernel)
     ]
@@ -426,6 +431,7 @@ def test_persistence_with_the_gap_in_the_reward(shape, seed, persistence):
         *(dials_instance(shape, Dials(kernel_share=0.0, persistence=p), seed) for p in (0.0, persistence))
     )
     assert same(kept.d, redrawn.d) and same(kept.q_bar, redrawn.q_bar) and same(kept.local_gap, redrawn.local_gap)
+    assert same(variance(kept), variance(redrawn))
     assert kept.slem == pytest.approx(max(redrawn.slem, persistence), abs=1e-9)
 
 
