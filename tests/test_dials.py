@@ -250,9 +250,14 @@ def test_second_moment_of_the_td_error(shape, seed, gap, share, carried):
 
 
 def test_without_compensation_the_gap_leaks_into_the_noise():
-    flat, full = pair(*(dials_instance(SHAPES[0], Dials(gap=g, compensate=0.0), 1) for g in (0.0, 1.0)))
+    flat, full = pair(
+        *(dials_instance(SHAPES[0], Dials(gap=g, compensate=0.0, duration_mean=8.0), 1) for g in (0.0, 1.0))
+    )
     assert same(full.q_bar, flat.q_bar) and same(full.interface.reward, flat.interface.reward)
     assert np.abs(variance(full) / variance(flat) - 1).max() > 0.05
+    psi = random_class(SHAPES[0], 0)
+    mixes = [td_moments(an, class_fixed_point(an, psi), psi)[1] for an in (flat, full)]
+    assert np.abs(mixes[1] - mixes[0]).max() > 1e-3
 
 
 @examples
