@@ -6,7 +6,7 @@ give equal numbers.  Notation: docs/theory.md sections 2 to 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -215,17 +215,30 @@ def _size(method: Features | Mlp) -> int:
 def run(cell: Cell) -> Arrays:
     """Learn once; return the value of the learned policies and, for IC-Q, every error beside its bound."""
     true = analyse(cell.workflow())
-    changed = {Who.ICQ: lambda m: m, Who.CENTRALISED: baselines.centralised, Who.INDEPENDENT: baselines.independent}
-    seen = true if cell.who is Who.ICQ else analyse(changed[cell.who](true.smdp))
-    cls = cell.method.build(seen.smdp)
-    record = learn(rollout.tables(seen), cls, cell.method.config(cell.iid), range(cell.seeds), cell.checkpoints)
-    q = np.asarray(record.q_average, np.float64)
-    rows = np.arange(true.smdp.num_states) if cell.who is Who.CENTRALISED else np.asarray(true.smdp.observation)
-    out = values(true, q[:, -1][:, rows]) | {"checkpoints": np.array(cell.checkpoints)}
     if cell.who is Who.ICQ:
-        reference = cell.method.reference(true, cls, seed_keys(range(cell.seeds)))
-        out |= exact_numbers(true) | measure(true, q, reference, partial(cell.method.certify, true, cls))
-    return out
+        return learn_and_measure(true, cell.method, cell.seeds, cell.checkpoints, cell.iid) | exact_numbers(true)
+    change = baselines.centralised if cell.who is Who.CENTRALISED else baselines.independent
+    seen = analyse(change(true.smdp))
+    _, q = learn_tables(seen, cell.method, cell.seeds, cell.checkpoints, cell.iid)
+    rows = np.arange(true.smdp.num_states) if cell.who is Who.CENTRALISED else np.asarray(true.smdp.observation)
+    return values(true, q[:, -1][:, rows])
+
+
+def learn_tables(
+    a: Analysis, method: Method, seeds: int, checkpoints: Sequence[int], iid: bool
+) -> tuple[FunctionClass, Float[np.ndarray, "R K O A"]]:
+    """The class, and the averaged tables of every run at the checkpoints."""
+    cls = method.build(a.smdp)
+    record = learn(rollout.tables(a), cls, method.config(iid), range(seeds), checkpoints)
+    return cls, np.asarray(record.q_average, np.float64)
+
+
+def learn_and_measure(a: Analysis, method: Method, seeds: int, checkpoints: Sequence[int], iid: bool) -> Arrays:
+    """IC-Q on an analysed instance: learned values (`values`) and the decomposition beside its bounds (`measure`)."""
+    cls, q = learn_tables(a, method, seeds, checkpoints, iid)
+    reference = method.reference(a, cls, seed_keys(range(seeds)))
+    lifted = q[:, -1][:, np.asarray(a.smdp.observation)]
+    return values(a, lifted) | measure(a, q, reference, partial(method.certify, a, cls))
 
 
 def values(a: Analysis, q: Float[np.ndarray, "R S A"]) -> Arrays:

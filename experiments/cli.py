@@ -1,0 +1,195 @@
+"""The `icq` command.
+
+icq make dials --gap 0.5 --out m.npz     an instance of a family
+icq analyse m.npz [--json]               everything exact about it
+icq learn m.npz --handoffs 100000        run IC-Q and split its error
+icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy loads: two BLAS threads on a busy two-core machine are far slower than one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import tyro
+from rich.console import Console
+from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
+
+
+@dataclass(frozen=True)
+class MakeDials:
+    """The dials family: each source of error has its own dial.
+
+    Example: icq make dials --agents 10 --gap 0.5 --mixing 0.3 --out m.npz
+    """
+
+    out: Path
+    """Where to write the instance (.npz)."""
+    agents: int = 10
+    """Number of agents; everyone may hand over to anyone."""
+    graph: str = "complete"
+    """Handoff graph: complete, ring, star, pipeline or random."""
+    degree: int = 4
+    """Out-degree of the random graph."""
+    clusters: int = 4
+    visible: int = 2
+    hidden: int = 2
+    options: int = 2
+    gap: float = 1.0
+    """What the interface hides, in [0, 1]."""
+    mixing: float = 0.3
+    """Probability of leaving the cluster at a handoff."""
+    kernel_share: float = 0.5
+    """Part of the gap that sits in the next state instead of the reward."""
+    compensate: float = 1.0
+    """1 keeps the law of the logs free of the gap."""
+    reward_noise: float = 0.2
+    duration_mean: float = 6.0
+    """Primitive steps per option."""
+    duration_spread: float = 0.5
+    action_gap: float = 0.15
+    """Smallest margin of the best option in Qbar."""
+    persistence: float = 0.0
+    """Probability that the hidden part is kept: couples gap and mixing."""
+    gamma: float = 0.9
+    """Discount per primitive step."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MakeGarnet:
+    """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets."""
+
+    out: Path
+    """Where to write the instance (.npz)."""
+    states: int = 60
+    options: int = 3
+    outcomes: int = 4
+    observations: int = 20
+    agents: int = 4
+    gamma: float = 0.9
+    max_duration: int = 6
+    terminal: float = 0.1
+    """Probability that an outcome ends the task."""
+    drop: float = 0.2
+    """Probability that an option is unavailable on an observation."""
+    correlated: float = 0.0
+    """Correlation of next state, duration and reward inside an outcome."""
+    seed: int = 0
+
+
+Family: TypeAlias = Annotated[MakeDials, subcommand("dials")] | Annotated[MakeGarnet, subcommand("garnet")]
+
+
+@dataclass(frozen=True)
+class Make:
+    """Write an instance of a family to a file."""
+
+    family: OmitSubcommandPrefixes[Family]
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """Everything exact about an instance: fixed points, interface gap and its bounds, contraction, mixing."""
+
+    file: Positional[Path]
+    """An instance (.npz with the field names as keys)."""
+    json: bool = False
+    """Print one JSON object; quantities that are undefined on this instance are null."""
+
+
+@dataclass(frozen=True)
+class Learn:
+    """Run IC-Q on an instance and split its error into interface, approximation and residual, each beside its bound.
+
+    Example: icq learn m.npz --handoffs 100000 --network 16
+    """
+
+    file: Positional[Path]
+    """An instance (.npz)."""
+    handoffs: int = 65536
+    """Handoffs per run."""
+    seeds: int = 8
+    """Independent runs."""
+    features: int | None = None
+    """Linear class with this many features per agent instead of a table."""
+    network: int | None = None
+    """One tanh network of this width per agent instead of a table."""
+    iid: bool = False
+    """Draw every handoff afresh from the stationary law instead of following a trajectory."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Reproduce an experiment: five figures and summary.json.
+
+    Interrupted? Run the same command again: finished cells are kept in OUT/cells.
+    """
+
+    experiment: Positional[Literal["n10"]]
+    """n10: the ten-agent synthetic workflow."""
+    preset: Literal["full", "smoke"] = "full"
+    """full takes up to ten minutes on two cores, smoke under one."""
+    out: Path = Path("results/n10")
+    """Folder for figures, summary.json and finished cells."""
+    jobs: int = 2
+    """Processes."""
+
+
+Command: TypeAlias = (
+    Annotated[Make, subcommand("make", prefix_name=False)]
+    | Annotated[Analyse, subcommand("analyse", prefix_name=False)]
+    | Annotated[Learn, subcommand("learn", prefix_name=False)]
+    | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
+)
+DESCRIPTION = "Learn handoff workflows with IC-Q, split their error in three, and hold each part beside its bound."
+
+
+def run(command: Command, console: Console) -> None:
+    """Carry out one command."""
+    from experiments import commands  # loads JAX: `icq --help` should not wait for it
+
+    match command:
+        case Make(family=MakeDials() as options):
+            commands.make_dials(options, console)
+        case Make(family=MakeGarnet() as options):
+            commands.make_garnet(options, console)
+        case Analyse():
+            commands.analyse_file(command.file, command.json, console)
+        case Learn():
+            commands.learn_file(command, console)
+        case Reproduce():
+            commands.reproduce_n10(command, console)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `icq`: errors are one line on stderr and a non-zero exit status."""
+    command: Command = tyro.cli(
+        Command,  # type: ignore[arg-type]  # a union of annotated types is not a class to the checker
+        prog="icq", description=DESCRIPTION, args=arguments, config=(OmitSubcommandPrefixes,),
+    )  # fmt: skip
+    try:
+        run(command, Console(highlight=False))
+    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
+        message = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}"
+        print(f"icq: error: {message or type(error).__name__}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("icq: interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The figures.  Every function draws on the `ax` it is given (or a new one) and returns it.
+
+One colour per error term everywhere, from the colour-blind safe Okabe-Ito set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from estimators.estimate import Estimate, root_mean_square
+from experiments import n10
+from experiments.cells import TERMS, Cell, Table, Who
+from experiments.n10 import Preset, Results
+
+COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}
+NAME = {"interface": "interface gap", "app": "approximation", "mix": "residual", "total": "total"}
+WHO = {Who.ICQ: "#0072B2", Who.CENTRALISED: "#D55E00", Who.INDEPENDENT: "#CC79A7"}
+DASHES = ("-", "--", ":", "-.")
+STYLE: Any = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.dpi": 150, "svg.hashsalt": "icq-bounds",
+    "axes.titlelocation": "left",
+}  # fmt: skip
+
+
+def axes(ax: Axes | None, width: float = 5.6, height: float = 4.0) -> Axes:
+    """The given axes, or new ones in the project's style."""
+    if ax is not None:
+        return ax
+    with plt.rc_context(STYLE):
+        return plt.subplots(figsize=(width, height))[1]
+
+
+def band(
+    ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], colour: str, label: str, dashes: str = "-"
+) -> None:
+    """A line with markers and its 95 % intervals."""
+    value = np.array([e.value for e in estimates])
+    low, high = (np.array([e.interval[k] for e in estimates]) for k in (0, 1))
+    ax.plot(x, value, dashes, color=colour, marker="o", markersize=3.5, label=label)
+    ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _last(cells: Sequence[Cell], results: Results, term: str) -> list[Estimate]:
+    return [root_mean_square(results[c][f"e_{term}"][:, -1]) for c in cells]
+
+
+def interface_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
+    """A: the three terms against the gap dial."""
+    ax, cells = axes(ax), n10.gap_cells(p)
+    for term in TERMS:
+        band(ax, p.gaps, _last(cells, results, term), COLOUR[term], NAME[term])
+    ax.set(xlabel="gap dial g", ylabel="error in the d-norm", title="A  Only the interface gap moves with its dial")
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return ax
+
+
+def width_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
+    """B: the three terms against network width."""
+    ax, cells = axes(ax), n10.width_cells(p)
+    for term in TERMS[:3]:
+        band(ax, p.widths, _last(cells, results, term), COLOUR[term], NAME[term])
+    ax.set(xscale="log", yscale="log", xlabel="width of every agent's network", ylabel="error in the d-norm",
+           title="B  Approximation falls with width, the interface stays")  # fmt: skip
+    ax.set_xticks(p.widths, [str(w) for w in p.widths])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend()
+    return ax
+
+
+def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | None = None) -> Axes:
+    """C: the residual against handoffs; trajectory solid, i.i.d. control dashed, one colour per mixing dial."""
+    ax = axes(ax)
+    colours = dict(zip(p.mixings, plt.get_cmap("viridis")(np.linspace(0.0, 0.8, len(p.mixings))), strict=True))
+    for cell in n10.residual_cells(p):
+        if isinstance(cell.method, Table) == misspecified:
+            continue
+        e = [root_mean_square(results[cell]["e_mix"][:, k]) for k in range(len(cell.checkpoints))]
+        label = f"mixing {cell.mixing:g}, {'i.i.d.' if cell.iid else 'trajectory'}"
+        band(ax, cell.checkpoints, e, matplotlib.colors.to_hex(colours[cell.mixing]), label, "--" if cell.iid else "-")
+    x = np.array(cell.checkpoints, float)
+    ax.plot(x, e[-1].value * 0.6 * np.sqrt(x[-1] / x), color="0.5", linewidth=1)
+    ax.annotate("slope -1/2", (x[len(x) // 3], e[-1].value * 0.6 * np.sqrt(x[-1] / x[len(x) // 3])), color="0.4",
+                xytext=(-4, -12), textcoords="offset points", ha="right")  # fmt: skip
+    title = "features: leading order" if misspecified else "table: transient only"
+    ax.set(
+        xscale="log", yscale="log", xlabel="handoffs", ylabel="residual in the d-norm", title=f"C  Slow mixing, {title}"
+    )
+    ax.legend(fontsize=8)
+    return ax
+
+
+def bound_panel(results: Results, ax: Axes | None = None) -> Axes:
+    """D: every record's bound against what was observed; nothing may lie below the diagonal."""
+    ax = axes(ax, 5.6, 5.0)
+    everything = []
+    for term in TERMS:
+        pairs = [
+            (r[f"e_{term}"][keep], r[f"b_{term}"][keep])
+            for r in results.values()
+            if f"e_{term}" in r and (keep := np.isfinite(r[f"b_{term}"]) & (r[f"e_{term}"] > r[f"slack_{term}"])).any()
+        ]
+        if not pairs:
+            continue
+        x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        everything += [x, y]
+        ax.scatter(x, y, s=5, color=COLOUR[term], alpha=0.5, linewidths=0, rasterized=True,
+                   label=f"{NAME[term]} (at most {np.max(y / x):.1f}x)")  # fmt: skip
+    caps = [float(r["trivial_cap"]) for r in results.values() if "trivial_cap" in r]
+    ends = np.array([min(map(np.min, everything)) / 1.5, max(max(map(np.max, everything)), max(caps)) * 1.5])
+    ax.plot(ends, ends, color="0.3", linewidth=1)
+    ax.fill_between(ends, ends[0], ends, color="0.5", alpha=0.12, linewidth=0)
+    ax.axhline(min(caps), color="0.3", linewidth=1, linestyle=":")
+    ax.annotate("above: says nothing more than the range of rewards", (ends[0], min(caps)), xytext=(4, 3),
+                textcoords="offset points", fontsize=8, color="0.3")  # fmt: skip
+    ax.annotate(
+        "bound violated", (ends[1], ends[0]), xytext=(-6, 8), textcoords="offset points", ha="right", color="0.3"
+    )
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="observed error, d-norm", ylabel="certified bound",
+           title="D  Observed against bound, every record")  # fmt: skip
+    ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.9), markerscale=3)
+    return ax
+
+
+def value_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
+    """E: value in per cent of the oracle against the gap dial."""
+    ax = axes(ax)
+    for who in Who:
+        cells = n10.gap_cells(p, who)
+        band(ax, p.gaps, [n10.percent(results[c]) for c in cells], WHO[who], f"{who.value}, learned")
+    cells = n10.gap_cells(p)
+    for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
+        exact = [100 * float(results[c][key] / results[c]["value_oracle"]) for c in cells]
+        ax.plot(p.gaps, exact, dashes, color="0.35", linewidth=1.2, label=label)
+    ax.set(xlabel="gap dial g", ylabel="value, per cent of the oracle", title="E  What the interface costs")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def draw_all(p: Preset, results: Results, folder: Path) -> list[Path]:
+    """Every panel as PNG and SVG; returns the files."""
+    matplotlib.use("Agg")
+    panels = {
+        "a_interface": lambda: interface_panel(p, results),
+        "b_approximation": lambda: width_panel(p, results),
+        "c_residual": lambda: _both_residuals(p, results),
+        "d_bounds": lambda: bound_panel(results),
+        "e_value": lambda: value_panel(p, results),
+    }
+    files = []
+    for name, panel in panels.items():
+        with plt.rc_context(STYLE):
+            panel()
+            figure = plt.gcf()
+            for suffix in ("png", "svg"):
+                files.append(folder / f"{name}.{suffix}")
+                figure.savefig(files[-1], metadata={"Date": None} if suffix == "svg" else None)
+            plt.close(figure)
+    return files
+
+
+def _both_residuals(p: Preset, results: Results) -> Axes:
+    _, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True)
+    residual_panel(p, results, False, left)
+    return residual_panel(p, results, True, right)

@@ -1,0 +1,97 @@
+"""What the ten-agent experiment says, as one JSON file: slopes with intervals, verdicts, ratios, provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from estimators import estimate
+from estimators.estimate import Estimate
+from experiments import n10
+from experiments.cells import Who
+from experiments.n10 import Preset, Results
+from experiments.store import code_version
+
+
+def as_dict(e: Estimate) -> dict[str, Any]:
+    """An estimate as JSON; NaN becomes null."""
+    return {
+        "value": _number(e.value),
+        "interval": [_number(x) for x in e.interval],
+        "n": _number(e.n_eff),
+        "result": e.result,
+    }
+
+
+def _number(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
+    """Every conclusion of the experiment, with the command's preset and where it ran."""
+    measured = {cell: r for cell, r in results.items() if "e_mix" in r}
+    counts = n10.verdicts(results)
+    ratios = n10.ratios(results)
+    residual = {cell.label(): n10.residual_slope(cell, results[cell]) for cell in n10.residual_cells(p)}
+    main = next(c for c in n10.residual_cells(p) if not c.iid)
+    value = {who.value: {f"{c.gap:g}": as_dict(n10.percent(results[c])) for c in n10.gap_cells(p, who)} for who in Who}
+    zero = next(c for c in n10.gap_cells(p) if c.gap == 0.0)
+    return {
+        "preset": p.name,
+        "agents": p.agents,
+        "seeds": p.seeds,
+        "kappa_max": max(float(r["kappa"]) for r in measured.values()),
+        "local_gap_slope": as_dict(estimate.log_log_slope(gaps, local_gap)),
+        "residual_slope": as_dict(residual[main.label()]) | {"cell": main.label()},
+        "residual_slopes": {name: as_dict(e) for name, e in residual.items()},
+        "oracle_value_percent_at_zero_gap": n10.percent(results[zero]).value,
+        "oracle_value_percent_at_zero_gap_interval": list(n10.percent(results[zero]).interval),
+        "value_percent": value,
+        "records": int(sum(r["e_mix"].size for r in measured.values())),
+        "violations": sum(c.get("violated", 0) for c in counts.values()),
+        "verdicts": counts,
+        "max_ratio": {term: _number(r.max()) if r.size else None for term, r in ratios.items()},
+        "median_ratio": {term: _number(np.median(r)) if r.size else None for term, r in ratios.items()},
+        "reference_residual_max": max(float(r["reference_residual"]) for r in measured.values()),
+        "references_not_converged": [c.label() for c, r in measured.items() if not bool(r["reference_converged"])],
+        "runs_not_finite": int(sum((~np.isfinite(r["e_mix"][:, -1])).sum() for r in measured.values())),
+        "provenance": provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine."""
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+    return {
+        "icq-bounds": version("icq-bounds"),
+        "code": code_version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in names},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _commit() -> str:
+    """The checked-out commit, or `unknown` outside a git checkout."""
+    root = Path(__file__).parents[1]
+    try:
+        said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return said.stdout.strip() or "unknown"
+
+
+def write(summary: dict[str, Any], path: Path) -> None:
+    """Write the summary whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    part.replace(path)
