@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from typing import Protocol, TypeAlias
 
-import jax
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
@@ -26,7 +25,7 @@ from estimators.decomposition import decompose
 from experiments.store import Arrays
 from icq import baselines, networks, rollout
 from icq.exact import Analysis, analyse
-from icq.learner import LearnerConfig, learn, seed_keys
+from icq.learner import LearnerConfig, initial_params, learn, seed_keys
 from icq.networks import FunctionClass, Linear
 from icq.population import expected_update
 from icq.smdp import ICSMDP
@@ -71,6 +70,12 @@ class Method(Protocol):
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
         """A bound on ||Q - Q_F||_d computable from Q and the instance alone."""
         ...
+
+
+@cache
+def annealed_adam(iterations: int) -> optax.GradientTransformation:
+    """Adam whose steps fall to zero along a cosine; one object per length, so that it compiles once."""
+    return optax.chain(ADAM, optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, iterations)))
 
 
 def decaying_steps(iid: bool) -> LearnerConfig:
@@ -147,10 +152,9 @@ class Mlp:
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """Expected updates from every run's own initial parameters, steps annealed to zero."""
-        params = jax.vmap(lambda key: cls.init(jax.random.split(key)[0]))(keys)
-        anneal = optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, self.iterations))
+        params = initial_params(cls, keys)
         moved = expected_update(
-            a, cls, params, step=self.step, iterations=self.iterations, optimiser=optax.chain(ADAM, anneal)
+            a, cls, params, step=self.step, iterations=self.iterations, optimiser=annealed_adam(self.iterations)
         )
         return Reference(moved.q, 0.0, float(np.maximum(moved.residual, moved.drift).max()), moved.converged)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
+import jax
 import joblib
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -81,9 +83,11 @@ def residual_cells(p: Preset) -> list[Cell]:
 
 
 def all_cells(p: Preset) -> list[Cell]:
-    """Every cell once, longest first so that two workers finish together."""
+    """Every cell once.  The first cell of each compiled program comes first, so that workers compile different ones."""
     cells = [c for who in Who for c in gap_cells(p, who)] + width_cells(p) + residual_cells(p)
-    return list(dict.fromkeys(cells))
+    program = {c: (repr(c.method), c.who is Who.CENTRALISED, len(c.checkpoints)) for c in cells}
+    first = {program[c]: c for c in reversed(cells)}
+    return sorted(program, key=lambda c: first[program[c]] is not c)
 
 
 def run_all(cells: Sequence[Cell], store: Store, jobs: int, show: bool = True) -> Results:
@@ -99,10 +103,10 @@ def run_all(cells: Sequence[Cell], store: Store, jobs: int, show: bool = True) -
     missing = [cell for cell in cells if cell not in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("{task.fields[left]}"))  # fmt: skip
-    with Progress(*columns, disable=not show) as progress:
+    with Progress(*columns, disable=not show) as progress, TemporaryDirectory() as compiled:
         bar = progress.add_task("starting", total=len(cells), completed=len(done), left="")
         start = time.monotonic()
-        work = (joblib.delayed(_run_one)(cell) for cell in missing)
+        work = (joblib.delayed(_run_one)(cell, compiled if jobs > 1 else "") for cell in missing)
         finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work) if missing else ()
         for count, (cell, result) in enumerate(finished, 1):
             store.put(cell, result)
@@ -113,7 +117,11 @@ def run_all(cells: Sequence[Cell], store: Store, jobs: int, show: bool = True) -
     return {cell: done[cell] for cell in cells}
 
 
-def _run_one(cell: Cell) -> tuple[Cell, Arrays]:
+def _run_one(cell: Cell, compiled: str) -> tuple[Cell, Arrays]:
+    """Run a cell in a worker; workers share compiled programs through a folder."""
+    if compiled:
+        jax.config.update("jax_compilation_cache_dir", compiled)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return cell, run(cell)
 
 

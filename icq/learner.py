@@ -83,25 +83,29 @@ class Record:
     visits: Float[Arr, "*batch O A"]
 
 
-def init(
+def init(t: Tables, cls: FunctionClass, config: LearnerConfig, key: Key[Array, ""]) -> LearnerState:
+    """A fresh run: parameters from the class, chain in its stationary law."""
+    return begin(t, cls, config, cls.init(_split(key)[0]), key)
+
+
+def begin(
     t: Tables,
     cls: FunctionClass,
     config: LearnerConfig,
+    params: Params,
     key: Key[Array, ""],
     prior_visits: Float[Array, "O A"] | None = None,
 ) -> LearnerState:
-    """A fresh run: parameters from `key`, chain in its stationary law.
+    """A run from given parameters (a table at Qbar, say).
 
     prior_visits seeds the visit counts; proportional to d(x) and large it fixes the frequency at its exact value.
     """
-    weights, chain = jax.random.split(key)
-    start, run = jax.random.split(chain)
-    params = cls.init(weights)
+    _, start, run_key = _split(key)
     return LearnerState(
         params=params, average=params, opt_state=jax.vmap(config.optimiser.init)(params),
         touched=jnp.zeros(cls.num_slots, jnp.int32),
         visits=jnp.zeros(t.available.shape, jnp.float32) if prior_visits is None else prior_visits,
-        state=rollout.initial_state(t, start), key=run,
+        state=rollout.initial_state(t, start), key=run_key,
     )  # fmt: skip
 
 
@@ -197,18 +201,31 @@ def run(
 
 
 @jax.jit
+def initial_params(cls: FunctionClass, keys: Key[Array, "R"]) -> Params:
+    """The initial parameters of the runs with these keys, leaves [R, slots, ...]."""
+    return jax.vmap(lambda key: cls.init(_split(key)[0]))(keys)
+
+
+def _split(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""], Key[Array, ""]]:
+    """Keys of a run's parameters, of its first state and of its stream."""
+    weights, chain = jax.random.split(key)
+    start, run = jax.random.split(chain)
+    return weights, start, run
+
+
+@jax.jit
 def _learn(
     t: Tables,
     cls: FunctionClass,
     config: LearnerConfig,
+    params: Params,
     keys: Key[Array, "R"],
-    start: Int[Array, ""],
     checkpoints: Int[Array, "K"],
 ) -> Record:
-    def one(key: Key[Array, ""]) -> Record:
-        return run(t, cls, config, init(t, cls, config, key), start, checkpoints)[1]
+    def one(params: Params, key: Key[Array, ""]) -> Record:
+        return run(t, cls, config, begin(t, cls, config, params, key), jnp.int32(0), checkpoints)[1]
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(one)(params, keys)
 
 
 def learn(
@@ -228,7 +245,8 @@ def learn(
     grid = np.asarray(checkpoints)
     if len(grid) == 0 or grid[0] < 1 or (np.diff(grid) <= 0).any():
         raise ValueError(f"checkpoints: {list(checkpoints)} must be positive and increasing")
-    return _learn(t, cls, config, seed_keys(seeds, root), jnp.int32(0), jnp.asarray(grid, jnp.int32))
+    keys = seed_keys(seeds, root)
+    return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32))
 
 
 def seed_keys(seeds: Sequence[int], root: int = 0) -> Key[Array, "R"]:

@@ -91,6 +91,9 @@ class Linear:
         return jnp.asarray(self.offset)[observation] + jnp.sum(features * block[None, :], axis=-1)
 
 
+UNIFORM = linen.initializers.lecun_uniform()  # compiles several times faster than truncated normals
+
+
 class MLP(linen.Module):
     """`depth` hidden tanh layers of `width` units, then one linear output per option."""
 
@@ -102,8 +105,8 @@ class MLP(linen.Module):
     def __call__(self, x: Float[Array, "F"]) -> Float[Array, "A"]:
         """Values of all options at an encoded observation."""
         for _ in range(self.depth):
-            x = jnp.tanh(linen.Dense(self.width)(x))
-        return linen.Dense(self.options)(x)
+            x = jnp.tanh(linen.Dense(self.width, kernel_init=UNIFORM)(x))
+        return linen.Dense(self.options, kernel_init=UNIFORM)(x)
 
 
 @struct.dataclass

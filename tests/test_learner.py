@@ -220,7 +220,7 @@ def test_a_large_prior_fixes_the_visit_frequency():
     """Visit-normalised steps with prior counts ~ d(x) are alpha/d(x) exactly: the local clock of the theory."""
     cls, config = CLASSES["tabular"], L.LearnerConfig(step=1e-3, visit_normalised=True)
     prior = jnp.asarray(1e9 * ANALYSIS.d_pair, jnp.float32)
-    state = L.init(TABLES, cls, config, jax.random.key(8), prior)
+    state = L.begin(TABLES, cls, config, cls.init(jax.random.key(8)), jax.random.key(9), prior)
     handoff = rollout.draw(TABLES, state.state, jnp.full(5, 0.4))
     after = L.update(TABLES, cls, config, state, handoff, jnp.int32(0))
     x = (int(handoff.observation), int(handoff.action))
