@@ -87,7 +87,13 @@ class Correction:
     @cached_property
     def lipschitz(self) -> Float[np.ndarray, "S"]:
         """L(s) = chi ||B_s m^{-1/2}|| + ||U_s||: nu(., s) is L(s)-Lipschitz in Delta."""
-        return _spectral(self.b * self.scale) + _spectral(self.u)
+        return _spectral(self.b * self.scale) + self.symmetric_norm(self.u)
+
+    def symmetric_norm(self, stack: Float[np.ndarray, "R p p"]) -> Float[np.ndarray, "R"]:
+        """Spectral norm of each symmetric matrix; those of a table are diagonal."""
+        if self.tabular:
+            return np.abs(np.diagonal(stack, axis1=1, axis2=2)).max(axis=1)
+        return np.abs(np.linalg.eigvalsh(stack)[:, [0, -1]]).max(axis=1)
 
     @cached_property
     def lipschitz_mean(self) -> float:
@@ -168,18 +174,18 @@ def constants(pop: Population, *, iid: bool = False) -> Constants:
     return _assemble(Correction(pop, deviation, is_tabular(pop)))
 
 
-def _growth(c: Correction, per: Float[np.ndarray, "R S"]) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
+def _growth(
+    c: Correction, per: Float[np.ndarray, "R S"], own: Float[np.ndarray, "R p p"]
+) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
     """(sigma, c) with sqrt E[||phi delta||^2] <= sigma + c ||Delta|| under each row of state weights.
 
-    sigma^2 = E[n delta*^2], c = chi max_o sqrt(E[n g^2 1_{o'}]/m(o)) + ||E[n phi phi']||^{1/2}.
+    sigma^2 = E[n delta*^2], c = chi max_o sqrt(E[n g^2 1_{o'}]/m(o)) + ||E[n phi phi']||^{1/2}, the last mean is `own`.
     """
     pop, k = c.pop, c.pop.outcomes
     n = pop.norm2[k.pair]
     sigma = np.sqrt(per @ pop.expect(n * pop.td_error**2))
     onward = (c.scale * np.sqrt(per @ c.by_observation(n * k.discount**2))).max(axis=1)
-    lump = np.zeros((len(per), len(pop.least_mass)))
-    np.add.at(lump.T, np.asarray(pop.analysis.smdp.observation), per.T)
-    return sigma, onward + np.sqrt(_spectral(np.tensordot(lump, c.feature_square(pop.norm2), 1)))
+    return sigma, onward + np.sqrt(c.symmetric_norm(own))
 
 
 def _jump_growth(c: Correction, per: Float[np.ndarray, "R S"]) -> Float[np.ndarray, "R"]:
@@ -209,8 +215,9 @@ def _assemble(c: Correction) -> Constants:
     pop, k = c.pop, c.pop.outcomes
     a, rho, n = pop.analysis, np.abs(pop.td_error), pop.norm2[k.pair]
     d, every = a.d, np.eye(len(a.d))
-    sigma, growth = _growth(c, every)
-    (sigma_bar,), (growth_bar,) = _growth(c, d[None])
+    own = c.feature_square(pop.norm2)
+    sigma, growth = _growth(c, every, own[a.smdp.observation])
+    (sigma_bar,), (growth_bar,) = _growth(c, d[None], np.tensordot(a.d_obs, own, 1)[None])
     u, (u_bar,) = _jump_growth(c, every), _jump_growth(c, d[None])
     cross = pop.expect(pop.td_error * c.along)
     lip_next = np.sqrt(a.transition @ c.lipschitz**2)
