@@ -151,7 +151,7 @@ class Population:
 
     @property
     def drift(self) -> float:
-        """mu = (1 - kappa_F) lambda_min(Phi'D Phi), so <mean update, Delta> <= -mu ||Delta||^2 (mu < 0: kappa_F > 1)."""
+        """mu = (1 - kappa_F) lambda_min(Phi'D Phi): <mean update, Delta> <= -mu ||Delta||^2 (mu < 0 if kappa_F > 1)."""
         rest = 1 - self.kappa
         low, high = self.spectrum
         guard = len(self.theta_star) * _EPS * high
@@ -225,14 +225,19 @@ class Population:
         """Delta = L'(theta - theta*)."""
         return self.root.T @ (theta - self.theta_star)
 
-    @property
-    def range_cap(self) -> float:
-        """The largest ||Q - Q_F||_d of any table Q with values in the range of discounted sums of rewards."""
+    @cached_property
+    def range_error(self) -> Float[np.ndarray, "X"]:
+        """The largest |Q - Q_F|(x) of any Q in the range of discounted sums of rewards; 0 at unavailable pairs."""
         k = self.outcomes
         rest = 1 - float(k.discount.max())
         low, high = min(float(k.reward.min()), 0.0) / rest, max(float(k.reward.max()), 0.0) / rest
         table = self.q_f.reshape(-1)
-        return float(np.sqrt((self.d * np.maximum(table - low, high - table) ** 2).sum()))
+        return np.where(self.d > 0, np.maximum(table - low, high - table), 0.0)
+
+    @property
+    def range_cap(self) -> float:
+        """The largest ||Q - Q_F||_d of any table Q in the range of discounted sums of rewards."""
+        return float(np.sqrt(self.d @ self.range_error**2))
 
 
 def contraction_assumption(pop: Population) -> Assumption:

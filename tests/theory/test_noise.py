@@ -113,3 +113,16 @@ def test_bad_classes_are_refused():
     with pytest.raises(PopulationError, match="not symmetric"):
         population(a, psi, np.triu(np.ones((psi.shape[1],) * 2)))
     assert np.allclose(np.diag(local_clock(a, psi)), a.d_pair.reshape(-1))
+
+
+@over_populations("tabular")
+def test_range_cap(pop, rng):
+    """No table that stays in the range of discounted sums is further from Q_F."""
+    k = pop.outcomes
+    ends = np.array([min(k.reward.min(), 0), max(k.reward.max(), 0)]) / (1 - k.discount.max())
+    assert (pop.q_f.reshape(-1)[pop.d > 0] >= ends[0] - 1e-9).all()
+    assert (pop.q_f.reshape(-1)[pop.d > 0] <= ends[1] + 1e-9).all()
+    for _ in range(20):
+        error = rng.choice(ends, size=len(pop.d)) - pop.q_f.reshape(-1)
+        assert np.sqrt(pop.d @ error**2) <= pop.range_cap + 1e-9
+        assert np.abs(error[pop.d > 0]).max() <= pop.range_error.max() + 1e-9

@@ -4,6 +4,7 @@ All checks use the real maximum at random Delta, from tiny to far, not the froze
 """
 
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_poisson_equation(pop, rng):
     lipschitz = Correction(pop, a.deviation, is_tabular(pop)).lipschitz
     below(np.linalg.norm(true.nu(0 * pop.theta_star), axis=1), k.nu_star)
     found = list(deltas(pop, rng))
-    for one, two in zip(found, found[1:]):
+    for one, two in pairwise(found):
         nu, h = true.nu(one), true.mean(true.step(one))
         scale = 1 + np.abs(nu).max()
         assert np.allclose(nu - a.transition @ nu, h - a.d @ h, atol=1e-9 * scale)
