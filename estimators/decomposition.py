@@ -32,7 +32,7 @@ class Decomposition:
     @property
     def slack(self) -> Float[np.ndarray, "*batch"]:
         """interface + app + mix - total, non-negative."""
-        return self.interface + self.app + self.mix - self.total
+        return np.asarray(self.interface + self.app + self.mix - self.total)
 
 
 def _size(
@@ -40,12 +40,12 @@ def _size(
 ) -> Float[np.ndarray, "*batch"]:
     """The norm of each table; weight is d(x), or 1 on available pairs for the sup norm."""
     if norm == "d":
-        return np.sqrt((weight * table**2).sum((-2, -1)))
-    return np.where(weight > 0, np.abs(table), 0.0).max((-2, -1))
+        return np.asarray(np.sqrt((weight * table**2).sum((-2, -1))))
+    return np.asarray(np.where(weight > 0, np.abs(table), 0.0).max((-2, -1)))
 
 
 def decompose(
-    analysis: Analysis, q: Float[np.ndarray, "*batch O A"], q_f: Float[np.ndarray, "*batch O A"]
+    analysis: Analysis, q: Float[np.ndarray, "*batch O A"], q_f: Float[np.ndarray, "*other O A"]
 ) -> tuple[Decomposition, Decomposition]:
     """The decomposition in the d-norm and in the sup norm.
 

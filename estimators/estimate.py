@@ -42,9 +42,9 @@ def exact(value: float) -> Estimate:
 
 def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     """Mean of independent samples with Student's t interval.  NaN stays NaN; fewer than two samples is a `result`."""
-    n = len(samples)
+    n = float(len(samples))
     if n < 2:
-        return missing(f"{n} sample(s), at least 2 are needed", n)
+        return missing(f"{n:g} sample(s), at least 2 are needed", n)
     value, stderr = float(np.mean(samples)), float(stats.sem(samples))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
     return Estimate(value, stderr, (value - half, value + half), n)
@@ -62,16 +62,16 @@ def bootstrap(
 
     Rows are runs: whole curves are resampled, so correlation within a run is kept.
     """
-    n = len(samples)
+    n = float(len(samples))
     if n < 2:
-        return missing(f"{n} sample(s), at least 2 are needed", n)
+        return missing(f"{n:g} sample(s), at least 2 are needed", n)
     value = float(statistic(samples))
     if not np.isfinite(samples).all():
         return Estimate(value, float("nan"), (float("nan"), float("nan")), n, "samples are not finite")
     if (samples == samples[0]).all():
         return Estimate(value, 0.0, (value, value), n)
     found = stats.bootstrap(
-        (np.arange(n),), lambda rows: statistic(samples[rows]), vectorized=False, n_resamples=resamples,
+        (np.arange(len(samples)),), lambda rows: statistic(samples[rows]), vectorized=False, n_resamples=resamples,
         confidence_level=confidence, method="BCa", rng=np.random.default_rng(seed),
     )  # fmt: skip
     interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
@@ -86,7 +86,7 @@ def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -
 def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float = 0.95) -> Estimate:
     """Least-squares slope of log sqrt(E e^2) against log x, with an interval from resampling whole runs."""
     if len(x) < 2:
-        return missing(f"{len(x)} point(s), at least 2 are needed for a slope", len(curves))
+        return missing(f"{len(x)} point(s), at least 2 are needed for a slope", float(len(curves)))
 
     def slope(rows: Float[np.ndarray, "R K"]) -> float:
         return float(np.polyfit(np.log(x), 0.5 * np.log(np.mean(rows**2, axis=0)), 1)[0])

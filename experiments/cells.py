@@ -10,17 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from bounds import interface
+from bounds import interface, noise
 from bounds.approximation import class_fixed_point, projected_certificate
 from bounds.bound import Bound, Verdict, conditional, verdict
 from bounds.certificate import certificate_pointwise
 from bounds.classes import LinearClass, linear_class
+from bounds.noise import Population
+from bounds.sharp import averaged_limit
 from estimators.decomposition import decompose
 from experiments.store import Arrays
 from icq import baselines, networks, rollout
@@ -52,6 +54,7 @@ class Reference:
     converged: bool
 
 
+@runtime_checkable
 class Method(Protocol):
     """A function class with the way it learns; frozen and printable, so that it can name a cell."""
 
@@ -65,6 +68,10 @@ class Method(Protocol):
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """Q_F, one for all runs or one per key."""
+        ...
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """The linear population problem behind the sharp asymptote; None for networks."""
         ...
 
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
@@ -100,6 +107,10 @@ class Table:
         error = a.interface_solution.error
         return Reference(a.q_bar[None], error, error, a.interface_solution.converged)
 
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """Tabular features."""
+        return noise.tabular(a)
+
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
         """Q_F = Qbar: the certificate of the table."""
         return lambda q: certificate_pointwise(a, q)[0]
@@ -107,7 +118,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Features:
-    """`count` fixed features per agent, the first one constant: misspecified on purpose; plain SGD."""
+    """`count` fixed features per agent: misspecified on purpose; plain SGD."""
 
     count: int
     seed: int = 0
@@ -124,6 +135,10 @@ class Features:
         """The projected fixed point, certified."""
         solution = class_fixed_point(_linear(a, cls))
         return Reference(solution.q[None], solution.error, solution.error, solution.converged)
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """The features, one block per agent."""
+        return noise.population(a, noise.block_features(a, np.asarray(_features(cls).features, np.float64)))
 
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
         """The projected residual, a contraction of its own."""
@@ -158,16 +173,25 @@ class Mlp:
         )
         return Reference(moved.q, 0.0, float(np.maximum(moved.residual, moved.drift).max()), moved.converged)
 
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """None: networks are not linear."""
+        return None
+
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
         """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
         at_reference = certificate_pointwise(a, q_f)[0]
         return lambda q: add_bounds("certificate of two tables", certificate_pointwise(a, q)[0], at_reference)
 
 
-def _linear(a: Analysis, cls: FunctionClass) -> LinearClass:
+def _features(cls: FunctionClass) -> Linear:
     if not isinstance(cls, Linear):
         raise TypeError(f"a linear class is needed, not {type(cls).__name__}")
-    return linear_class(a, np.asarray(cls.features, np.float64), np.asarray(cls.offset, np.float64))
+    return cls
+
+
+def _linear(a: Analysis, cls: FunctionClass) -> LinearClass:
+    linear = _features(cls)
+    return linear_class(a, np.asarray(linear.features, np.float64), np.asarray(linear.offset, np.float64))
 
 
 def add_bounds(name: str, *parts: Bound) -> Bound:
@@ -242,7 +266,19 @@ def learn_and_measure(a: Analysis, method: Method, seeds: int, checkpoints: Sequ
     cls, q = learn_tables(a, method, seeds, checkpoints, iid)
     reference = method.reference(a, cls, seed_keys(range(seeds)))
     lifted = q[:, -1][:, np.asarray(a.smdp.observation)]
-    return values(a, lifted) | measure(a, q, reference, partial(method.certify, a, cls))
+    out = values(a, lifted) | measure(a, q, reference, partial(method.certify, a, cls))
+    return out | {"asymptote": asymptote(method.population(a, cls), method.config(iid), iid)}
+
+
+def asymptote(population: Population | None, config: LearnerConfig, iid: bool) -> Float[np.ndarray, ""]:
+    """The limit of T E||Q_avg - Q_F||_d^2 for weights like k^p (docs/theory.md section 5a); NaN for networks.
+
+    Weights k^p cost the factor (p+1)^2 / (2p+1) over the plain mean.
+    """
+    if population is None:
+        return np.array(np.nan)
+    sharp, p = averaged_limit(population), float(np.asarray(config.averaging_power))
+    return np.array((sharp.iid if iid else sharp.value) * (p + 1) ** 2 / (2 * p + 1))
 
 
 def values(a: Analysis, q: Float[np.ndarray, "R S A"]) -> Arrays:

@@ -30,7 +30,8 @@ Results = dict[Cell, Arrays]
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of the experiment.  `instances`: random instances behind the slope of the local gap."""
+    """Sizes of the experiment.  `instances`: random instances behind the slope of the local gap;
+    `reference_iterations`: expected updates behind a network's Q_F."""
 
     name: str
     seeds: int
@@ -42,12 +43,14 @@ class Preset:
     instances: int
     agents: int = 10
     width: int = 16
-    features: int = 4
+    reference_iterations: int = 2000
+    features: int = 2
 
 
 FULL = Preset(
     "full", seeds=32, gaps=tuple(k / 8 for k in range(9)), widths=(1, 2, 4, 8, 16), mixings=(0.75, 0.1, 0.02),
     network_handoffs=2**17, residual_handoffs=2**18, instances=32,
+    reference_iterations=6000,
 )  # fmt: skip
 SMOKE = Preset(
     "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), widths=(1, 4), mixings=(0.75, 0.02), network_handoffs=2**14,
@@ -63,12 +66,16 @@ def octaves(handoffs: int, first: int = 1024) -> tuple[int, ...]:
 def gap_cells(p: Preset, who: Who = Who.ICQ) -> list[Cell]:
     """One cell per gap dial: networks wide enough that approximation is not in the way."""
     grid = octaves(p.network_handoffs)
-    return [Cell(Mlp(p.width), p.seeds, grid, gap=g, who=who, agents=p.agents) for g in p.gaps]
+    return [Cell(_network(p, p.width), p.seeds, grid, gap=g, who=who, agents=p.agents) for g in p.gaps]
+
+
+def _network(p: Preset, width: int) -> Mlp:
+    return Mlp(width, iterations=p.reference_iterations)
 
 
 def width_cells(p: Preset) -> list[Cell]:
     """One cell per width at a fixed gap."""
-    return [Cell(Mlp(w), p.seeds, octaves(p.network_handoffs), agents=p.agents) for w in p.widths]
+    return [Cell(_network(p, w), p.seeds, octaves(p.network_handoffs), agents=p.agents) for w in p.widths]
 
 
 def residual_cells(p: Preset) -> list[Cell]:
@@ -141,6 +148,12 @@ def residual_slope(cell: Cell, result: Arrays) -> Estimate:
     """Slope of log E_mix against log handoffs over the last four octaves (every one, when there are fewer)."""
     e, grid = result["e_mix"], np.asarray(cell.checkpoints, float)
     return estimate.log_log_slope(grid[-5:], e[:, -5:])
+
+
+def over_asymptote(cell: Cell, result: Arrays) -> Estimate:
+    """Observed over asymptotically predicted residual (root mean squares) at the last checkpoint: 1 in the limit."""
+    predicted = np.sqrt(float(result["asymptote"]) / cell.checkpoints[-1])
+    return estimate.root_mean_square(result["e_mix"][:, -1] / predicted)
 
 
 def percent(result: Arrays) -> Estimate:

@@ -15,7 +15,7 @@ import numpy as np
 from estimators import estimate
 from estimators.estimate import Estimate
 from experiments import n10
-from experiments.cells import Who
+from experiments.cells import Features, Who
 from experiments.n10 import Preset, Results
 from experiments.store import code_version
 
@@ -40,7 +40,7 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
     counts = n10.verdicts(results)
     ratios = n10.ratios(results)
     residual = {cell.label(): n10.residual_slope(cell, results[cell]) for cell in n10.residual_cells(p)}
-    main = next(c for c in n10.residual_cells(p) if not c.iid)
+    main = next(c for c in n10.residual_cells(p) if not c.iid and isinstance(c.method, Features))
     value = {who.value: {f"{c.gap:g}": as_dict(n10.percent(results[c])) for c in n10.gap_cells(p, who)} for who in Who}
     zero = next(c for c in n10.gap_cells(p) if c.gap == 0.0)
     return {
@@ -51,6 +51,9 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
         "local_gap_slope": as_dict(estimate.log_log_slope(gaps, local_gap)),
         "residual_slope": as_dict(residual[main.label()]) | {"cell": main.label()},
         "residual_slopes": {name: as_dict(e) for name, e in residual.items()},
+        "residual_over_asymptote": {
+            cell.label(): as_dict(n10.over_asymptote(cell, results[cell])) for cell in n10.residual_cells(p)
+        },
         "oracle_value_percent_at_zero_gap": n10.percent(results[zero]).value,
         "oracle_value_percent_at_zero_gap_interval": list(n10.percent(results[zero]).interval),
         "value_percent": value,

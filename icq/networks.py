@@ -149,14 +149,15 @@ def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] |
 
 
 def random_features(m: ICSMDP, count: int, seed: int) -> Linear:
-    """A constant and `count - 1` Gaussian features, scaled so that the longest vector has length 1.
+    """|Gaussian| features of an agent's local observation and option, one encoder shared by all agents.
 
-    Fewer features than an agent has pairs make a misspecified class.  Raises ValueError for count < 1.
+    Scaled so that the longest vector has length 1.  Fewer features than an agent has pairs make a misspecified class,
+    whose residuals have a sign per local observation for all agents alike.  Raises ValueError for count < 1.
     """
     if count < 1:
         raise ValueError(f"count = {count} must be at least 1")
-    psi = np.random.default_rng(seed).normal(size=(m.num_observations, m.num_options, count))
-    psi[..., 0] = 1.0
+    rank = local_rank(m)
+    psi = np.abs(np.random.default_rng(seed).normal(size=(int(rank.max()) + 1, m.num_options, count)))[rank]
     psi /= np.linalg.norm(psi, axis=-1).max()
     return linear(m, jnp.asarray(psi, jnp.float32))
 
@@ -188,10 +189,19 @@ def neural_tangent(m: ICSMDP, net: Network, params: Params) -> Linear:
     return linear(m, features, offset)
 
 
+def local_rank(m: ICSMDP) -> Int[np.ndarray, "O"]:
+    """Each observation's position among those of its agent."""
+    agent = np.asarray(m.agent)
+    order = np.argsort(agent, kind="stable")
+    first = np.searchsorted(agent[order], agent[order])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(agent)) - first
+    return rank
+
+
 def one_hot_inputs(m: ICSMDP) -> Float[np.ndarray, "O F"]:
     """Each observation's rank within its agent, one-hot: the default encoding of a bare instance."""
-    agent = np.asarray(m.agent)
-    rank = np.array([int((agent[:o] == agent[o]).sum()) for o in range(len(agent))])
+    rank = local_rank(m)
     return np.eye(int(rank.max()) + 1, dtype=np.float32)[rank]
 
 

@@ -105,7 +105,8 @@ def _run_expected(
     def one(p: Params) -> tuple[Float[Array, "2 O A"], Float[Array, "O A"]]:
         def body(_: Any, carry: Any) -> Any:
             p, state = carry
-            move, state = transform.update(direction(p), state, p)
+            with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
+                move, state = transform.update(direction(p), state, p)
             return jax.tree.map(lambda a, b: a + step * b, p, move), state
 
         carry = (p, transform.init(p))

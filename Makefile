@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := .venv/bin
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: reproduce smoke test lint clean
+
+# Pinned versions hold for the build environment too.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+reproduce: .venv/ready  ## the ten-agent experiment: figures and summary.json in results/n10
+	$(BIN)/icq reproduce n10 --out results/n10
+
+smoke: .venv/ready  ## the same experiment, small, in under a minute
+	$(BIN)/icq reproduce n10 --preset smoke --out results/smoke
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## style, types and every test
+	$(BIN)/pytest -n 2
+
+clean:
+	rm -rf .venv results
