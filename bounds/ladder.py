@@ -1,0 +1,172 @@
+"""Every rung of every term of the theorem, on one instance.
+
+The theorem (docs/theory.md section 6) adds three errors in ||.||_d.  The weights d(x) sum to 1, so a bound in the sup
+norm is one in ||.||_d too, and both kinds stand in one ladder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bounds import closed, ipm, poisson, textbook
+from bounds.approximation import class_error_bound, projected_certificate
+from bounds.attribution import agent_gap_bound, linear_agent_bound
+from bounds.bound import Assumption, Bound, below
+from bounds.certificate import certificate_d, certificate_pointwise, certificate_sup
+from bounds.classes import LinearClass, linear_class
+from bounds.curve import Curve, curve
+from bounds.interface import (
+    SECTION,
+    gap_value_bound,
+    gap_value_bound_d,
+    observed_error,
+    rounding,
+    scalar_gap_bound,
+    scalar_gap_bound_d,
+    signed_gap_value,
+    sup_bound,
+)
+from bounds.noise import Population
+from bounds.poisson_constants import DENSE_LIMIT
+from bounds.sharp import Sharp, averaged_limit, constant_step
+from bounds.steps import Steps, schedule
+from bounds.term import Asymptotic, Rung
+from icq.exact import Analysis
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a class is trained: steps alpha_k, the start theta_0 [p], and the times T (updates done) to speak about."""
+
+    steps: Steps
+    start: Float[np.ndarray, "p"]
+    times: Int[np.ndarray, "n"]
+
+
+def signed_gap_bound_d(a: Analysis) -> Bound:
+    """Lemma: ||Q* - Qbar o phi||_d <= ||max(U, L)||_d <= ||E||_d, U and L of `signed_gap_value`.
+
+    -L <= Q* - Qbar o phi <= U gives |Q* - Qbar o phi| <= max(U, L).  Unconditional.
+    """
+    upper, lower, error = signed_gap_value(a, a.q_bar)
+
+    def compute() -> tuple[float, dict[str, float]]:
+        parts = {"above": a.norm_d_state(upper), "below": a.norm_d_state(lower)}
+        return a.norm_d_state(np.maximum(upper, lower)), parts
+
+    grown = rounding(a.oracle, a.q_bar, a.q_bar) / (1 - a.gamma_bar)
+    return sup_bound(a, "signed gap value, d-norm", compute, f"{SECTION}, rung 2", error + grown + observed_error(a))
+
+
+def interface_rungs(a: Analysis) -> tuple[Rung, ...]:
+    """Section 3: bounds on ||Q* - Qbar o phi||_d."""
+
+    def compute() -> tuple[float, dict[str, float]]:
+        return a.norm_d_state(a.gap), {}
+
+    exact = sup_bound(a, "exact gap, d-norm", compute, f"{SECTION}, rung 1", observed_error(a))
+    bounds = (
+        signed_gap_bound_d(a), gap_value_bound_d(a), scalar_gap_bound_d(a), gap_value_bound(a), agent_gap_bound(a),
+        linear_agent_bound(a), scalar_gap_bound(a), ipm.information_state_bound(a, ipm.centred_total_variation(a)),
+        ipm.information_state_bound(a, ipm.total_variation(a)),
+    )  # fmt: skip
+    return (Rung(exact, exact=True), *map(Rung, bounds))
+
+
+def class_of(pop: Population) -> LinearClass:
+    """The linear class of a population problem, with its projection."""
+    shape = pop.q_f.shape
+    together = np.zeros(shape[0], int)
+    return linear_class(pop.analysis, pop.psi.reshape(*shape, -1), pop.offset.reshape(shape), together)
+
+
+def table_error(pop: Population, members: LinearClass) -> float:
+    """How far the computed table Q_F may be from the fixed point, in the d-norm; infinite without a contraction."""
+    found = projected_certificate(members, pop.q_f)
+    return found.value + found.roundoff if found.applicable else math.inf
+
+
+def approximation_rungs(pop: Population, members: LinearClass) -> tuple[Rung, ...]:
+    """Section 4: bounds on ||Q_F - Qbar||_d.  The certificates speak of the computed table (see `table_error`)."""
+    a, distance = pop.analysis, class_error_bound(members)
+
+    def compute() -> tuple[float, dict[str, float]]:
+        return a.norm_d(pop.q_f - a.q_bar), {}
+
+    exact = sup_bound(a, "exact class error", compute, distance.reference, a.interface_solution.error)
+    certificates = (certificate_pointwise(a, pop.q_f)[0], certificate_d(a, pop.q_f), certificate_sup(a, pop.q_f))
+    rungs = (Rung(exact, exact=True), Rung(distance), *map(Rung, certificates))
+    return tuple(replace(rung, bound=replace(rung.bound, trivial=distance.trivial)) for rung in rungs)
+
+
+def last_iterate_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
+    """Section 5: bounds on (E||Q_T - Q_F||_d^2)^{1/2}."""
+    rungs: list[tuple[str, Callable[..., Curve]]] = [
+        ("Poisson, second order", poisson.tier_2), ("Poisson, first order", poisson.tier_1)
+    ]  # fmt: skip
+    if isinstance(run.steps, float):
+        rungs.insert(1, ("Poisson, closed form", closed.last_iterate))
+    return (*_within_memory(pop, run, rungs), *_within_memory(pop, run, [("sup norm", textbook.sup_norm)]))
+
+
+def average_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
+    """Section 5: bounds on (E||Qavg - Q_F||_d^2)^{1/2} of the step-weighted average of Q_0, ..., Q_{T-1}."""
+    rungs: list[tuple[str, Callable[..., Curve]]] = [("Poisson, averaged", poisson.averaged)]
+    if isinstance(run.steps, float):
+        rungs.append(("Poisson, averaged, closed form", closed.averaged))
+    arguments = (pop, run.steps, run.start, run.times)
+    return (*_within_memory(pop, run, rungs), textbook.textbook(*arguments))
+
+
+def _within_memory(pop: Population, run: Run, rungs: Sequence[tuple[str, Callable[..., Curve]]]) -> tuple[Curve, ...]:
+    """The curves, or inapplicable ones where the arrays of the certificate would be too large."""
+    a, p = pop.analysis, len(pop.theta_star)
+    size = a.smdp.num_states * p * max(p, a.smdp.num_observations)
+    fits = below("arrays fit", float(size), float(DENSE_LIMIT), f"S p max(O, p) = {size:.3g} entries of the largest array")
+    if fits.holds:
+        return tuple(make(pop, run.steps, run.start, run.times) for _, make in rungs)
+    # `curve` computes nothing when an assumption fails.
+    return tuple(
+        curve(name, run.times, (fits,), lambda: (np.zeros(0), {}), poisson.SECTION, pop.range_cap) for name, _ in rungs
+    )
+
+
+def last_iterate_limit(pop: Population, run: Run) -> Asymptotic:
+    """The stationary error sqrt(alpha tr(Psi'D Psi C)) of a constant step; needs one."""
+    constant = isinstance(run.steps, float)
+    steady = below("constant step", float(not constant), 1.0, "the stationary error of a constant step")
+    if not constant:
+        return Asymptotic("stationary error, constant step", math.nan, (steady,))
+    alpha = float(schedule(run.steps, 1)[0])
+    found = constant_step(pop, alpha)
+    return _asymptotic("stationary error, constant step", found, alpha, (steady,))
+
+
+def average_limits(pop: Population, run: Run) -> tuple[Asymptotic, ...]:
+    """sqrt(tr(Psi'D Psi J^{-1}(Sigma_0 + Sigma_mix)J^{-T})/T) of averaged iterates at each T.
+
+    Steps must fall like k^{-a}, 1/2 < a < 1; a is measured between T/2 and T.
+    """
+    found, out = averaged_limit(pop), []
+    for time in run.times.tolist():
+        power = 0.0
+        if not isinstance(run.steps, float) and time > 1:
+            alpha, half = schedule(run.steps, time), time // 2
+            power = float(np.log(alpha[half - 1] / alpha[-1]) / np.log(time / half))
+        off = abs(power - 0.75)
+        decreasing = below("steps fall like k^-a", off, 0.25, f"a = {power:.3g} must be between 1/2 and 1")
+        out.append(_asymptotic("central limit of the average", found, 1 / time, (decreasing,)))
+    return tuple(out)
+
+
+def _asymptotic(name: str, found: Sharp, scale: float, more: tuple[Assumption, ...]) -> Asymptotic:
+    """The root of scale * found.value; a variance below rounding counts as 0."""
+    assumptions = (*more, *found.assumptions)
+    if not all(a.holds for a in assumptions):
+        return Asymptotic(name, math.nan, assumptions)
+    return Asymptotic(name, math.sqrt(max(scale * found.value, 0.0)), assumptions)
