@@ -31,7 +31,8 @@ Results = dict[Cell, Arrays]
 @dataclass(frozen=True)
 class Preset:
     """Sizes of the experiment.  `instances`: random instances behind the slope of the local gap;
-    `reference_iterations`: expected updates behind a network's Q_F."""
+    `reference_iterations`: expected updates behind a network's Q_F.
+    """
 
     name: str
     seeds: int

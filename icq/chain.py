@@ -153,8 +153,10 @@ def slem(transition: sp.csr_array) -> float:
     if size <= DENSE_LIMIT:
         values = np.linalg.eigvals(transition.toarray())
     else:
+        start = np.random.default_rng(0).random(size)  # or ARPACK starts somewhere new every time
+        options = {"k": 2, "which": "LM", "tol": 1e-8, "maxiter": 50, "ncv": 40, "v0": start}
         try:
-            values = eigs(transition.T, k=2, which="LM", tol=1e-8, return_eigenvectors=False, maxiter=50, ncv=40)
+            values = eigs(transition.T, return_eigenvectors=False, **options)
         except ArpackNoConvergence:
             return float("nan")
     return float(min(np.sort(np.abs(values))[-2], 1.0))

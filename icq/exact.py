@@ -216,13 +216,6 @@ class Analysis:
         return contraction(self.interface.kernel, self.d_pair, self.interface.available)
 
     @cached_property
-    def kappa_s(self) -> float:
-        """The same certificate for the oracle operator on S x A; infinite when a state has no stationary mass."""
-        if not (self.d > 0).all():
-            return float("inf")
-        return contraction(self.oracle.kernel, self.d_state_pair, self.oracle.available)
-
-    @cached_property
     def local_gap(self) -> Float[np.ndarray, "S A"]:
         """b(s,a) = (T(Qbar o phi) - Qbar o phi)(s,a), the true Bellman residual of the interface solution."""
         lifted = self.lift(self.q_bar)

@@ -252,8 +252,3 @@ def learn(
 def seed_keys(seeds: Sequence[int], root: int = 0) -> Key[Array, "R"]:
     """The key of each seed's run; `init` splits it into one for the parameters and one for the chain."""
     return jax.vmap(partial(jax.random.fold_in, jax.random.key(root)))(jnp.asarray(seeds, jnp.uint32))
-
-
-def log_grid(handoffs: int, points: int, first: int = 64) -> list[int]:
-    """Increasing checkpoints, evenly spaced in the logarithm, from `first` to `handoffs`."""
-    return [int(k) for k in np.unique(np.round(np.geomspace(min(first, handoffs), handoffs, points)).astype(int))]
