@@ -16,7 +16,8 @@ from bounds import interface
 from bounds.bound import Bound, verdict
 from estimators import estimate
 from experiments import n10, plots, summary
-from experiments.cells import TERMS, Features, Mlp, Table, learn_and_measure
+from experiments.cells import TERMS, learn_and_measure
+from experiments.methods import Features, Mlp, Table
 from experiments.store import Store
 from icq import chain as chains
 from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model

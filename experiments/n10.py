@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from estimators import estimate
 from estimators.estimate import Estimate
-from experiments.cells import TERMS, Cell, Features, Mlp, Table, Who, run
+from experiments.cells import TERMS, Cell, Who, run
+from experiments.methods import Features, Mlp, Table
 from experiments.store import Arrays, Store
 from icq.exact import analyse
 from icq.smdp import index

@@ -17,7 +17,8 @@ from matplotlib.ticker import NullFormatter
 
 from estimators.estimate import Estimate, root_mean_square
 from experiments import n10
-from experiments.cells import TERMS, Cell, Table, Who
+from experiments.cells import TERMS, Cell, Who
+from experiments.methods import Table
 from experiments.n10 import Preset, Results
 
 COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}

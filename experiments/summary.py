@@ -15,7 +15,8 @@ import numpy as np
 from estimators import estimate
 from estimators.estimate import Estimate
 from experiments import n10
-from experiments.cells import Features, Who
+from experiments.cells import Who
+from experiments.methods import Features
 from experiments.n10 import Preset, Results
 from experiments.store import code_version
 

@@ -8,7 +8,8 @@ import pytest
 
 from bounds.bound import Bound
 from experiments import cells, n10, plots, store, summary
-from experiments.cells import Cell, Features, Mlp, Table, Who
+from experiments.cells import Cell, Who
+from experiments.methods import Features, Mlp, Table, asymptote
 from icq.exact import analyse
 
 TINY = n10.Preset(
@@ -100,6 +101,6 @@ def test_asymptotes_distinguish_trajectory_from_control():
     for method, moves in ((Features(2), True), (Table(), False)):
         a = analyse(Cell(method, 3, (512,), mixing=0.05).workflow())
         population = method.population(a, method.build(a.smdp))
-        markov, iid = (float(cells.asymptote(population, method.config(x), x)) for x in (False, True))
+        markov, iid = (float(asymptote(population, method.config(x), x)) for x in (False, True))
         assert (markov > 1.05 * iid) if moves else markov == pytest.approx(iid, rel=1e-6)
-    assert np.isnan(cells.asymptote(None, Mlp(2).config(False), False))
+    assert np.isnan(asymptote(None, Mlp(2).config(False), False))
