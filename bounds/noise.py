@@ -245,6 +245,14 @@ def contraction_assumption(pop: Population) -> Assumption:
     return contracts("contraction", pop.kappa)
 
 
+def is_tabular(pop: Population) -> bool:
+    """Whether Psi is one indicator per available pair and M is diagonal."""
+    used = pop.psi[pop.d > 0]
+    return used.shape[0] == used.shape[1] and bool(
+        np.array_equal(used, np.eye(len(used))) and np.array_equal(pop.metric, np.diag(np.diag(pop.metric)))
+    )
+
+
 def population(
     a: Analysis,
     psi: Float[np.ndarray, "X p"],

@@ -1,145 +1,35 @@
 """The constants of the Poisson certificate, each read off the instance (docs/theory.md section 5b).
 
-E[.|s] averages over option and outcome in state s, E_d also over s ~ d.  Z [S, S] is the deviation matrix, so
-nu(theta, s) = sum_{s'} Z(s,s') E[phi delta|s'] solves the Poisson equation of the update.  With omega(o) =
-max_a Q(o,a) - max_a Q_F(o,a) and ||Delta|| the whitened error, sum_o m(o) omega(o)^2 <= chi^2 ||Delta||^2, and
-
-    nu(theta, s) = nu*(s) + B_s omega - U_s Delta.
+Letters: bounds.correction.  Every mean-square constant exists for any weights over states (a row w): the stationary
+law d for what enters at order alpha^2, single states for what holds at each moment, |Z(s, .)| for the second
+correction.  (w f)^{1/2} is short for (sum_s w(s) f(s))^{1/2}.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float
 
+from bounds.correction import Correction, spectral_norm, symmetric_norm, top_eigenvalue
 from bounds.noise import Population
 
-DENSE_LIMIT = 200_000_000  # entries of the largest array, S p max(O, p)
-
-
-def _spectral(stack: Float[np.ndarray, "S p q"]) -> Float[np.ndarray, "S"]:
-    """Spectral norm of each matrix, by the eigenvalues of the smaller Gram matrix (rounded up)."""
-    left = stack if stack.shape[1] <= stack.shape[2] else stack.transpose(0, 2, 1)
-    gram = left @ left.transpose(0, 2, 1)
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0.0))
-
-
-@dataclass(frozen=True)
-class Correction:
-    """The Poisson solution nu and the arrays made from it; `deviation` = 0 gives the i.i.d. control."""
-
-    pop: Population
-    deviation: Float[np.ndarray, "S S"]
-    tabular: bool
-
-    @cached_property
-    def scale(self) -> Float[np.ndarray, "O"]:
-        """chi / sqrt(m(o)): |omega(o)| weights are turned into ||Delta|| by it."""
-        return self.pop.chi / np.sqrt(self.pop.least_mass)
-
-    @cached_property
-    def nu_star(self) -> Float[np.ndarray, "S p"]:
-        """nu*(s) = (Z E[phi delta*|.])(s)."""
-        return self.deviation @ (self.pop.mean_update @ self.pop.phi)
-
-    @cached_property
-    def along(self) -> Float[np.ndarray, "n"]:
-        """phi(x)'nu*(s') of each outcome."""
-        k = self.pop.outcomes
-        return (self.nu_star @ self.pop.phi.T)[k.target, k.pair]
-
-    @cached_property
-    def b(self) -> Float[np.ndarray, "S p O"]:
-        """B_s = sum_{s'} Z(s,s') E[phi g 1_{o'}'|s']."""
-        k, states, count = self.pop.outcomes, len(self.deviation), len(self.pop.least_mass)
-        rows = k.source * count + k.observation
-        sums = sp.csr_array((k.weight * k.discount, (rows, k.pair)), shape=(states * count, len(self.pop.phi)))
-        mean = (sums @ self.pop.phi).reshape(states, count, -1).transpose(0, 2, 1)
-        return np.tensordot(self.deviation, mean, 1)
-
-    @cached_property
-    def u(self) -> Float[np.ndarray, "S p p"]:
-        """U_s = sum_{s'} Z(s,s') E[phi phi'|s']."""
-        m = self.pop.analysis.smdp
-        lump = np.zeros((len(self.deviation), m.num_observations))
-        np.add.at(lump.T, np.asarray(m.observation), self.deviation.T)
-        return np.tensordot(lump, self.feature_square(np.ones(len(self.pop.phi))), 1)
-
-    def feature_square(self, weight: Float[np.ndarray, "X"]) -> Float[np.ndarray, "O p p"]:
-        """E[weight(x) phi phi'|s], which depends on s through its observation only."""
-        beta = np.asarray(self.pop.analysis.smdp.behaviour)
-        phi = self.pop.phi.reshape(*beta.shape, -1)
-        scaled = phi * (beta * weight.reshape(beta.shape))[..., None]
-        return np.matmul(scaled.transpose(0, 2, 1), phi)
-
-    def by_observation(self, value: Float[np.ndarray, "n"]) -> Float[np.ndarray, "S O"]:
-        """E[value 1{o' = o}|s]."""
-        return self.pop.expect_by(value, self.pop.outcomes.observation, len(self.pop.least_mass))
-
-    def by_pair(self, value: Float[np.ndarray, "n"]) -> Float[np.ndarray, "S X"]:
-        """E[value 1{x}|s]."""
-        return self.pop.expect_by(value, self.pop.outcomes.pair, len(self.pop.d))
-
-    @cached_property
-    def lipschitz(self) -> Float[np.ndarray, "S"]:
-        """L(s) = chi ||B_s m^{-1/2}|| + ||U_s||: nu(., s) is L(s)-Lipschitz in Delta."""
-        return _spectral(self.b * self.scale) + self.symmetric_norm(self.u)
-
-    def symmetric_norm(self, stack: Float[np.ndarray, "R p p"]) -> Float[np.ndarray, "R"]:
-        """Spectral norm of each symmetric matrix; those of a table are diagonal."""
-        if self.tabular:
-            return np.abs(np.diagonal(stack, axis1=1, axis2=2)).max(axis=1)
-        return np.abs(np.linalg.eigvalsh(stack)[:, [0, -1]]).max(axis=1)
-
-    @cached_property
-    def lipschitz_mean(self) -> float:
-        """Lbar: ||nu(theta, s) - nu*(s)|| in mean square over s ~ d, per ||Delta||."""
-        d = self.pop.analysis.d[:, None, None]
-        b = self.b * self.scale
-        flat_b, flat_u = (np.sqrt(d) * part for part in (b, self.u))
-        grams = [np.einsum("spq,spr->qr", part, part, optimize=True) for part in (flat_b, flat_u)]
-        return float(sum(np.sqrt(max(np.linalg.eigvalsh(g)[-1], 0.0)) for g in grams))
-
-    @cached_property
-    def jump(self) -> Float[np.ndarray, "n"]:
-        """l(x, s'), per outcome: ||nu(theta + alpha M^{-1} psi(x) delta, s') - nu(theta, s')|| <= alpha l |delta|.
-
-        L(s') sqrt(n(x)) in general.  Tabular: only the value of o(x) moves, by t n(x) alpha delta with t in [0, 1], so
-        the larger of the two ends t = 0, 1.
-        """
-        k, pop = self.pop.outcomes, self.pop
-        if not self.tabular:
-            return self.lipschitz[k.target] * np.sqrt(pop.norm2)[k.pair]
-        options = pop.analysis.smdp.num_options
-        level = np.matmul(self.u, pop.phi.T)
-        value = self.b[:, :, np.arange(len(pop.phi)) // options] * pop.norm2
-        ends = np.maximum(np.linalg.norm(level, axis=1), np.linalg.norm(value - level, axis=1))
-        return ends[k.target, k.pair]
-
-
-def is_tabular(pop: Population) -> bool:
-    """Whether Psi is one indicator per available pair and M is diagonal."""
-    used = pop.psi[pop.d > 0]
-    return used.shape[0] == used.shape[1] and bool(
-        np.array_equal(used, np.eye(len(used))) and np.array_equal(pop.metric, np.diag(np.diag(pop.metric)))
-    )
+DENSE_LIMIT = 200_000_000  # entries of the largest array, S p max(p, X)
 
 
 @dataclass(frozen=True)
 class Constants:
     """The numbers of the certificate.  Units: reward for sigma, nu_star; reward^2 for noise, omega; 1 for c, L.
 
-    chi, mu: ||Q-Q_F||_d <= chi ||Delta|| and the drift (`Population.drift`).
-    sigma, c: sqrt E||update||^2 given s <= sigma + c ||Delta||, largest over s; *_bar under d.
-    lipschitz, nu_star: nu is L-Lipschitz, ||nu*(s)|| <= nu_star.
+    chi, mu: ||Q - Q_F||_d <= chi ||Delta|| and the drift (`Population.drift`).
+    sigma, c: (E||update||^2)^{1/2} <= sigma + c ||Delta|| in every state; sigma_bar, c_bar under d.
+    lipschitz, nu_star: nu is L-Lipschitz in every state, ||nu*(s)|| <= nu_star.
     noise = Sc = E_d||phi delta*||^2 + 2 d.X = tr M^{-1}(Sigma_0 + Sigma_mix); lam_1, lam_2: how the second-order
     stationary average grows with x and x^2.
     omega, a_0, a_1: |Omega| <= omega + a_0 x + a_1 x^2 and its increments.
-    kick, kick_c: sqrt E[l sqrt(n) delta^2|s] <= kick + kick_c ||Delta||.
+    kick, kick_c: (E[k delta^2|s])^{1/2} <= kick + kick_c ||Delta||, k the third-order weight of an update.
     """
 
     chi: float
@@ -167,75 +57,133 @@ def constants(pop: Population, *, iid: bool = False) -> Constants:
     Raises ValueError where the arrays would be too large.
     """
     states, p = pop.analysis.smdp.num_states, len(pop.theta_star)
-    size = states * p * max(p, len(pop.least_mass))
+    size = states * p * max(p, len(pop.phi))
     if size > DENSE_LIMIT:
         raise ValueError(f"the certificate needs arrays of {size} entries, more than {DENSE_LIMIT}")
     deviation = np.zeros((states, states)) if iid else pop.analysis.deviation
-    return _assemble(Correction(pop, deviation, is_tabular(pop)))
+    return _assemble(Correction(pop, deviation))
 
 
-def _growth(
-    c: Correction, per: Float[np.ndarray, "R S"], own: Float[np.ndarray, "R p p"]
+def update_growth(
+    c: Correction, rows: Float[np.ndarray, "R S"]
 ) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
-    """(sigma, c) with sqrt E[||phi delta||^2] <= sigma + c ||Delta|| under each row of state weights.
+    """Lemma (update_growth): (sigma, c) with (w E[||phi delta||^2|.])^{1/2} <= sigma + c ||Delta||, for each row w.
 
-    sigma^2 = E[n delta*^2], c = chi max_o sqrt(E[n g^2 1_{o'}]/m(o)) + ||E[n phi phi']||^{1/2}, the last mean is `own`.
+    sigma^2 = w E[n delta*^2], c = chi max_o (w E[n g^2 1_{o'}]/m(o))^{1/2} + ||w E[n phi phi']||^{1/2}.
+    """
+    k = c.pop.outcomes
+    n = c.pop.norm2[k.pair]
+    sigma = np.sqrt(rows @ c.pop.expect(n * c.pop.td_error**2))
+    onward = (c.scale * np.sqrt(rows @ c.by_observation(n * k.discount**2))).max(axis=1)
+    own = np.tensordot(c.lump(rows), c.feature_square(c.pop.norm2), 1)
+    return sigma, onward + np.sqrt(symmetric_norm(own))
+
+
+def correction_growth(
+    c: Correction, rows: Float[np.ndarray, "R S"]
+) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
+    """Lemma (correction_growth): (nu, L) with (w ||nu(theta, .)||^2)^{1/2} <= nu + L ||Delta||, for each row w.
+
+    nu^2 = w ||nu*||^2, L = chi ||w m^{-1/2}B'B m^{-1/2}||^{1/2} + ||w U'U||^{1/2}; L also bounds differences.
+    """
+    b = c.b * c.scale
+    onward = top_eigenvalue(np.tensordot(rows, np.matmul(b.transpose(0, 2, 1), b), 1))
+    own = symmetric_norm(np.tensordot(rows, np.matmul(c.u, c.u), 1))
+    return np.sqrt(rows @ (c.nu_star**2).sum(1)), np.sqrt(onward) + np.sqrt(own)
+
+
+def kink_growth(c: Correction, rows: Float[np.ndarray, "R S"]) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
+    """Lemma (kink_growth): (e, u) with w E[j |delta|] <= e + u ||Delta||, for each row w.
+
+    e = w E[j |delta*|], u = chi ||w E[j g 1_{o'}] / m^{1/2}|| + chi ||w E[j 1_x] / d(x)^{1/2}||.
+    """
+    k, live, j = c.pop.outcomes, c.pop.d > 0, c.follow(c.kink)
+    onward = np.linalg.norm((rows @ c.by_observation(j * k.discount)) * c.scale, axis=1)
+    own = np.linalg.norm((rows @ c.by_pair(j))[:, live] / np.sqrt(c.pop.d[live]), axis=1)
+    return rows @ c.pop.expect(j * np.abs(c.pop.td_error)), onward + c.pop.chi * own
+
+
+def response_growth(c: Correction, rows: Float[np.ndarray, "R S"]) -> Float[np.ndarray, "R"]:
+    """Lemma (response_growth): (w E[(v'Delta)^2/n])^{1/2} <= V ||Delta||, V = ||w E[v v'/n]||^{1/2}, for each row w."""
+    return np.sqrt(top_eigenvalue(np.tensordot(rows, c.v_square, 1)))
+
+
+def stationary_growth(c: Correction) -> tuple[float, float]:
+    """Lemma (stationary_second_order): (lam_1, lam_2), E_d F <= Sc + lam_1 ||Delta|| + lam_2 ||Delta||^2.
+
+    F = G + 2 X + 2 Y + 2 ||Delta|| U.  All but the last are quadratic forms in (omega, Delta).  What multiplies
+    g omega(o') - phi'Delta once in G + 2 X is C = 2 d(s) [n delta* + phi'nu*(s_1)] + 2 phi'(Z'y)(s), with
+    y(s') = E_d[phi delta* 1{s_1 = s'}]; Y adds E_d[delta* v]'Delta.
     """
     pop, k = c.pop, c.pop.outcomes
-    n = pop.norm2[k.pair]
-    sigma = np.sqrt(per @ pop.expect(n * pop.td_error**2))
-    onward = (c.scale * np.sqrt(per @ c.by_observation(n * k.discount**2))).max(axis=1)
-    return sigma, onward + np.sqrt(c.symmetric_norm(own))
-
-
-def _jump_growth(c: Correction, per: Float[np.ndarray, "R S"]) -> Float[np.ndarray, "R"]:
-    """u with E[l |delta - delta*|] <= u ||Delta|| under each row of state weights."""
-    k, live = c.pop.outcomes, c.pop.d > 0
-    onward = np.linalg.norm((per @ c.by_observation(c.jump * k.discount)) * c.scale, axis=1)
-    own = np.linalg.norm((per @ c.by_pair(c.jump))[:, live] / np.sqrt(c.pop.d[live]), axis=1)
-    return onward + c.pop.chi * own
-
-
-def _linear(c: Correction) -> float:
-    """The x-coefficient of E_d||phi delta||^2 + 2 E_d<nu(theta, s_1), phi delta> around theta*.
-
-    Both are quadratic forms in (omega, Delta); C collects what multiplies g omega(o') - phi'Delta once:
-    C = 2 d(s) [n delta* + phi'nu*(s_1)] + 2 phi'(Z'y)(s), y(s') = E_d[phi delta* 1{s_1 = s'}].
-    """
-    pop, k = c.pop, c.pop.outcomes
+    d = pop.analysis.d[None]
+    (_,), (growth,) = update_growth(c, d)
+    (_,), (lipschitz,) = correction_growth(c, d)
+    (push,), (u,) = kink_growth(c, d)
     back = (c.deviation.T @ (pop.arrive(pop.td_error) @ pop.phi)) @ pop.phi.T
-    stationary = pop.norm2[k.pair] * pop.td_error + c.along
-    weight = 2 * pop.analysis.d[k.source] * stationary + 2 * back[k.source, k.pair]
-    onward = c.by_observation(weight * k.discount).sum(0)
-    own = c.by_pair(weight).sum(0)
-    return float(np.linalg.norm(onward * c.scale) + np.linalg.norm(pop.phi.T @ own))
+    once = pop.norm2[k.pair] * pop.td_error + c.follow(c.nu_star @ pop.phi.T)
+    once = 2 * pop.analysis.d[k.source] * once + 2 * back[k.source, k.pair]
+    onward, own = c.by_observation(once * k.discount).sum(0), pop.phi.T @ c.by_pair(once).sum(0)
+    moved = np.einsum("sx,spx->p", pop.arrive(pop.td_error), c.v)
+    linear = np.linalg.norm(onward * c.scale) + np.linalg.norm(2 * moved - own)
+    ahead = c.lump(np.einsum("sx,spx->ps", pop.arrive(k.discount), c.v)) * c.scale
+    here = np.einsum("sx,xq,spx->qp", pop.arrive(np.ones(len(k.pair))), pop.phi, c.v, optimize=True)
+    response = spectral_norm(ahead[None])[0] + symmetric_norm((here + here.T)[None] / 2)[0]
+    return float(linear + 2 * push), float(growth**2 + 2 * lipschitz * growth + 2 * response + 2 * u)
+
+
+def second_correction(c: Correction) -> tuple[float, float, float]:
+    """Lemma (second_correction): (omega, a_0, a_1) for Omega = Z F.
+
+    |Omega| <= omega + a_0 x + a_1 x^2, |Omega(theta) - Omega(theta')| <= (a_0 + a_1 (x + x')) ||Delta - Delta'||.
+    Omega(s) sums Z(s, s') F(s'), so F is needed in mean under the weights |Z(s, .)|, next states under |Z| P:
+    a_0 = max 2 (c sigma + L sigma + nu c + V sigma + e), a_1 = max c^2 + 2 (L + V) c + 2 u.
+    """
+    size, pop = np.abs(c.deviation), c.pop
+    sigma, growth = update_growth(c, size)
+    nu, lipschitz = correction_growth(c, size @ pop.analysis.transition)
+    push, u = kink_growth(c, size)
+    response = response_growth(c, size)
+    a_0 = 2 * (growth * sigma + (lipschitz + response) * sigma + nu * growth + push)
+    a_1 = growth**2 + 2 * (lipschitz + response) * growth + 2 * u
+    along = c.follow(c.nu_star @ pop.phi.T)
+    start = pop.expect(pop.norm2[pop.outcomes.pair] * pop.td_error**2 + 2 * pop.td_error * along)
+    return float(np.abs(c.deviation @ start).max()), float(a_0.max()), float(a_1.max())
+
+
+def third_order(c: Correction) -> tuple[float, float]:
+    """Lemma (third_order): (E[k delta^2|s])^{1/2} <= kick + kick_c ||Delta|| in every state, k = (v'phi + j sqrt n)_+."""
+    pop, k, live = c.pop, c.pop.outcomes, c.pop.d > 0
+    inner = np.einsum("spx,xp->sx", c.v, pop.phi)
+    weight = c.follow(np.maximum(inner + c.kink * np.sqrt(pop.norm2), 0.0))
+    onward = (c.scale * np.sqrt(c.by_observation(weight * k.discount**2))).max(axis=1)
+    own = pop.chi * np.sqrt(c.by_pair(weight)[:, live] / pop.d[live]).max(axis=1)
+    return float(np.sqrt(pop.expect(weight * pop.td_error**2).max())), float((onward + own).max())
 
 
 def _assemble(c: Correction) -> Constants:
-    pop, k = c.pop, c.pop.outcomes
-    a, rho, n = pop.analysis, np.abs(pop.td_error), pop.norm2[k.pair]
-    d, every = a.d, np.eye(len(a.d))
-    own = c.feature_square(pop.norm2)
-    sigma, growth = _growth(c, every, own[a.smdp.observation])
-    (sigma_bar,), (growth_bar,) = _growth(c, d[None], np.tensordot(a.d_obs, own, 1)[None])
-    u, (u_bar,) = _jump_growth(c, every), _jump_growth(c, d[None])
-    cross = pop.expect(pop.td_error * c.along)
-    lip_next = np.sqrt(a.transition @ c.lipschitz**2)
-    nu_next = np.sqrt(a.transition @ (c.nu_star**2).sum(1))
-    push = pop.expect(c.jump * rho)
-    a_0 = 2 * (growth * sigma + lip_next * sigma + nu_next * growth + push)
-    a_1 = growth**2 + 2 * lip_next * growth + 2 * u
-    kick_weight = c.jump * np.sqrt(n)
-    live = pop.d > 0
-    kick_c = (c.scale * np.sqrt(c.by_observation(kick_weight * k.discount**2))).max(axis=1)
-    kick_c = kick_c + pop.chi * np.sqrt(c.by_pair(kick_weight)[:, live] / pop.d[live]).max(axis=1)
-    size = np.abs(c.deviation)
-    numbers = dict(
-        chi=pop.chi, mu=pop.drift, sigma=sigma.max(), c=growth.max(), sigma_bar=sigma_bar, c_bar=growth_bar,
-        lipschitz=c.lipschitz.max(), nu_star=np.linalg.norm(c.nu_star, axis=1).max(),
-        noise=sigma_bar**2 + 2 * d @ cross, lam_1=_linear(c) + 2 * d @ push,
-        lam_2=growth_bar**2 + 2 * c.lipschitz_mean * growth_bar + 2 * u_bar,
-        omega=np.abs(c.deviation @ (sigma**2 + 2 * cross)).max(), a_0=(size @ a_0).max(), a_1=(size @ a_1).max(),
-        kick=np.sqrt(pop.expect(kick_weight * rho**2).max()), kick_c=kick_c.max(),
-    )  # fmt: skip
-    return Constants(**{name: float(value) for name, value in numbers.items()})
+    pop = c.pop
+    sigma, growth = update_growth(c, np.eye(len(pop.analysis.d)))
+    (sigma_bar,), (growth_bar,) = update_growth(c, pop.analysis.d[None])
+    lam_1, lam_2 = stationary_growth(c)
+    omega, a_0, a_1 = second_correction(c)
+    kick, kick_c = third_order(c)
+    cross = pop.mass @ (pop.td_error * c.follow(c.nu_star @ pop.phi.T))
+    return Constants(
+        chi=pop.chi,
+        mu=pop.drift,
+        sigma=float(sigma.max()),
+        c=float(growth.max()),
+        sigma_bar=float(sigma_bar),
+        c_bar=float(growth_bar),
+        lipschitz=float(c.lipschitz.max()),
+        nu_star=float(np.linalg.norm(c.nu_star, axis=1).max()),
+        noise=float(sigma_bar**2 + 2 * cross),
+        lam_1=lam_1,
+        lam_2=lam_2,
+        omega=omega,
+        a_0=a_0,
+        a_1=a_1,
+        kick=kick,
+        kick_c=kick_c,
+    )

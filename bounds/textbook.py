@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds.bound import Assumption, below
+from bounds.correction import Correction
 from bounds.curve import Curve, curve
-from bounds.noise import Population, contraction_assumption
-from bounds.poisson_constants import Correction, is_tabular
+from bounds.noise import Population, contraction_assumption, is_tabular
 from bounds.recursion import ZERO, Lyapunov, Quadratic, iterate, product
 from bounds.steps import Steps, schedule
 from icq.chain import tv_curve
@@ -132,7 +132,7 @@ def sup_norm_inequality(pop: Population, power: float) -> Lyapunov:
     step = clock[k.pair]
     sigma = np.sqrt(pop.expect((pop.td_error / step) ** 2)).max()
     c = np.sqrt(pop.expect(((1 + k.discount) / step) ** 2)).max()
-    fix = Correction(pop, pop.analysis.deviation, True)
+    fix = Correction(pop, pop.analysis.deviation)
     root = np.sqrt(scale)
     nu_star = np.linalg.norm(fix.nu_star / root, ord=power, axis=1).max()
     own = np.abs(np.diagonal(fix.u, axis1=1, axis2=2))

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import instances
 
+from bounds.correction import Correction
 from bounds.noise import Population, PopulationError, local_clock, population, tabular, tabular_features
-from bounds.poisson_constants import Correction, is_tabular
 from icq.exact import analyse
 from icq.smdp import ICSMDP
 
@@ -66,8 +66,8 @@ class TrueUpdate:
         return np.zeros_like(self.pop.analysis.deviation) if self.iid else self.pop.analysis.deviation
 
     @cached_property
-    def jump(self):
-        return Correction(self.pop, self.z, is_tabular(self.pop)).jump
+    def correction(self):
+        return Correction(self.pop, self.z)
 
     def values(self, delta):
         """max_a Q(o, a) of every observation at Q = Q_F + Phi Delta."""
@@ -96,11 +96,12 @@ class TrueUpdate:
         return self.z @ self.mean(self.step(delta))
 
     def second(self, delta):
-        """G + 2 X + 2 ||Delta|| U at each state."""
-        g = self.step(delta)
-        following = (self.nu(delta)[self.pop.outcomes.target] * g).sum(1)
-        kick = self.jump * np.abs(self.td(delta))
-        return self.mean((g**2).sum(1) + 2 * following + 2 * np.linalg.norm(delta) * kick)
+        """G + 2 X + 2 Y + 2 ||Delta|| U at each state."""
+        k, c, g, td = self.pop.outcomes, self.correction, self.step(delta), self.td(delta)
+        following = (self.nu(delta)[k.target] * g).sum(1)
+        response = td * (c.v[k.target, :, k.pair] @ delta)
+        kink = c.kink[k.target, k.pair] * np.abs(td)
+        return self.mean((g**2).sum(1) + 2 * following + 2 * response + 2 * np.linalg.norm(delta) * kink)
 
     def corrected(self, delta, alpha, tier):
         """W at every state for a known Delta."""

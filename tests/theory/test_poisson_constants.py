@@ -12,7 +12,7 @@ from td import KINDS, TrueUpdate, chain, classes, over_populations
 
 from bounds.noise import tabular
 from bounds.poisson import tier_1_inequality, tier_2_inequality
-from bounds.poisson_constants import Correction, constants, is_tabular
+from bounds.poisson_constants import constants, correction_growth, kink_growth, response_growth, update_growth
 from icq.exact import analyse
 from synthetic.random import garnet
 
@@ -33,13 +33,16 @@ def below(left, right, scale=1.0):
 
 @over_populations()
 def test_update_growth(pop, rng):
-    """sqrt E[||phi delta||^2 | s] <= sigma + c ||Delta||, and the same with bars under d."""
+    """(w E||phi delta||^2)^{1/2} <= sigma + c ||Delta||: in every state, under d, under any weights."""
     k, true, d = constants(pop), TrueUpdate(pop), pop.analysis.d
+    rows = rng.exponential(size=(3, len(d)))
+    sigma, c = update_growth(true.correction, rows)
     for delta in deltas(pop, rng):
         square = true.mean((true.step(delta) ** 2).sum(1))
         x = np.linalg.norm(delta)
         below(np.sqrt(square), k.sigma + k.c * x)
         below(np.sqrt(d @ square), k.sigma_bar + k.c_bar * x)
+        below(np.sqrt(rows @ square), sigma + c * x)
     assert k.sigma**2 == pytest.approx(true.mean((true.step(0 * pop.theta_star) ** 2).sum(1)).max())
 
 
@@ -47,47 +50,73 @@ def test_update_growth(pop, rng):
 def test_poisson_equation(pop, rng):
     """nu - P nu = h - E_d h, and nu is L-Lipschitz with ||nu at theta*|| <= nu*."""
     k, true, a = constants(pop), TrueUpdate(pop), pop.analysis
-    lipschitz = Correction(pop, a.deviation, is_tabular(pop)).lipschitz
     below(np.linalg.norm(true.nu(0 * pop.theta_star), axis=1), k.nu_star)
-    found = list(deltas(pop, rng))
-    for one, two in pairwise(found):
+    for one, two in pairwise(deltas(pop, rng)):
         nu, h = true.nu(one), true.mean(true.step(one))
         scale = 1 + np.abs(nu).max()
         assert np.allclose(nu - a.transition @ nu, h - a.d @ h, atol=1e-9 * scale)
-        below(np.linalg.norm(nu - true.nu(two), axis=1), lipschitz * np.linalg.norm(one - two), scale)
-        spread = a.d @ ((nu - true.nu(0 * one)) ** 2).sum(1)
-        mean = Correction(pop, a.deviation, is_tabular(pop)).lipschitz_mean
-        below(np.sqrt(spread), mean * np.linalg.norm(one), scale)
+        below(np.linalg.norm(nu - true.nu(two), axis=1), true.correction.lipschitz * np.linalg.norm(one - two), scale)
+
+
+@over_populations()
+def test_correction_growth(pop, rng):
+    """In mean square under any weights, against nu itself and against its differences."""
+    true = TrueUpdate(pop)
+    rows = rng.exponential(size=(3, len(pop.analysis.d)))
+    nu_star, lipschitz = correction_growth(true.correction, rows)
+    for one, two in pairwise(deltas(pop, rng)):
+        x = np.linalg.norm(one)
+        below(np.sqrt(rows @ (true.nu(one) ** 2).sum(1)), nu_star + lipschitz * x)
+        moved = np.sqrt(rows @ ((true.nu(one) - true.nu(two)) ** 2).sum(1))
+        below(moved, lipschitz * np.linalg.norm(one - two), 1 + np.abs(true.nu(one)).max())
 
 
 @over_populations()
 def test_jump(pop, rng):
-    """||nu(theta', s') - nu(theta, s')|| <= alpha l(x, s') |delta| for the updates that can happen."""
+    """||nu(theta', s') - nu(theta, s') - alpha delta v|| <= alpha j |delta| for the updates that can happen."""
     true, k = TrueUpdate(pop), pop.outcomes
+    v, kink = true.correction.v, true.correction.kink
     for delta in deltas(pop, rng):
         alpha = rng.choice([1.0, 0.05]) / pop.norm2.max()
-        before, step, td = true.nu(delta), true.step(delta), np.abs(true.td(delta))
+        before, step, td = true.nu(delta), true.step(delta), true.td(delta)
         for i in rng.choice(len(k.source), size=min(6, len(k.source)), replace=False):
-            moved = true.nu(delta + alpha * step[i])[k.target[i]] - before[k.target[i]]
-            below(np.linalg.norm(moved), alpha * true.jump[i] * td[i], 1 + np.abs(before).max())
+            s, x = k.target[i], k.pair[i]
+            moved = true.nu(delta + alpha * step[i])[s] - before[s] - alpha * td[i] * v[s, :, x]
+            below(np.linalg.norm(moved), alpha * kink[s, x] * abs(td[i]), 1 + np.abs(before).max())
 
 
 def test_jump_is_tight_for_a_table():
-    """At a tie the maximum moves fully or not at all, as the sign of the update has it: both ends are reached."""
+    """At a tie the maximum moves fully or not at all, as the sign of the update has it: the kink is attained."""
     a = analyse(garnet(3, states=3, observations=2, options=2, outcomes=2, agents=1, gamma=0.6, drop=0.0))
     pop = tabular(a)
-    true, k, p, hit = TrueUpdate(pop), pop.outcomes, len(pop.theta_star), []
-    tie = pop.root.T @ (pop.q_f.max(1, keepdims=True) - pop.q_f).reshape(p)
-    before, step, td = true.nu(tie), true.step(tie), np.abs(true.td(tie))
-    for i in range(len(k.source)):
-        moved = true.nu(tie + 1e-3 * step[i])[k.target[i]] - before[k.target[i]]
-        hit.append(np.linalg.norm(moved) / (1e-3 * true.jump[i] * td[i]))
-    assert max(hit) == pytest.approx(1, abs=1e-6)
+    true, k, hit = TrueUpdate(pop), pop.outcomes, []
+    v, kink = true.correction.v, true.correction.kink
+    tie = pop.root.T @ (pop.q_f.max(1, keepdims=True) - pop.q_f).reshape(-1)
+    before, step, td = true.nu(tie), true.step(tie), true.td(tie)
+    for i, (s, x) in enumerate(zip(k.target, k.pair)):
+        moved = true.nu(tie + 1e-3 * step[i])[s] - before[s] - 1e-3 * td[i] * v[s, :, x]
+        hit.append(np.linalg.norm(moved) / (1e-3 * kink[s, x] * abs(td[i])))
+    assert hit == pytest.approx(np.ones(len(hit)), abs=1e-6)
+
+
+@over_populations()
+def test_kink_growth_and_response_growth(pop, rng):
+    true, k = TrueUpdate(pop), pop.outcomes
+    c, rows = true.correction, rng.exponential(size=(3, len(pop.analysis.d)))
+    e, u = kink_growth(c, rows)
+    size = response_growth(c, rows)
+    n = pop.norm2[k.pair]
+    for delta in deltas(pop, rng):
+        x = np.linalg.norm(delta)
+        below(rows @ true.mean(c.follow(c.kink) * np.abs(true.td(delta))), e + u * x)
+        along = (c.v[k.target, :, k.pair] @ delta) ** 2
+        assert (along[n == 0] == 0).all()
+        below(np.sqrt(rows @ true.mean(along / np.where(n > 0, n, 1))), size * x)
 
 
 @over_populations()
 def test_stationary_second_order(pop, rng):
-    """E_d[G + 2 X + 2 ||Delta|| U] <= Sc + lam_1 ||Delta|| + lam_2 ||Delta||^2, with equality at theta*."""
+    """E_d[G + 2 X + 2 Y + 2 ||Delta|| U] <= Sc + lam_1 ||Delta|| + lam_2 ||Delta||^2, with equality at theta*."""
     k, true, d = constants(pop), TrueUpdate(pop), pop.analysis.d
     zero = 0 * pop.theta_star
     inverse = np.linalg.inv(pop.metric)
@@ -112,12 +141,13 @@ def test_second_correction(pop, rng):
 
 
 @over_populations()
-def test_kick(pop, rng):
-    """sqrt E[l sqrt(n) delta^2 | s] <= s_l + c_l ||Delta||."""
-    k, true = constants(pop), TrueUpdate(pop)
-    root = np.sqrt(pop.norm2[pop.outcomes.pair])
+def test_third_order(pop, rng):
+    """sqrt E[(v'phi + j sqrt n)_+ delta^2 | s] <= kick + kick_c ||Delta||."""
+    k, true, o = constants(pop), TrueUpdate(pop), pop.outcomes
+    c, phi = true.correction, pop.phi[o.pair]
+    weight = (c.v[o.target, :, o.pair] * phi).sum(1) + c.follow(c.kink) * np.linalg.norm(phi, axis=1)
     for delta in deltas(pop, rng):
-        left = np.sqrt(true.mean(true.jump * root * true.td(delta) ** 2))
+        left = np.sqrt(true.mean(np.maximum(weight, 0) * true.td(delta) ** 2))
         below(left, k.kick + k.kick_c * np.linalg.norm(delta))
 
 
