@@ -15,6 +15,7 @@ from rich.table import Table as TextTable
 from bounds import interface
 from bounds.bound import Bound, verdict
 from estimators import estimate
+from estimators.estimate import Estimate
 from experiments import n10, plots, summary
 from experiments.cells import TERMS, learn_and_measure
 from experiments.methods import Features, Mlp, Table
@@ -120,6 +121,8 @@ def analysis_report(m: ICSMDP) -> dict[str, Any]:
     report["bounds"] = {}
     if a is not None:
         report |= {name: _finite(value) for name, value in _numbers(a).items()}
+        if len(a.d) > MIXING_LIMIT:
+            problems.append(f"mixing_time: not computed above {MIXING_LIMIT} states")
         report["bounds"] = {b.name: _bound(b, seen, allowance) for b, seen, allowance in _ladder(a)}
     elif report["slem"] is not None:
         report["spectral_gap"] = 1 - report["slem"]
@@ -204,9 +207,9 @@ def learn_file(options: Learn, console: Console) -> None:
         said |= {"verdicts": {t: n10.tally(result[f"verdict_{t}"]) for t in TERMS}}
         print(json.dumps(said, indent=2, allow_nan=False))
         return
-    table = TextTable("handoffs", *(plots.NAME[name] for name in TERMS), title="root mean square error, d-norm [95 %]")
+    table = TextTable("handoffs", *(plots.NAME[name] for name in TERMS), title="root mean square error, d-norm, 95 %")
     for k, handoffs in enumerate(grid):
-        table.add_row(str(handoffs), *(str(terms[name][k]) for name in TERMS))
+        table.add_row(str(handoffs), *(_short_interval(terms[name][k]) for name in TERMS))
     console.print(table)
     for name in TERMS:
         found = n10.tally(result[f"verdict_{name}"])
@@ -214,6 +217,11 @@ def learn_file(options: Learn, console: Console) -> None:
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
     console.print(f"value: {n10.percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
+
+
+def _short_interval(e: Estimate) -> str:
+    half = max(e.value - e.interval[0], e.interval[1] - e.value)
+    return f"{e.value:.3g}" if half == 0 else f"{e.value:.3g} ±{half:.1g}"
 
 
 def reproduce_n10(options: Reproduce, console: Console) -> None:
