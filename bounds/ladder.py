@@ -126,8 +126,8 @@ def average_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
 def _within_memory(pop: Population, run: Run, rungs: Sequence[tuple[str, Callable[..., Curve]]]) -> tuple[Curve, ...]:
     """The curves, or inapplicable ones where the arrays of the certificate would be too large."""
     a, p = pop.analysis, len(pop.theta_star)
-    size = a.smdp.num_states * p * max(p, a.smdp.num_observations)
-    fits = below("arrays fit", float(size), float(DENSE_LIMIT), f"S p max(O, p) = {size:.3g} entries of the largest array")
+    size = float(a.smdp.num_states * p * max(p, len(pop.phi)))
+    fits = below("arrays fit", size, float(DENSE_LIMIT), f"S p max(p, X) = {size:.3g} entries of the largest array")
     if fits.holds:
         return tuple(make(pop, run.steps, run.start, run.times) for _, make in rungs)
     # `curve` computes nothing when an assumption fails.

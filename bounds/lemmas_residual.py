@@ -21,9 +21,9 @@ from bounds.curve import Curve
 from bounds.falsify import Case, Lemma, Sample, reduced, scaled
 from bounds.lemmas_interface import claim
 from bounds.moments import second_moments
-from bounds.noise import Population, PopulationError, local_clock, population, tabular, tabular_features
+from bounds.noise import Population, PopulationError, is_tabular, local_clock, population, tabular, tabular_features
 from bounds.oracles import DOUBLINGS, LongRun, OneStep, long_limits, simulate
-from bounds.poisson_constants import constants, is_tabular
+from bounds.poisson_constants import constants
 from bounds.recursion import Lyapunov, Quadratic, advance, leap
 from icq.exact import Analysis
 

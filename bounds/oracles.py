@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from bounds.correction import Correction
 from bounds.moments import FrozenUpdate, Triple
 from bounds.noise import Population
-from bounds.poisson_constants import Correction, is_tabular
 
 DOUBLINGS = 18
 
@@ -93,9 +93,9 @@ class OneStep:
     z: Float[np.ndarray, "S S"]
 
     @cached_property
-    def jump(self) -> Float[np.ndarray, "n"]:
-        """l(x, s') of each outcome."""
-        return Correction(self.pop, self.z, is_tabular(self.pop)).jump
+    def correction(self) -> Correction:
+        """Linear response and kink of nu."""
+        return Correction(self.pop, self.z)
 
     def td(self, delta: Float[np.ndarray, "K p"]) -> Float[np.ndarray, "K n"]:
         """The TD error of every outcome at Q_F + Phi Delta."""
@@ -125,8 +125,10 @@ class OneStep:
             return w
         step = td[:, :, None] * self.pop.phi[k.pair]
         along = np.einsum("nkp,knp->kn", nu[k.target], step)
-        kick = 2 * np.linalg.norm(delta, axis=1)[:, None] * self.jump * np.abs(td)
-        return w + alpha**2 * np.tensordot(self.z, self.mean((step**2).sum(2) + 2 * along + kick), 1)
+        c = self.correction
+        response = td * (delta @ c.v[k.target, :, k.pair].T)
+        kink = np.linalg.norm(delta, axis=1)[:, None] * c.follow(c.kink) * np.abs(td)
+        return w + alpha**2 * np.tensordot(self.z, self.mean((step**2).sum(2) + 2 * (along + response + kink)), 1)
 
     def after(self, delta: Float[np.ndarray, "p"], alpha: float, after: float, tier: int) -> Float[np.ndarray, "S"]:
         """E[W(Delta', s') | s], W' defined with the next step."""
