@@ -117,8 +117,8 @@ def textbook(
     return curve("textbook", times, assumptions, compute, SECTION, pop.range_cap)
 
 
-def p_norm(table: Float[np.ndarray, "*rows p"], power: float) -> Float[np.ndarray, "*rows"]:
-    """(sum |x|^power)^{1/power} along the last axis, scaled so that large powers do not overflow."""
+def p_norm(table: Float[np.ndarray, "R p"], power: float) -> Float[np.ndarray, "R"]:
+    """(sum |x|^power)^{1/power} of every row, scaled so that large powers do not overflow."""
     top = np.abs(table).max(axis=-1, keepdims=True, initial=0.0)
     ratio = np.divide(np.abs(table), top, out=np.zeros_like(table), where=top > 0)
     return top[..., 0] * (ratio**power).sum(axis=-1) ** (1 / power)
@@ -181,7 +181,7 @@ def sup_norm(pop: Population, steps: Steps, theta_0: Float[np.ndarray, "p"], tim
     error = theta_0 - pop.theta_star
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        curves = {p: iterate(l, steps, float(p_norm(error, p)) ** 2, times) for p, l in usable.items()}
+        curves = {p: iterate(l, steps, float(p_norm(error[None], p)[0]) ** 2, times) for p, l in usable.items()}
         values = np.stack(list(curves.values()))
         chosen = list(curves)[int(values[:, -1].argmin())]
         return np.sqrt(values.min(axis=0)), {"power": float(chosen), "modulus": gh, "mu": usable[chosen].mu}
