@@ -53,6 +53,13 @@ def random_class(a: Analysis, rng: np.random.Generator) -> ConvexClass:
     return Box(a, float(low), float(high))
 
 
+def projecting(members: ConvexClass) -> float:
+    """Rounding of a projection whose offset may be far larger than the values."""
+    zero = np.zeros_like(members.analysis.q_bar)
+    offset = members.span.offset if isinstance(members, Ball) else getattr(members, "offset", zero)
+    return 16 * EPS * offset.size * float(np.abs(offset).max())
+
+
 def class_modulus(s: Sample) -> Iterator[Case]:
     """||P That Q - P That Q'||_d <= kappa_F ||Q - Q'||_d."""
     a, rng = s.analysis, s.rng("class modulus")
@@ -74,7 +81,7 @@ def class_errors(s: Sample) -> Iterator[Case]:
         yield Case(bound, math.nan)
         return
     found = approximation.class_fixed_point(members)
-    yield Case(bound, a.norm_d(found.q - a.q_bar), found.error + a.interface_solution.error)
+    yield Case(bound, a.norm_d(found.q - a.q_bar), found.error + a.interface_solution.error + projecting(members))
 
 
 def fixed_points(s: Sample) -> Iterator[Case]:
@@ -84,7 +91,7 @@ def fixed_points(s: Sample) -> Iterator[Case]:
     if members.modulus < 1:
         full = approximation.class_fixed_point(members)
         short = approximation.class_fixed_point(members, max_iterations=int(s.rng("stop").integers(1, 4)))
-        yield Case(claim(short.error), a.norm_d(short.q - full.q), full.error)
+        yield Case(claim(short.error), a.norm_d(short.q - full.q), full.error + projecting(members))
 
 
 def projected(s: Sample) -> Iterator[Case]:
@@ -97,7 +104,7 @@ def projected(s: Sample) -> Iterator[Case]:
     q = random_table(a, rng)
     for table in (q, members.project(q), a.q_bar):
         seen = a.norm_d(table - found.q)
-        yield Case(approximation.projected_certificate(members, table), seen, found.error)
+        yield Case(approximation.projected_certificate(members, table), seen, found.error + projecting(members))
 
 
 def radius(s: Sample) -> Iterator[Case]:
