@@ -1,4 +1,4 @@
-"""docs/theory.md sections 2 and 9: what weights cost, and what no average removes."""
+"""docs/theory.md sections 2 and 9: what weights cost, what no average removes, and how far iterates reach."""
 
 import numpy as np
 import pytest
@@ -81,3 +81,15 @@ def test_a_tie_leaves_a_bias_of_the_order_of_the_root_of_the_step():
     (large, large_error), (small, small_error) = means
     assert small > 10 * small_error
     assert large == pytest.approx(2 * small, abs=4 * np.hypot(large_error, 2 * small_error) + 0.1 * small)
+
+
+def test_iterates_leave_the_range_of_the_mean_discount():
+    """Reward 1, 1 or 50 steps: a streak of short options takes Q beyond 1/(1 - gbar), never beyond 1/(1 - max g)."""
+    m = ICSMDP.create(
+        prob=[[[0.5, 0.5]]], next_state=np.zeros((1, 1, 2), int), duration=[[[1, 50]]], reward=np.ones((1, 1, 2)),
+        observation=[0], agent=[0], gamma=0.9,
+    )  # fmt: skip
+    a = analyse(m)
+    q = np.asarray(learn(tables(a), tabular(m), LearnerConfig(step=1.0), range(50), [20, 40, 60]).q)
+    assert q.max() > 1.5 / (1 - a.gamma_bar)
+    assert q.max() <= 1 / (1 - 0.9)
