@@ -241,6 +241,8 @@ def reproduce_n10(options: Reproduce, console: Console) -> None:
     console.print(f"IC-Q reaches {said['oracle_value_percent_at_zero_gap']:.2f} % of the oracle at zero gap")
     worst = ", ".join(f"{plots.NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
     console.print(f"{said['records']} records, {said['violations']} violations; largest bound/observed: {worst}")
+    for label in said["references_not_converged"]:
+        console.print(f"note: the reference of {label} still moves (at most {said['reference_residual_max']:.1e})")
     console.print(f"figures and summary.json in {options.out} ({len(files)} figures, {said['seconds']} s)")
 
 

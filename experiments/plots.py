@@ -24,7 +24,7 @@ from experiments.n10 import Preset, Results
 COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}
 NAME = {"interface": "interface gap", "app": "approximation", "mix": "residual", "total": "total"}
 WHO = {Who.ICQ: "#0072B2", Who.CENTRALISED: "#D55E00", Who.INDEPENDENT: "#CC79A7"}
-DASHES = ("-", "--", ":", "-.")
+SMALLEST = 1e-4  # errors below are counted on panel D, not drawn: they would squeeze everything else into a corner
 STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.dpi": 150, "svg.hashsalt": "icq-bounds",
@@ -105,7 +105,7 @@ def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | N
 def bound_panel(results: Results, ax: Axes | None = None) -> Axes:
     """D: every record's bound against what was observed; nothing may lie below the diagonal."""
     ax = axes(ax, 5.6, 5.0)
-    everything = []
+    shown, outside = [], []
     for term in ("mix", "total", "app", "interface"):
         pairs = [
             (r[f"e_{term}"][keep], r[f"b_{term}"][keep])
@@ -115,15 +115,22 @@ def bound_panel(results: Results, ax: Axes | None = None) -> Axes:
         if not pairs:
             continue
         x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        everything += [x, y]
+        inside = (x >= SMALLEST) | (y < x)  # a violation is drawn however small
+        outside.append((y / x)[~inside])
+        shown += [x[inside], y[inside]]
         size = 14 if term == "interface" else 5
-        ax.scatter(x, y, s=size, color=COLOUR[term], alpha=0.5, linewidths=0, rasterized=True,
+        ax.scatter(x[inside], y[inside], s=size, color=COLOUR[term], alpha=0.5, linewidths=0, rasterized=True,
                    label=f"{NAME[term]} (at most {np.max(y / x):.1f}x)")  # fmt: skip
     caps = [float(r["trivial_cap"]) for r in results.values() if "trivial_cap" in r]
-    ends = np.array([min(map(np.min, everything)) / 1.5, max(max(map(np.max, everything)), max(caps)) * 1.5])
+    every = np.concatenate(shown)
+    ends = np.array([every.min() / 1.5, max(every.max(), max(caps)) * 1.5])
     ax.plot(ends, ends, color="0.3", linewidth=1)
     ax.fill_between(ends, ends[0], ends, color="0.5", alpha=0.12, linewidth=0)
     ax.axhline(min(caps), color="0.3", linewidth=1, linestyle=":")
+    beyond = np.concatenate(outside)
+    if len(beyond):
+        note = f"{len(beyond)} errors below {SMALLEST:g} not drawn, ratios {beyond.min():.2f} to {beyond.max():.2f}"
+        ax.annotate(note, (0.5, -0.16), xycoords="axes fraction", ha="center", va="top", fontsize=8, color="0.3")
     ax.annotate("above: says nothing more than the range of rewards", (ends[0], min(caps)), xytext=(4, 3),
                 textcoords="offset points", fontsize=8, color="0.3")  # fmt: skip
     ax.annotate(
