@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: reproduce smoke test lint clean
+.PHONY: reproduce smoke test lint check-bounds clean
 
 # Pinned versions hold for the build environment too.
 .venv/ready: pyproject.toml constraints.txt
@@ -23,6 +23,9 @@ lint: .venv/ready
 
 test: lint  ## style, types and every test
 	$(BIN)/pytest -n 2
+
+check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 000 random instances
+	$(BIN)/python -m experiments.check_bounds --instances 10000 --jobs 2
 
 clean:
 	rm -rf .venv results

@@ -130,6 +130,31 @@ class Learn:
 
 
 @dataclass(frozen=True)
+class Theorem:
+    """The error theorem on an instance: every rung of every term, its assumptions, and the certified total.
+
+    Example: icq theorem m.npz --handoffs 1000000
+    """
+
+    file: Positional[Path]
+    """An instance (.npz)."""
+    handoffs: int = 10_000_000
+    """Handoffs until which the residual is certified."""
+    features: int = 0
+    """Features per agent; 0 is the table with a step per own visit."""
+    step: float | None = None
+    """Constant step; left out, the one that certifies the least error after the given handoffs."""
+    points: int = 5
+    """Points of the certificate curve."""
+    seed: int = 0
+    """Seed of the features."""
+    json: bool = False
+    """Print one JSON object."""
+    latex: bool = False
+    """Print LaTeX."""
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Reproduce an experiment: five figures and summary.json.
 
@@ -150,6 +175,7 @@ Command: TypeAlias = (
     Annotated[Make, subcommand("make", prefix_name=False)]
     | Annotated[Analyse, subcommand("analyse", prefix_name=False)]
     | Annotated[Learn, subcommand("learn", prefix_name=False)]
+    | Annotated[Theorem, subcommand("theorem", prefix_name=False)]
     | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
 )
 DESCRIPTION = "Learn handoff workflows with IC-Q, split their error in three, and hold each part beside its bound."
@@ -168,6 +194,8 @@ def run(command: Command, console: Console) -> None:
             commands.analyse_file(command.file, command.json, console)
         case Learn():
             commands.learn_file(command, console)
+        case Theorem():
+            commands.prove_file(command, console)
         case Reproduce():
             commands.reproduce_n10(command, console)
 

@@ -16,7 +16,7 @@ from bounds import interface
 from bounds.bound import Bound, verdict
 from estimators import estimate
 from estimators.estimate import Estimate
-from experiments import n10, plots, summary
+from experiments import n10, plots, summary, theorem_report
 from experiments.cells import TERMS, learn_and_measure
 from experiments.methods import Features, Mlp, Table
 from experiments.store import Store
@@ -29,7 +29,7 @@ from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.random import garnet
 
 if TYPE_CHECKING:
-    from experiments.cli import Learn, MakeDials, MakeGarnet, Reproduce
+    from experiments.cli import Learn, MakeDials, MakeGarnet, Reproduce, Theorem
 
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
 
@@ -222,6 +222,26 @@ def learn_file(options: Learn, console: Console) -> None:
 def _short_interval(e: Estimate) -> str:
     half = max(e.value - e.interval[0], e.interval[1] - e.value)
     return f"{e.value:.3g}" if half == 0 else f"{e.value:.3g} ±{half:.1g}"
+
+
+def prove_file(options: Theorem, console: Console) -> None:
+    """Print the error theorem on an instance, as tables, JSON or LaTeX."""
+    if options.json and options.latex:
+        raise ValueError("json and latex: choose one")
+    for name, least in (("handoffs", 1), ("features", 0), ("points", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"{name} = {getattr(options, name)} must be at least {least}")
+    m = ICSMDP.load(options.file)
+    found = theorem_report.theorem_report(
+        m, features=options.features, seed=options.seed, step=options.step, handoffs=options.handoffs,
+        points=options.points,
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(theorem_report.as_json(found), indent=2, allow_nan=False))
+    elif options.latex:
+        print(theorem_report.as_latex(found))
+    else:
+        print(found)
 
 
 def reproduce_n10(options: Reproduce, console: Console) -> None:

@@ -72,6 +72,20 @@ def test_garnets_are_made(tmp_path, capsys):
     assert ICSMDP.load(tmp_path / "g.npz").num_observations == 4
 
 
+def test_theorem_prints_text_json_and_latex(workflow, capsys):
+    arguments = ["theorem", str(workflow), "--handoffs", "1000000", "--points", "2"]
+    main(arguments)
+    text = capsys.readouterr().out
+    assert "kappa" in text and "trivial" in text
+    main([*arguments, "--json"])
+    assert json.loads(capsys.readouterr().out)
+    main([*arguments, "--latex"])
+    assert "\\" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*arguments, "--latex", "--json"])
+    assert "choose one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
