@@ -19,6 +19,7 @@ from bounds.noise import Population, contraction_assumption
 from bounds.poisson_constants import Constants, constants
 from bounds.recursion import ZERO, Lyapunov, Quadratic, average, iterate, product
 from bounds.steps import Steps, schedule
+from bounds.weights import Weight
 
 SECTION = "docs/theory.md section 5b"
 
@@ -59,36 +60,44 @@ def tier_2_inequality(k: Constants) -> Lyapunov:
     )
 
 
-def _conditions(pop: Population, inequality: Lyapunov, steps: Steps, last: int) -> tuple[Assumption, ...]:
-    """kappa_F < 1, the fixed point reached, and the two step conditions at the largest step of the run."""
+def _conditions(
+    pop: Population, k: Constants, inequality: Lyapunov, steps: Steps, last: int, weight: Weight | None
+) -> tuple[Assumption, ...]:
+    """A drift, the fixed point reached, and the two step conditions at the largest step of the run."""
+    drift = below("drift", -k.rate, 0.0, f"certified rate {k.rate:.4g} of the weight must be positive")
     largest = float(schedule(steps, 1 if isinstance(steps, float) else last + 2).max())
     scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
-    return (contraction_assumption(pop), solved, *inequality.conditions(largest))
+    return (contraction_assumption(pop) if weight is None else drift, solved, *inequality.conditions(largest))
 
 
-def _start(pop: Population, theta_0: Float[np.ndarray, "p"]) -> float:
-    error = pop.error(theta_0)
-    return float(error @ error)
+def _start(pop: Population, theta_0: Float[np.ndarray, "p"], weight: Weight | None) -> float:
+    """(theta_0 - theta*)'W(theta_0 - theta*)."""
+    error = theta_0 - pop.theta_star
+    return float(error @ (pop.metric if weight is None else weight.matrix) @ error)
 
 
 def _terms(k: Constants, steps: Steps) -> dict[str, float]:
-    """The constants, and for a constant step the leading order chi sqrt(alpha Sc / (2 mu)) of the stationary bound."""
+    """The constants, and for a constant step the leading orders of the stationary bounds.
+
+    leading = chi sqrt(alpha Sc / (2 mu)) of the last iterate, leading_average = sqrt(alpha Sc / (2 rate)).
+    """
     terms = dict(asdict(k))
     if isinstance(steps, float) and k.mu > 0:
         terms["leading"] = k.chi * math.sqrt(max(steps * k.noise, 0.0) / (2 * k.mu))
+        terms["leading_average"] = math.sqrt(max(steps * k.noise, 0.0) / (2 * k.rate))
     return terms
 
 
 def _last_iterate(
-    name: str, pop: Population, k: Constants, inequality: Lyapunov, steps: Steps,
-    theta_0: Float[np.ndarray, "p"], times: Int[np.ndarray, "n"], cap: float = math.inf,
+    name: str, pop: Population, k: Constants, inequality: Lyapunov, steps: Steps, theta_0: Float[np.ndarray, "p"],
+    times: Int[np.ndarray, "n"], weight: Weight | None, cap: float = math.inf,
 ) -> Curve:  # fmt: skip
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        v = iterate(inequality, steps, _start(pop, theta_0), times, cap=cap)
+        v = iterate(inequality, steps, _start(pop, theta_0, weight), times, cap=cap)
         return k.chi * np.sqrt(v), _terms(k, steps)
 
-    assumptions = _conditions(pop, inequality, steps, int(times[-1]))
+    assumptions = _conditions(pop, k, inequality, steps, int(times[-1]), weight)
     return curve(name, times, assumptions, compute, SECTION, pop.range_cap)
 
 
@@ -106,22 +115,36 @@ def tier_1(
     learner with M-nonexpansive projections onto sets that hold theta*; the theorem covers it.
     """
     k = constants(pop)
-    return _last_iterate("Poisson, first order", pop, k, tier_1_inequality(k), steps, theta_0, times, cap)
+    return _last_iterate("Poisson, first order", pop, k, tier_1_inequality(k), steps, theta_0, times, None, cap)
 
 
-def tier_2(pop: Population, steps: Steps, theta_0: Float[np.ndarray, "p"], times: Int[np.ndarray, "n"]) -> Curve:
+def tier_2(
+    pop: Population,
+    steps: Steps,
+    theta_0: Float[np.ndarray, "p"],
+    times: Int[np.ndarray, "n"],
+    *,
+    weight: Weight | None = None,
+) -> Curve:
     """Theorem (tier 2): as tier 1, with stationary averages at order alpha^2 and explicit remainders; no projection.
 
-    Assumes kappa_F < 1, 2 alpha L + alpha^2 a_1 < 1 and 2 alpha mu <= 1.
+    Assumes a drift (kappa_F < 1, or a weight of positive rate), 2 alpha L + alpha^2 a_1 < 1 and 2 alpha mu <= 1.
     """
-    k = constants(pop)
-    return _last_iterate("Poisson, second order", pop, k, tier_2_inequality(k), steps, theta_0, times)
+    k = constants(pop, weight=weight)
+    return _last_iterate("Poisson, second order", pop, k, tier_2_inequality(k), steps, theta_0, times, weight)
 
 
-def iid_control(pop: Population, steps: Steps, theta_0: Float[np.ndarray, "p"], times: Int[np.ndarray, "n"]) -> Curve:
+def iid_control(
+    pop: Population,
+    steps: Steps,
+    theta_0: Float[np.ndarray, "p"],
+    times: Int[np.ndarray, "n"],
+    *,
+    weight: Weight | None = None,
+) -> Curve:
     """Theorem (iid control): the bound when every handoff is drawn afresh from d x beta x P; nu = 0, so W = V."""
-    k = constants(pop, iid=True)
-    return _last_iterate("independent draws", pop, k, tier_2_inequality(k), steps, theta_0, times)
+    k = constants(pop, iid=True, weight=weight)
+    return _last_iterate("independent draws", pop, k, tier_2_inequality(k), steps, theta_0, times, weight)
 
 
 def averaged(
@@ -132,19 +155,19 @@ def averaged(
     *,
     burn_in: int = 0,
     iid: bool = False,
+    weight: Weight | None = None,
 ) -> Curve:
     """Theorem (averaged): bounds on (sum alpha_k E||Q_k - Q_F||_d^2 / sum alpha_k)^{1/2} over burn_in <= k < T.
 
-    By convexity also on (E||Qavg - Q_F||_d^2)^{1/2} of the step-weighted average Qavg.  Any preconditioner: neither a
-    smallest eigenvalue nor a radius enters the drift.  Assumptions of tier 2.
+    By convexity also on (E||Qavg - Q_F||_d^2)^{1/2} of the step-weighted average Qavg.  Any preconditioner and any
+    weight with a positive rate: neither a smallest eigenvalue nor a radius enters the drift.  Assumptions of tier 2.
     """
-    k = constants(pop, iid=iid)
+    k = constants(pop, iid=iid, weight=weight)
     inequality = tier_2_inequality(k)
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        rest = 1 - pop.kappa
-        v = average(inequality, rest, steps, _start(pop, theta_0), times, burn_in=burn_in)
+        v = average(inequality, k.rate, steps, _start(pop, theta_0, weight), times, burn_in=burn_in)
         return np.sqrt(v), _terms(k, steps)
 
-    assumptions = _conditions(pop, inequality, steps, int(times[-1]))
+    assumptions = _conditions(pop, k, inequality, steps, int(times[-1]), weight)
     return curve("Poisson, averaged", times, assumptions, compute, SECTION, pop.range_cap)

@@ -237,7 +237,7 @@ def iterate(
 
 def average(
     lyapunov: Lyapunov,
-    contraction: float,
+    rate: float,
     steps: Steps,
     v_0: float,
     times: Int[np.ndarray, "n"],
@@ -247,9 +247,9 @@ def average(
 ) -> Float[np.ndarray, "n"]:
     """Lemma (averaged): bounds on sum alpha_k E||Q_k - Q_F||_d^2 / sum alpha_k over burn_in <= k < T, for T in `times`.
 
-    contraction = 1 - kappa_F, the drift in the d-norm: <mean update, Delta> <= -(1 - kappa_F) ||Q - Q_F||_d^2 for
-    every preconditioner.  Summing W_{k+1} <= W_k - 2 alpha_k (1 - kappa_F) E||Q_k - Q_F||_d^2 + gain(x_k) leaves
-    [W_first + sum gain(x_k) + max_x(slack(x) - x^2)] / (2 (1 - kappa_F) sum alpha_k).
+    rate: <mean update, Delta> <= -rate ||Q - Q_F||_d^2, 1 - kappa_F with W = M for every preconditioner.  Summing
+    W_{k+1} <= W_k - 2 alpha_k rate E||Q_k - Q_F||_d^2 + gain(x_k) leaves
+    [W_first + sum gain(x_k) + max_x(slack(x) - x^2)] / (2 rate sum alpha_k).
     """
     wanted = times.tolist()
     if burn_in >= wanted[0]:
@@ -258,7 +258,7 @@ def average(
     for now in walk(lyapunov, steps, v_0, [burn_in, *wanted], cap):
         if now.time > burn_in:
             s0, s1, s2 = now.slack
-            found[now.time] = (total + s0 + s1**2 / (4 * (1 - s2))) / (2 * contraction * weight)
+            found[now.time] = (total + s0 + s1**2 / (4 * (1 - s2))) / (2 * rate * weight)
         if now.time == burn_in:
             total = now.w
         if now.time >= burn_in:

@@ -10,6 +10,7 @@ from strategies import instances
 
 from bounds.correction import Correction
 from bounds.noise import Population, PopulationError, local_clock, population, tabular, tabular_features
+from bounds.weights import Weight, certified_rate, sharp_weight
 from icq.exact import analyse
 from icq.smdp import ICSMDP
 
@@ -54,12 +55,25 @@ def classes(a, kind, rng):
     return pop if pop.rank_margin > 1e-4 else None
 
 
+def any_weight(pop, rng):
+    """None (W = M), the sharp weight, or a random one with whatever rate it certifies, often negative."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return None
+    if kind == 1:
+        return sharp_weight(pop)
+    p = len(pop.theta_star)
+    matrix = np.cov(rng.normal(size=(p, 3 * p + 3))).reshape(p, p) * np.trace(pop.metric) / p
+    return Weight(matrix, certified_rate(pop, matrix, rng.exponential(size=len(pop.least_mass)) * pop.least_mass))
+
+
 @dataclass(frozen=True)
 class TrueUpdate:
-    """The update at any Delta with the real maximum, outcome by outcome."""
+    """The update at any Delta with the real maximum, outcome by outcome; Delta in the coordinates of the weight."""
 
     pop: Population
     iid: bool = False
+    weight: Weight | None = None
 
     @cached_property
     def z(self):
@@ -67,22 +81,22 @@ class TrueUpdate:
 
     @cached_property
     def correction(self):
-        return Correction(self.pop, self.z)
+        return Correction(self.pop, self.z, None if self.weight is None else self.weight.matrix)
 
-    def values(self, delta):
-        """max_a Q(o, a) of every observation at Q = Q_F + Phi Delta."""
-        table = self.pop.q_f + (self.pop.phi @ delta).reshape(self.pop.q_f.shape)
-        return np.where(self.pop.analysis.interface.available, table, -np.inf).max(1)
+    def table(self, delta):
+        """Q = Q_F + R Delta, flat."""
+        return self.pop.q_f.reshape(-1) + self.correction.read @ delta
 
     def td(self, delta):
         """delta of every outcome."""
-        k = self.pop.outcomes
-        table = self.pop.q_f.reshape(-1) + self.pop.phi @ delta
-        return k.reward + k.discount * self.values(delta)[k.observation] - table[k.pair]
+        k, table = self.pop.outcomes, self.table(delta)
+        available = self.pop.analysis.interface.available
+        value = np.where(available, table.reshape(available.shape), -np.inf).max(1)
+        return k.reward + k.discount * value[k.observation] - table[k.pair]
 
     def step(self, delta):
-        """phi(x) delta of every outcome, [n, p]."""
-        return self.pop.phi[self.pop.outcomes.pair] * self.td(delta)[:, None]
+        """u(x) delta of every outcome, [n, p]."""
+        return self.correction.push[self.pop.outcomes.pair] * self.td(delta)[:, None]
 
     def mean(self, value):
         """E[value | s] for value [n, ...]."""
@@ -92,7 +106,7 @@ class TrueUpdate:
         return out
 
     def nu(self, delta):
-        """Z E[phi delta | .], [S, p]."""
+        """Z E[u delta | .], [S, p]."""
         return self.z @ self.mean(self.step(delta))
 
     def second(self, delta):

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from td import KINDS, TrueUpdate, chain, classes, over_populations
+from td import KINDS, TrueUpdate, any_weight, chain, classes, over_populations
 
 from bounds.noise import tabular
 from bounds.poisson import tier_1_inequality, tier_2_inequality
@@ -33,8 +33,9 @@ def below(left, right, scale=1.0):
 
 @over_populations()
 def test_update_growth(pop, rng):
-    """(w E||phi delta||^2)^{1/2} <= sigma + c ||Delta||: in every state, under d, under any weights."""
-    k, true, d = constants(pop), TrueUpdate(pop), pop.analysis.d
+    """(w E||u delta||^2)^{1/2} <= sigma + c ||Delta||: in every state, under d, under any weights."""
+    w, d = any_weight(pop, rng), pop.analysis.d
+    k, true = constants(pop, weight=w), TrueUpdate(pop, weight=w)
     rows = rng.exponential(size=(3, len(d)))
     sigma, c = update_growth(true.correction, rows)
     for delta in deltas(pop, rng):
@@ -49,7 +50,8 @@ def test_update_growth(pop, rng):
 @over_populations()
 def test_poisson_equation(pop, rng):
     """nu - P nu = h - E_d h, and nu is L-Lipschitz with ||nu at theta*|| <= nu*."""
-    k, true, a = constants(pop), TrueUpdate(pop), pop.analysis
+    w, a = any_weight(pop, rng), pop.analysis
+    k, true = constants(pop, weight=w), TrueUpdate(pop, weight=w)
     below(np.linalg.norm(true.nu(0 * pop.theta_star), axis=1), k.nu_star)
     for one, two in pairwise(deltas(pop, rng)):
         nu, h = true.nu(one), true.mean(true.step(one))
@@ -61,7 +63,7 @@ def test_poisson_equation(pop, rng):
 @over_populations()
 def test_correction_growth(pop, rng):
     """In mean square under any weights, against nu itself and against its differences."""
-    true = TrueUpdate(pop)
+    true = TrueUpdate(pop, weight=any_weight(pop, rng))
     rows = rng.exponential(size=(3, len(pop.analysis.d)))
     nu_star, lipschitz = correction_growth(true.correction, rows)
     for one, two in pairwise(deltas(pop, rng)):
@@ -74,10 +76,10 @@ def test_correction_growth(pop, rng):
 @over_populations()
 def test_jump(pop, rng):
     """||nu(theta', s') - nu(theta, s') - alpha delta v|| <= alpha j |delta| for the updates that can happen."""
-    true, k = TrueUpdate(pop), pop.outcomes
+    true, k = TrueUpdate(pop, weight=any_weight(pop, rng)), pop.outcomes
     v, kink = true.correction.v, true.correction.kink
     for delta in deltas(pop, rng):
-        alpha = rng.choice([1.0, 0.05]) / pop.norm2.max()
+        alpha = rng.choice([1.0, 0.05]) / true.correction.norm2.max()
         before, step, td = true.nu(delta), true.step(delta), true.td(delta)
         for i in rng.choice(len(k.source), size=min(6, len(k.source)), replace=False):
             s, x = k.target[i], k.pair[i]
@@ -101,11 +103,11 @@ def test_jump_is_tight_for_a_table():
 
 @over_populations()
 def test_kink_growth_and_response_growth(pop, rng):
-    true, k = TrueUpdate(pop), pop.outcomes
+    true, k = TrueUpdate(pop, weight=any_weight(pop, rng)), pop.outcomes
     c, rows = true.correction, rng.exponential(size=(3, len(pop.analysis.d)))
     e, u = kink_growth(c, rows)
     size = response_growth(c, rows)
-    n = pop.norm2[k.pair]
+    n = c.norm2[k.pair]
     for delta in deltas(pop, rng):
         x = np.linalg.norm(delta)
         below(rows @ true.mean(c.follow(c.kink) * np.abs(true.td(delta))), e + u * x)
@@ -117,10 +119,11 @@ def test_kink_growth_and_response_growth(pop, rng):
 @over_populations()
 def test_stationary_second_order(pop, rng):
     """E_d[G + 2 X + 2 Y + 2 ||Delta|| U] <= Sc + lam_1 ||Delta|| + lam_2 ||Delta||^2, with equality at theta*."""
-    k, true, d = constants(pop), TrueUpdate(pop), pop.analysis.d
+    w, d = any_weight(pop, rng), pop.analysis.d
+    k, true = constants(pop, weight=w), TrueUpdate(pop, weight=w)
     zero = 0 * pop.theta_star
-    inverse = np.linalg.inv(pop.metric)
-    trace = np.trace(inverse @ (pop.sigma_0 + pop.sigma_mix))
+    inverse, metric = np.linalg.inv(pop.metric), pop.metric if w is None else w.matrix
+    trace = np.trace(metric @ inverse @ (pop.sigma_0 + pop.sigma_mix) @ inverse)
     assert d @ true.second(zero) == pytest.approx(k.noise, abs=1e-9 * (1 + k.sigma**2))
     assert k.noise == pytest.approx(trace, abs=1e-9 * (1 + k.sigma**2))
     for delta in deltas(pop, rng):
@@ -131,7 +134,8 @@ def test_stationary_second_order(pop, rng):
 @over_populations()
 def test_second_correction(pop, rng):
     """|Omega| <= omega + a_0 x + a_1 x^2, |increment of Omega| <= (a_0 + a_1 (x + x')) ||Delta' - Delta||."""
-    k, true = constants(pop), TrueUpdate(pop)
+    w = any_weight(pop, rng)
+    k, true = constants(pop, weight=w), TrueUpdate(pop, weight=w)
     found = list(deltas(pop, rng))
     values = [true.z @ true.second(delta) for delta in found]
     for one, two, first, second in zip(found, found[1:], values, values[1:]):
@@ -142,18 +146,19 @@ def test_second_correction(pop, rng):
 
 @over_populations()
 def test_third_order(pop, rng):
-    """sqrt E[(v'phi + j sqrt n)_+ delta^2 | s] <= kick + kick_c ||Delta||."""
-    k, true, o = constants(pop), TrueUpdate(pop), pop.outcomes
-    c, phi = true.correction, pop.phi[o.pair]
+    """sqrt E[(v'u + j sqrt n)_+ delta^2 | s] <= kick + kick_c ||Delta||."""
+    w, o = any_weight(pop, rng), pop.outcomes
+    k, true = constants(pop, weight=w), TrueUpdate(pop, weight=w)
+    c, phi = true.correction, true.correction.push[o.pair]
     weight = (c.v[o.target, :, o.pair] * phi).sum(1) + c.follow(c.kink) * np.linalg.norm(phi, axis=1)
     for delta in deltas(pop, rng):
         left = np.sqrt(true.mean(np.maximum(weight, 0) * true.td(delta) ** 2))
         below(left, k.kick + k.kick_c * np.linalg.norm(delta))
 
 
-def excess(pop, inequality, alpha, delta, tier, iid=False):
+def excess(pop, inequality, alpha, delta, tier, iid=False, weight=None):
     """E W' - W minus its bound at each state, for a known Delta (W of equal steps)."""
-    true = TrueUpdate(pop, iid)
+    true = TrueUpdate(pop, iid, weight)
     x = float(np.linalg.norm(delta))
     if iid:
         after = pop.mass @ ((delta + alpha * true.step(delta)) ** 2).sum(1)
@@ -174,17 +179,18 @@ def largest(inequality):
 @over_populations(states=(1, 4), options=(1, 2), outcomes=(1, 3))
 def test_one_step_inequalities(pop, rng):
     """E[W'|theta, s] <= W - 2 alpha mu x^2 + gain(x) and |W - V| <= slack(x), for every (theta, s): no law is worse."""
-    k = constants(pop)
+    w = any_weight(pop, rng)
+    k = constants(pop, weight=w)
     cases = [(1, tier_1_inequality(k), False), (2, tier_2_inequality(k), False)]
-    cases.append((2, tier_2_inequality(constants(pop, iid=True)), True))
+    cases.append((2, tier_2_inequality(constants(pop, iid=True, weight=w)), True))
     for tier, inequality, iid in cases:
         alpha = largest(inequality) * rng.choice([1.0, 0.1, 1e-3])
         for delta in list(deltas(pop, rng))[::2]:
             x = float(np.linalg.norm(delta))
             size = 1e-10 * (1 + x**2 + np.abs(pop.q_f).max() ** 2)
-            assert (excess(pop, inequality, alpha, delta, tier, iid) <= size).all()
+            assert (excess(pop, inequality, alpha, delta, tier, iid, w) <= size).all()
             if not iid:
-                true = TrueUpdate(pop)
+                true = TrueUpdate(pop, weight=w)
                 assert (np.abs(true.corrected(delta, alpha, tier) - x**2) <= inequality.slack(alpha)(x) + size).all()
 
 
