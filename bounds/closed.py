@@ -23,8 +23,9 @@ from bounds.bound import Assumption, below
 from bounds.curve import Curve, curve
 from bounds.noise import Population, contraction_assumption
 from bounds.poisson import tier_2_inequality
-from bounds.poisson_constants import constants
+from bounds.poisson_constants import Constants, constants
 from bounds.recursion import Lyapunov, Quadratic, spread
+from bounds.weights import Weight
 
 SECTION = "docs/theory.md section 6"
 
@@ -78,15 +79,16 @@ def squared_error(
 
 
 def mean_squared_error(
-    inequality: Lyapunov, contraction: float, alpha: float, v_0: float, times: Int[np.ndarray, "n"]
+    inequality: Lyapunov, rate: float, alpha: float, v_0: float, times: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "n"]:
     """Theorem (closed form, averaged): bounds on sum_{k<T} E||Q_k - Q_F||_d^2 / T, with X = radius(level),
 
-    [W_0 + S.c0 + S.c1^2/(4 (1 - S.c2)) + slope max(W_0 - level, 0)/pull] / (2 (1-kappa_F) alpha T)
-    + G(X) / (2 (1-kappa_F) alpha),    slope = (G.c1 + 2 G.c2 X) / (2 (1 - S.c2) X - S.c1).
+    [W_0 + S.c0 + S.c1^2/(4 (1 - S.c2)) + slope max(W_0 - level, 0)/pull] / (2 rate alpha T)
+    + G(X) / (2 rate alpha),    slope = (G.c1 + 2 G.c2 X) / (2 (1 - S.c2) X - S.c1).
 
-    G(radius(w)) is concave in w and `slope` is its derivative at the level, so the excess of the gains over G(X) is at
-    most slope times the geometric sum of `Level.after`.
+    rate: that of the Lyapunov weight, 1 - kappa_F for M itself.  G(radius(w)) is concave in w and `slope` is its
+    derivative at the level, so the excess of the gains over G(X) is at most slope times the geometric sum of
+    `Level.after`.
     """
     found, gain = settle(inequality, alpha), inequality.gain(alpha, alpha)
     s0, s1, s2 = found.slack
@@ -95,47 +97,61 @@ def mean_squared_error(
     x = found.radius(found.level)
     steep = 2 * (1 - s2) * x - s1
     slope = (gain.c1 + 2 * gain.c2 * x) / steep if steep > 0 else (math.inf if gain.c1 > 0 else gain.c2 / (1 - s2))
-    start = w_0 + s0 + s1**2 / (4 * (1 - s2)) + (slope * excess / found.pull if excess > 0 else 0.0)
-    rate = 2 * contraction * alpha
-    return start / (rate * times) + gain(x) / rate
+    first = w_0 + s0 + s1**2 / (4 * (1 - s2)) + (slope * excess / found.pull if excess > 0 else 0.0)
+    return (first / times + gain(x)) / (2 * rate * alpha)
 
 
-def _assumptions(pop: Population, inequality: Lyapunov, steps: float) -> tuple[Assumption, ...]:
+def _assumptions(pop: Population, k: Constants, alpha: float, weight: Weight | None) -> tuple[Assumption, ...]:
     scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
-    return (contraction_assumption(pop), solved, *conditions(inequality, steps))
+    rate = below("drift", -k.rate, 0.0, f"certified rate {k.rate:.4g} of the weight must be positive")
+    drift = contraction_assumption(pop) if weight is None else rate
+    return (drift, solved, *conditions(tier_2_inequality(k), alpha))
 
 
-def last_iterate(pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"], times: Int[np.ndarray, "n"]) -> Curve:
+def last_iterate(
+    pop: Population,
+    alpha: float,
+    theta_0: Float[np.ndarray, "p"],
+    times: Int[np.ndarray, "n"],
+    *,
+    weight: Weight | None = None,
+) -> Curve:
     """Theorem: bounds on (E||Q_T - Q_F||_d^2)^{1/2} at a constant step, chi sqrt of `squared_error`."""
-    k = constants(pop)
+    k = constants(pop, weight=weight)
     inequality = tier_2_inequality(k)
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
         found = settle(inequality, alpha)
-        value = k.chi * np.sqrt(squared_error(inequality, alpha, _start(pop, theta_0), times))
+        value = k.chi * np.sqrt(squared_error(inequality, alpha, start(pop, theta_0, weight), times))
         return value, {"stationary": k.chi * found.radius(found.level), "pull": found.pull}
 
-    assumptions = _assumptions(pop, inequality, alpha)
-    return curve("Poisson, closed form", times, assumptions, compute, SECTION, pop.range_cap)
+    return curve("Poisson, closed form", times, _assumptions(pop, k, alpha, weight), compute, SECTION, pop.range_cap)
 
 
-def averaged(pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"], times: Int[np.ndarray, "n"]) -> Curve:
+def averaged(
+    pop: Population,
+    alpha: float,
+    theta_0: Float[np.ndarray, "p"],
+    times: Int[np.ndarray, "n"],
+    *,
+    weight: Weight | None = None,
+) -> Curve:
     """Theorem: bounds on (E||Qavg - Q_F||_d^2)^{1/2} at a constant step, the root of `mean_squared_error`."""
-    inequality = tier_2_inequality(constants(pop))
+    k = constants(pop, weight=weight)
+    inequality = tier_2_inequality(k)
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        rest = 1 - pop.kappa
-        value = np.sqrt(mean_squared_error(inequality, rest, alpha, _start(pop, theta_0), times))
-        return value, {"stationary": float(np.sqrt(mean_squared_error(inequality, rest, alpha, 0.0, _FOREVER)[0]))}
+        first = start(pop, theta_0, weight)
+        value = np.sqrt(mean_squared_error(inequality, k.rate, alpha, first, times))
+        forever = mean_squared_error(inequality, k.rate, alpha, 0.0, np.array([2**62]))
+        return value, {"stationary": float(np.sqrt(forever[0]))}
 
-    assumptions = _assumptions(pop, inequality, alpha)
+    assumptions = _assumptions(pop, k, alpha, weight)
     return curve("Poisson, averaged, closed form", times, assumptions, compute, SECTION, pop.range_cap)
 
 
-_FOREVER = np.array([2**62])
-
-
-def _start(pop: Population, theta_0: Float[np.ndarray, "p"]) -> float:
-    error = pop.error(theta_0)
-    return float(error @ error)
+def start(pop: Population, theta_0: Float[np.ndarray, "p"], weight: Weight | None = None) -> float:
+    """V_0 = (theta_0 - theta*)'W(theta_0 - theta*)."""
+    error = theta_0 - pop.theta_star
+    return float(error @ (pop.metric if weight is None else weight.matrix) @ error)

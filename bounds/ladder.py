@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,7 +37,10 @@ from bounds.poisson_constants import DENSE_LIMIT
 from bounds.sharp import Sharp, averaged_limit, constant_step
 from bounds.steps import Steps, schedule
 from bounds.term import Asymptotic, Rung
+from bounds.weights import sharp_weight
 from icq.exact import Analysis
+
+Certificate: TypeAlias = Callable[..., Curve]  # (pop, steps, theta_0, times), and weight=W where it has one
 
 
 @dataclass(frozen=True)
@@ -106,34 +110,40 @@ def approximation_rungs(pop: Population, members: LinearClass) -> tuple[Rung, ..
 
 def last_iterate_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
     """Section 5: bounds on (E||Q_T - Q_F||_d^2)^{1/2}."""
-    rungs: list[tuple[str, Callable[..., Curve]]] = [
-        ("Poisson, second order", poisson.tier_2), ("Poisson, first order", poisson.tier_1)
-    ]  # fmt: skip
-    if isinstance(run.steps, float):
-        rungs.insert(1, ("Poisson, closed form", closed.last_iterate))
-    return (*_within_memory(pop, run, rungs), *_within_memory(pop, run, [("sup norm", textbook.sup_norm)]))
+    rungs: list[Certificate] = [poisson.tier_2, *_closed(run, closed.last_iterate)]
+    return (*_certificates(pop, run, rungs), *_certificates(pop, run, [poisson.tier_1, textbook.sup_norm], own=True))
 
 
 def average_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
     """Section 5: bounds on (E||Qavg - Q_F||_d^2)^{1/2} of the step-weighted average of Q_0, ..., Q_{T-1}."""
-    rungs: list[tuple[str, Callable[..., Curve]]] = [("Poisson, averaged", poisson.averaged)]
-    if isinstance(run.steps, float):
-        rungs.append(("Poisson, averaged, closed form", closed.averaged))
-    arguments = (pop, run.steps, run.start, run.times)
-    return (*_within_memory(pop, run, rungs), textbook.textbook(*arguments))
+    rungs: list[Certificate] = [poisson.averaged, *_closed(run, closed.averaged)]
+    return (*_certificates(pop, run, rungs), textbook.textbook(pop, run.steps, run.start, run.times))
 
 
-def _within_memory(pop: Population, run: Run, rungs: Sequence[tuple[str, Callable[..., Curve]]]) -> tuple[Curve, ...]:
-    """The curves, or inapplicable ones where the arrays of the certificate would be too large."""
-    a, p = pop.analysis, len(pop.theta_star)
-    size = float(a.smdp.num_states * p * max(p, len(pop.phi)))
+def _closed(run: Run, form: Certificate) -> list[Certificate]:
+    """The closed form, where the step is constant."""
+    return [form] if isinstance(run.steps, float) else []
+
+
+def _certificates(pop: Population, run: Run, rungs: Sequence[Certificate], *, own: bool = False) -> tuple[Curve, ...]:
+    """Each certificate with the weight M and, unless `own`, with the Riccati weight where there is one.
+
+    One inapplicable curve where the arrays would be too large.
+    """
+    states, p = pop.analysis.smdp.num_states, len(pop.theta_star)
+    size = float(states * p * max(p, len(pop.psi)))
     fits = below("arrays fit", size, float(DENSE_LIMIT), f"S p max(p, X) = {size:.3g} entries of the largest array")
-    if fits.holds:
-        return tuple(make(pop, run.steps, run.start, run.times) for _, make in rungs)
-    # `curve` computes nothing when an assumption fails.
-    return tuple(
-        curve(name, run.times, (fits,), lambda: (np.zeros(0), {}), poisson.SECTION, pop.range_cap) for name, _ in rungs
-    )
+    arguments = (pop, run.steps, run.start, run.times)
+    if not fits.holds:
+        # `curve` computes nothing when an assumption fails.
+        section = poisson.SECTION
+        return (curve("certificate", run.times, (fits,), lambda: (np.zeros(0), {}), section, pop.range_cap),)
+    found = [make(*arguments) for make in rungs]
+    weight = None if own else sharp_weight(pop)
+    if weight is not None and weight.matrix is not pop.metric:
+        other = [make(*arguments, weight=weight) for make in rungs]
+        found += [replace(c, name=f"{c.name}, Riccati weight") for c in other]
+    return tuple(found)
 
 
 def last_iterate_limit(pop: Population, run: Run) -> Asymptotic:

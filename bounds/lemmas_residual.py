@@ -25,6 +25,7 @@ from bounds.noise import Population, PopulationError, is_tabular, local_clock, p
 from bounds.oracles import DOUBLINGS, LongRun, OneStep, long_limits, simulate
 from bounds.poisson_constants import constants
 from bounds.recursion import Lyapunov, Quadratic, advance, leap
+from bounds.weights import Weight, sharp_weight
 from icq.exact import Analysis
 
 LARGEST = 150  # size of the moment matrix up to which runs of any length are exact
@@ -121,10 +122,7 @@ def trial(s: Sample) -> Trial | None:
     return Trial(pop, alpha, start(pop, rng), law)
 
 
-Certificate = Callable[[Population, float, Float[np.ndarray, "p"], Int[np.ndarray, "n"]], Curve]
-
-
-def constant_run(make: Certificate, column: int) -> Callable[[Sample], Iterator[Case]]:
+def constant_run(make: Callable[..., Curve], column: int) -> Callable[[Sample], Iterator[Case]]:
     """A certificate at a constant step along one exact run."""
 
     def cases(s: Sample) -> Iterator[Case]:
@@ -133,6 +131,20 @@ def constant_run(make: Certificate, column: int) -> Callable[[Sample], Iterator[
             yield from t.cases(make(t.pop, t.alpha, t.theta_0, t.times), column)
 
     return cases
+
+
+def weighted_run(s: Sample) -> Iterator[Case]:
+    """The certificates with a Riccati weight, along one exact run."""
+    t = trial(s)
+    weight = None if t is None else riccati(t.pop)
+    if t is not None and weight is not None:
+        for make, column in (
+            (poisson.tier_2, 0),
+            (closed.last_iterate, 0),
+            (poisson.averaged, 1),
+            (closed.averaged, 1),
+        ):
+            yield from t.cases(make(t.pop, t.alpha, t.theta_0, t.times, weight=weight), column)
 
 
 def sup_norm_run(s: Sample) -> Iterator[Case]:
@@ -182,19 +194,28 @@ def recursion_of_moments(s: Sample) -> Iterator[Case]:
             yield Case(claim(pair[1]), pair[0], t.allowance)
 
 
-def one_step(tier: int, *, iid: bool = False) -> Callable[[Sample], Iterator[Case]]:
+@lru_cache(maxsize=1)
+def riccati(pop: Population) -> Weight | None:
+    """The Riccati weight, None where there is none better than M."""
+    found = sharp_weight(pop)
+    return None if found.matrix is pop.metric else found
+
+
+def one_step(tier: int, *, iid: bool = False, weighted: bool = False) -> Callable[[Sample], Iterator[Case]]:
     """The increment of W over one handoff from every state, plus the drift, against the gain; and the slack."""
 
     def cases(s: Sample) -> Iterator[Case]:
         pop = problem(s)
-        if pop is None:
+        weight = riccati(pop) if weighted and pop is not None else None
+        if pop is None or (weighted and weight is None):
             return
-        rng = s.rng(f"one step {tier} {iid}")
-        k = constants(pop, iid=iid)
+        rng = s.rng(f"one step {tier} {iid} {weighted}")
+        k = constants(pop, iid=iid, weight=weight)
         inequality = poisson.tier_1_inequality(k) if tier == 1 else poisson.tier_2_inequality(k)
         alpha = largest_step(inequality) * 10 ** rng.uniform(-3, 0)
         after = alpha * float(rng.choice([1.0, 0.9]))
-        true = OneStep(pop, np.zeros_like(pop.analysis.deviation) if iid else pop.analysis.deviation)
+        z = np.zeros_like(pop.analysis.deviation) if iid else pop.analysis.deviation
+        true = OneStep(pop, z, None if weight is None else weight.matrix)
         for scale in 10 ** rng.uniform(-3, 2, size=2):
             delta = scale * rng.normal(size=len(pop.theta_star))
             x = float(np.linalg.norm(delta))
@@ -210,19 +231,25 @@ def one_step(tier: int, *, iid: bool = False) -> Callable[[Sample], Iterator[Cas
     return cases
 
 
-def drift(s: Sample) -> Iterator[Case]:
-    """<mean update, Delta> <= -(1 - kappa_F) ||Q - Q_F||_d^2, as (1 - kappa_F) ||.||^2 <= -<mean update, Delta>."""
-    pop = problem(s)
-    if pop is None:
-        return
-    rng, a = s.rng("drift"), s.analysis
-    true = OneStep(pop, a.deviation)
-    delta = 10 ** rng.uniform(-2, 2) * rng.normal(size=len(pop.theta_star))
-    step = true.td(delta[None])[0][:, None] * pop.phi[pop.outcomes.pair]
-    pull = -float(delta @ (pop.mass @ step))
-    size = float(pop.d @ (pop.phi @ delta) ** 2)
-    noise = 1e-11 * (size + float(np.abs(pop.q_f).max()) * math.sqrt(size))
-    yield Case(claim(max(pull, 0.0), {"kappa": pop.kappa}), (1 - pop.kappa) * size, noise)
+def drift(weighted: bool) -> Callable[[Sample], Iterator[Case]]:
+    """rate ||Q - Q_F||_d^2 <= -<mean update, Delta>, for the weight M or a Riccati weight."""
+
+    def cases(s: Sample) -> Iterator[Case]:
+        pop = problem(s)
+        weight = riccati(pop) if weighted and pop is not None else None
+        if pop is None or (weighted and weight is None):
+            return
+        rng, a = s.rng("drift"), s.analysis
+        true = OneStep(pop, a.deviation, None if weight is None else weight.matrix)
+        rate = 1 - pop.kappa if weight is None else weight.rate
+        for scale in 10 ** rng.uniform(-2, 2, size=3):
+            delta = scale * rng.normal(size=len(pop.theta_star))
+            pull = -float(delta @ (pop.mass @ true.step(delta[None])[0]))
+            size = float(pop.d @ (true.correction.read @ delta) ** 2)
+            noise = 1e-10 * (size + float(np.abs(pop.q_f).max()) * math.sqrt(size)) * (1 + abs(pull) / size)
+            yield Case(claim(max(pull, 0.0)), max(rate, 0.0) * size, noise)
+
+    return cases
 
 
 def later_covariance(s: Sample) -> Iterator[Case]:
@@ -330,18 +357,21 @@ HUNDREDTH = (scaled(0.99), "factor .99")
 REMAINDERS = (reduced(lambda t: 0.1 * t["second order"]), "remainders, factor 10")
 
 LEMMAS = (
-    Lemma("drift", drift, reduced(lambda t: 0.0), "no drift"),
+    Lemma("drift", drift(False), *TENTH),
+    Lemma("drift, Riccati weight", drift(True), *TENTH, stride=4),
     Lemma("sigma_mix", later_covariance, *HUNDREDTH),
     Lemma("worst x and leap", worst_x, *HUNDREDTH),
     Lemma("one step, first order", one_step(1), *REMAINDERS),
     Lemma("one step, second order", one_step(2), *REMAINDERS),
     Lemma("one step, independent draws", one_step(2, iid=True), reduced(lambda t: 0.5 * t["second order"]), "factor 2"),
+    Lemma("one step, Riccati weight", one_step(2, weighted=True), *REMAINDERS, stride=4),
     Lemma("moment recursion", recursion_of_moments, *HUNDREDTH, stride=5),
     Lemma("Poisson, first order", constant_run(poisson.tier_1, 0), *HALF, stride=2),
     Lemma("Poisson, second order", constant_run(poisson.tier_2, 0), *HALF, stride=2),
     Lemma("Poisson, closed form", constant_run(closed.last_iterate, 0), *HALF, stride=2),
     Lemma("Poisson, averaged", constant_run(poisson.averaged, 1), *HALF, stride=2),
     Lemma("Poisson, averaged, closed form", constant_run(closed.averaged, 1), *HALF, stride=2),
+    Lemma("Poisson, Riccati weight", weighted_run, *HALF, stride=4),
     Lemma("Poisson, decreasing steps", decreasing_run, *HALF, stride=10),
     Lemma("independent draws", control_run, *TENTH, stride=10),
     Lemma("sup norm", sup_norm_run, scaled(0.1), "factor .1", stride=2),

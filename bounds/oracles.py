@@ -87,23 +87,31 @@ class LongRun:
 
 @dataclass(frozen=True)
 class OneStep:
-    """The update from any Delta with the real maximum, every outcome by itself; z = 0 for the control."""
+    """The update from any Delta with the real maximum, every outcome by itself.
+
+    z: the deviation matrix, 0 for the control.  weight: W of the coordinates Delta = L'(theta - theta*), None for M.
+    """
 
     pop: Population
     z: Float[np.ndarray, "S S"]
+    weight: Float[np.ndarray, "p p"] | None = None
 
     @cached_property
     def correction(self) -> Correction:
-        """Linear response and kink of nu."""
-        return Correction(self.pop, self.z)
+        """Coordinates, linear response and kink of nu."""
+        return Correction(self.pop, self.z, self.weight)
 
     def td(self, delta: Float[np.ndarray, "K p"]) -> Float[np.ndarray, "K n"]:
-        """The TD error of every outcome at Q_F + Phi Delta."""
+        """The TD error of every outcome at Q_F + (read of Delta)."""
         pop, k = self.pop, self.pop.outcomes
-        table = pop.q_f.reshape(-1) + delta @ pop.phi.T
+        table = pop.q_f.reshape(-1) + delta @ self.correction.read.T
         live = pop.analysis.interface.available
         value = np.where(live, table.reshape(len(delta), *live.shape), -np.inf).max(2)
         return k.reward + k.discount * value[:, k.observation] - table[:, k.pair]
+
+    def step(self, delta: Float[np.ndarray, "K p"]) -> Float[np.ndarray, "K n p"]:
+        """How every outcome moves Delta, per unit of alpha."""
+        return self.td(delta)[:, :, None] * self.correction.push[self.pop.outcomes.pair]
 
     def mean(self, value: Float[np.ndarray, "K n *rest"]) -> Float[np.ndarray, "S K *rest"]:
         """E[value | s]."""
@@ -114,8 +122,7 @@ class OneStep:
 
     def nu(self, delta: Float[np.ndarray, "K p"]) -> Float[np.ndarray, "S K p"]:
         """Z E[phi delta | .]."""
-        step = self.td(delta)[:, :, None] * self.pop.phi[self.pop.outcomes.pair]
-        return np.tensordot(self.z, self.mean(step), 1)
+        return np.tensordot(self.z, self.mean(self.step(delta)), 1)
 
     def corrected(self, delta: Float[np.ndarray, "K p"], alpha: float, tier: int) -> Float[np.ndarray, "S K"]:
         """W of every state and Delta."""
@@ -123,7 +130,7 @@ class OneStep:
         w = (delta**2).sum(1) + 2 * alpha * (nu * delta).sum(2)
         if tier == 1:
             return w
-        step = td[:, :, None] * self.pop.phi[k.pair]
+        step = self.step(delta)
         along = np.einsum("nkp,knp->kn", nu[k.target], step)
         c = self.correction
         response = td * (delta @ c.v[k.target, :, k.pair].T)
@@ -133,7 +140,7 @@ class OneStep:
     def after(self, delta: Float[np.ndarray, "p"], alpha: float, after: float, tier: int) -> Float[np.ndarray, "S"]:
         """E[W(Delta', s') | s], W' defined with the next step."""
         k = self.pop.outcomes
-        moved = delta + alpha * self.td(delta[None])[0][:, None] * self.pop.phi[k.pair]
+        moved = delta + alpha * self.step(delta[None])[0]
         value = self.corrected(moved, after, tier)[k.target, np.arange(len(moved))]
         return self.mean(value[None])[:, 0]
 

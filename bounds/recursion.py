@@ -143,6 +143,8 @@ def _leap(w: float, count: int, drift: float, slack: Quadratic, gain: Quadratic,
         if math.isinf(pull):
             return math.inf
         first = gain.c0 + x * (gain.c1 + x * (gain.c2 - drift)) - pull * (w - at)
+        # Far from w the terms cancel: rounded up, or an exploding run would come back small.
+        first += 16 * _EPS * (gain(x) + x * x * drift + abs(pull * (w - at)))
         at = max(w + first * _geometric(count, pull), floor)
         if not math.isfinite(at):
             return math.inf

@@ -16,9 +16,11 @@ from jaxtyping import Float
 
 from bounds.approximation import class_error_bound
 from bounds.classes import ConvexClass
+from bounds.closed import start
 from bounds.interface import oracle_contraction
 from bounds.noise import Population
 from bounds.poisson_constants import Constants, constants
+from bounds.weights import Weight
 from icq.exact import Analysis
 
 Values: TypeAlias = Mapping[sp.Symbol, float]
@@ -31,7 +33,7 @@ def _symbol(name: str) -> sp.Symbol:
 
 B_SUP, B_D, GBAR, KAPPA_S = map(_symbol, ("b_sup", "b_d", "gbar", "kappa_S"))
 DISTANCE, KAPPA_F = map(_symbol, ("d_F", "kappa_F"))
-ALPHA, T, X_0, CHI, MU = map(_symbol, ("alpha", "T", "x_0", "chi", "mu"))
+ALPHA, T, X_0, CHI, MU, RATE = map(_symbol, ("alpha", "T", "x_0", "chi", "mu", "rho"))
 SIGMA, C, L, NU, NOISE = map(_symbol, ("sigma", "c", "L", "nu", "S_c"))
 LAM_1, LAM_2, OMEGA, A_0, A_1 = map(_symbol, ("lambda_1", "lambda_2", "Omega", "a_0", "a_1"))
 KICK, KICK_C, TRACE, TRACE_STEP = map(_symbol, ("s_l", "c_l", "tr", "tr_alpha"))
@@ -47,21 +49,22 @@ MEANING: dict[sp.Symbol, str] = {
     KAPPA_F: "d-norm modulus of the class's operator Pi That, below 1",
     ALPHA: "constant step size",
     T: "handoffs",
-    X_0: "||theta_0 - theta*||_M, the start",
-    CHI: "||Q - Q_F||_d <= chi ||theta - theta*||_M",
-    MU: "drift, (1 - kappa_F) times the smallest eigenvalue of the whitened features' second moment",
+    X_0: "||theta_0 - theta*||_W, the start; W is M or a Riccati weight",
+    CHI: "||Q - Q_F||_d <= chi ||theta - theta*||_W",
+    RATE: "drift in the d-norm, 1 - kappa_F for W = M",
+    MU: "the same against ||theta - theta*||_W^2",
     SIGMA: "largest root mean square update at theta* given the state",
-    C: "growth of that with ||theta - theta*||_M",
+    C: "growth of that with ||theta - theta*||_W",
     L: "Lipschitz constant of the Poisson solution nu",
     NU: "largest ||nu|| at theta*",
-    NOISE: "tr M^{-1}(Sigma_0 + Sigma_mix), long-run variance of the update",
+    NOISE: "tr W M^{-1}(Sigma_0 + Sigma_mix)M^{-1}, long-run variance of the update",
     LAM_1: "linear growth of the second-order stationary average",
     LAM_2: "quadratic growth of the second-order stationary average",
     OMEGA: "largest second-order correction at theta*",
     A_0: "its linear growth",
     A_1: "its quadratic growth",
     KICK: "root mean square effect of one update on nu, at theta*",
-    KICK_C: "growth of that with ||theta - theta*||_M",
+    KICK_C: "growth of that with ||theta - theta*||_W",
     TRACE: "tr(Psi'D Psi J^{-1}(Sigma_0 + Sigma_mix)J^{-T}), variance of averaged iterates times T",
     TRACE_STEP: "tr(Psi'D Psi C), stationary variance of a constant step per unit of it",
     E_INT: "bound on the interface gap",
@@ -113,8 +116,8 @@ APPROXIMATION = DISTANCE / sp.sqrt(1 - KAPPA_F**2)
 LAST = CHI * radius(LEVEL + (1 - PULL) ** T * EXCESS)
 STATIONARY = CHI * radius(LEVEL)
 AVERAGE = sp.sqrt(
-    (W_0 + _S0 + _S1**2 / (4 * (1 - _S2)) + _SLOPE * EXCESS / PULL) / (2 * (1 - KAPPA_F) * ALPHA * T)
-    + GAIN.subs(_X, _EDGE) / (2 * (1 - KAPPA_F) * ALPHA)
+    (W_0 + _S0 + _S1**2 / (4 * (1 - _S2)) + _SLOPE * EXCESS / PULL) / (2 * RATE * ALPHA * T)
+    + GAIN.subs(_X, _EDGE) / (2 * RATE * ALPHA)
 )
 LEADING = CHI * sp.sqrt(ALPHA * NOISE / (2 * MU))
 SHARP_AVERAGE = sp.sqrt(TRACE / T)
@@ -150,8 +153,8 @@ def approximation_values(members: ConvexClass) -> dict[sp.Symbol, float]:
 
 
 _CONSTANT = {
-    "chi": CHI, "mu": MU, "sigma": SIGMA, "c": C, "lipschitz": L, "nu_star": NU, "noise": NOISE, "lam_1": LAM_1,
-    "lam_2": LAM_2, "omega": OMEGA, "a_0": A_0, "a_1": A_1, "kick": KICK, "kick_c": KICK_C,
+    "chi": CHI, "rate": RATE, "mu": MU, "sigma": SIGMA, "c": C, "lipschitz": L, "nu_star": NU, "noise": NOISE,
+    "lam_1": LAM_1, "lam_2": LAM_2, "omega": OMEGA, "a_0": A_0, "a_1": A_1, "kick": KICK, "kick_c": KICK_C,
 }  # fmt: skip
 
 
@@ -161,10 +164,11 @@ def constant_values(k: Constants) -> dict[sp.Symbol, float]:
     return {symbol: float(numbers[name]) for name, symbol in _CONSTANT.items()}
 
 
-def residual_values(pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"]) -> dict[sp.Symbol, float]:
+def residual_values(
+    pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"], weight: Weight | None = None
+) -> dict[sp.Symbol, float]:
     """Everything in LAST, AVERAGE, STATIONARY and LEADING but T."""
-    start = float(np.linalg.norm(pop.error(theta_0)))
-    return constant_values(constants(pop)) | {ALPHA: alpha, X_0: start, KAPPA_F: pop.kappa}
+    return constant_values(constants(pop, weight=weight)) | {ALPHA: alpha, X_0: start(pop, theta_0, weight) ** 0.5}
 
 
 def evaluate(expression: sp.Expr, values: Values) -> float:
