@@ -63,7 +63,7 @@ def _parts(
 
 
 def riccati_weight(pop: Population, multipliers: Float[np.ndarray, "O"]) -> Float[np.ndarray, "p p"] | None:
-    """The least W > 0 with W A + A'W = W B Lambda^{-1} B'W + sum lambda psi psi' + G, A = M^{-1}G, B = M^{-1}N.
+    """A W > 0 with W A + A'W = W B Lambda^{-1} B'W + sum lambda psi psi' + G, A = M^{-1}G, B = M^{-1}N.
 
     It makes the form of `certified_rate` equal to G, so its rate is 1/2.  None where there is none.
     """
@@ -99,7 +99,7 @@ def _solves(
 
 
 def _unit_riccati(s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"] | None:
-    """The least X with 2 X = X S X + Q: Q^{1/2} f(Q^{1/2} S Q^{1/2}) Q^{1/2}, f(t) = 1/(1 + sqrt(1 - t))."""
+    """X with 2 X = X S X + Q: Q^{1/2} f(Q^{1/2} S Q^{1/2}) Q^{1/2}, f(t) = 1/(1 + sqrt(1 - t))."""
     values, vectors = np.linalg.eigh(q)
     half = (vectors * np.sqrt(values)) @ vectors.T
     t, basis = np.linalg.eigh(half @ s @ half)
