@@ -93,11 +93,13 @@ class Trial:
             rows.append((np.sum(gram * moments.last), np.sum(gram * moments.path), entry))
         return np.sqrt(np.maximum(np.array(rows), 0.0))
 
-    @property
-    def allowance(self) -> float:
-        """Rounding of a long matrix power and of the fixed point, relative to the size of the moments."""
-        scale = float(self.exact[:, 0].max()) + float(np.abs(self.pop.q_f).max())
-        return 1e-7 * scale if math.isfinite(scale) else math.inf
+    def allowance(self, last: int = 6) -> float:
+        """Rounding of a matrix power and of the fixed point, relative to the moments up to `times[last]`.
+
+        Moments that overflow (the frozen recursion may explode where kappa > 1) are no observations and do not count.
+        """
+        size = self.exact[: last + 1, 0]
+        return 1e-7 * (float(size[np.isfinite(size)].max(initial=0.0)) + float(np.abs(self.pop.q_f).max()))
 
     def cases(self, curve: Curve, column: int) -> Iterator[Case]:
         """The curve against the exact errors, one case per time as long as both are finite."""
@@ -105,7 +107,7 @@ class Trial:
             seen = float(self.exact[i, column])
             if not math.isfinite(seen):
                 return
-            yield Case(curve.at(i), seen, self.allowance)
+            yield Case(curve.at(i), seen, self.allowance(i))
             if not curve.applicable:
                 return
 
@@ -165,7 +167,7 @@ def decreasing_run(s: Sample) -> Iterator[Case]:
     for make, seen in ((poisson.tier_1, exact.error), (poisson.tier_2, exact.error), (poisson.averaged, exact.path)):
         curve = make(t.pop, steps, t.theta_0, times)
         for i in range(len(times)):
-            yield Case(curve.at(i), math.sqrt(max(seen[i], 0.0)), t.allowance)
+            yield Case(curve.at(i), math.sqrt(max(seen[i], 0.0)), t.allowance())
 
 
 def control_run(s: Sample) -> Iterator[Case]:
@@ -177,7 +179,7 @@ def control_run(s: Sample) -> Iterator[Case]:
     exact = second_moments(t.pop, t.alpha, t.theta_0, times, iid=True).error
     curve = poisson.iid_control(t.pop, t.alpha, t.theta_0, times)
     for i in range(len(times)):
-        yield Case(curve.at(i), math.sqrt(max(exact[i], 0.0)), t.allowance)
+        yield Case(curve.at(i), math.sqrt(max(exact[i], 0.0)), t.allowance())
 
 
 def recursion_of_moments(s: Sample) -> Iterator[Case]:
@@ -190,8 +192,8 @@ def recursion_of_moments(s: Sample) -> Iterator[Case]:
     for i in range(len(times)):
         for one, column in ((found.error[i], 0), (found.path[i], 1)):
             pair = (math.sqrt(max(float(one), 0.0)), float(t.exact[i, column]))
-            yield Case(claim(pair[0]), pair[1], t.allowance)
-            yield Case(claim(pair[1]), pair[0], t.allowance)
+            yield Case(claim(pair[0]), pair[1], t.allowance())
+            yield Case(claim(pair[1]), pair[0], t.allowance())
 
 
 @lru_cache(maxsize=1)
