@@ -18,7 +18,7 @@ from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.random import garnet
 from synthetic.topology import ring
 
-TIMES = np.array([1, 2, 5, 20, 80])
+TIMES = np.array([1, 2, 5, 20, 50])
 
 
 def step_for(inequality, share):

@@ -15,7 +15,7 @@ from bounds.textbook import agent_norms, lag_penalty, lags, sup_norm, sup_norm_i
 from icq.exact import analyse
 from synthetic.random import garnet
 
-TIMES = np.array([1, 10, 100])
+TIMES = np.array([1, 10, 50])
 
 
 def projection(pop, radii):

@@ -95,7 +95,7 @@ def test_averaged_with_the_sharp_weight(pop, rng):
     weight = sharp_weight(pop)
     theta_0 = pop.theta_star + rng.choice([0.0, 1.0]) * rng.normal(size=len(pop.theta_star))
     start = np.eye(len(pop.analysis.d))[rng.integers(len(pop.analysis.d))]
-    times, alpha = np.array([1, 5, 40]), 0.3
+    times, alpha = np.array([1, 5, 20]), 0.3
     while not averaged(pop, alpha, theta_0, times, weight=weight).applicable:
         alpha /= 2
     alpha = min(alpha * rng.choice([1.0, 0.1]), 0.5 / pop.norm2.max())
