@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+import jax
 import joblib
 import numpy as np
 import tyro
@@ -62,7 +63,9 @@ def sticky(m: ICSMDP, stay: float) -> ICSMDP:
 def check(first: int, count: int, lemmas: tuple[str, ...] = ()) -> dict[str, Tally]:
     """The search over consecutive seeds, for the named lemmas (all by default)."""
     chosen = [lemma for lemma in LEMMAS if not lemmas or lemma.name in lemmas]
-    return search(chosen, random_instance, range(first, first + count))
+    found = search(chosen, random_instance, range(first, first + count))
+    jax.clear_caches()  # every shape compiles its own network, or a worker's memory grows without end
+    return found
 
 
 def sheet(found: dict[str, Tally], instances: int) -> Sheet:
