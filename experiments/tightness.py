@@ -1,6 +1,6 @@
 """How tight every rung is: certified beside observed on four workflows.
 
-python -m experiments.tightness  writes docs/parts/tightness.md.  The observed residual is simulated by the learner
+python -m experiments.tightness  writes docs/tightness.md.  The observed residual is simulated by the learner
 itself with the real maximum over options; intervals are 99.9% over independent runs.
 """
 
@@ -34,7 +34,7 @@ from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.random import garnet
 from synthetic.topology import pipeline, star
 
-OUT = Path(__file__).parents[1] / "docs" / "parts" / "tightness.md"
+OUT = Path(__file__).parents[1] / "docs" / "tightness.md"
 CONFIDENCE = 0.999
 FREQUENCY = 1e9  # prior visits that fix the visit frequency at d(x)
 MARKS = 200  # times at which the path is read off, in the middle of as many equal parts
