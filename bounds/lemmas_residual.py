@@ -342,7 +342,8 @@ def sharp_limits(s: Sample) -> Iterator[Case]:
         return
     rates = np.linalg.eigvals(np.linalg.solve(pop.metric, pop.jacobian)).real
     alpha = 0.01 * rates.min() / max(rates.max() ** 2, rates.max() * float(pop.norm2.max()))
-    if not alpha * rates.min() > 1e-5:
+    alpha = min(alpha, 0.05 * (1 - s.analysis.slem))  # the limit needs steps that are slow against the chain
+    if not alpha * rates.min() > 1e-6:
         return
     full, half = long_limits(pop, alpha), long_limits(pop, alpha / 2)
     unit = float(np.abs(pop.q_f).max()) ** 2
