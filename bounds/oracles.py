@@ -204,11 +204,11 @@ def triple(like: Triple, numbers: Float[np.ndarray, "m"]) -> Triple:
 
 
 def long_limits(pop: Population, alpha: float) -> Float[np.ndarray, "2"]:
-    """(E||Q - Q_F||_d^2/alpha, T E||Qavg - E Qavg||_d^2) at T = 2^26 of a constant step, by the moment recursion."""
+    """(E||Q - Q_F||_d^2/alpha, T E||Qavg - E Qavg||_d^2) at T = 2^30 of a constant step, by the moment recursion."""
     update = FrozenUpdate(pop)
     zero = update.start(pop.analysis.d, 0 * pop.theta_star)
     matrix = np.stack([vector(update.push(triple(zero, e), alpha)) for e in np.eye(len(vector(zero)))], axis=1)
-    end = triple(zero, np.linalg.matrix_power(matrix, 2**26) @ vector(zero))
+    end = triple(zero, np.linalg.matrix_power(matrix, 2**30) @ vector(zero))
     gram, mean = pop.phi.T @ (pop.d[:, None] * pop.phi), end.sum_first.sum(0)
-    spread = (end.sum_second - np.outer(mean, mean)) / (alpha**2 * 2.0**26)
+    spread = (end.sum_second - np.outer(mean, mean)) / (alpha**2 * 2.0**30)
     return np.array([np.sum(gram * end.second.sum(0)) / alpha, np.sum(gram * spread)])
