@@ -43,11 +43,12 @@ class Tables:
 
 @struct.dataclass
 class Handoff:
-    """One step of the embedded chain.  `state` is hidden from the agents and kept for analysis only."""
+    """One step of the embedded chain.  `state` and `outcome` are hidden from the agents, kept for analysis and logs."""
 
     state: Int[Array, "*batch"]
     observation: Int[Array, "*batch"]
     action: Int[Array, "*batch"]
+    outcome: Int[Array, "*batch"]
     reward: Float[Array, "*batch"]
     discount: Float[Array, "*batch"]
     next_state: Int[Array, "*batch"]
@@ -127,7 +128,7 @@ def draw(t: Tables, s: Int[Array, ""], u: Float[Array, "5"]) -> Handoff:
     b = _alias_draw(t.accept[s, a], t.alias[s, a], u[3], u[4])
     s_next = t.next_state[s, a, b]
     return Handoff(
-        state=s, observation=o, action=a, reward=t.reward[s, a, b], discount=t.discount[s, a, b],
+        state=s, observation=o, action=a, outcome=b, reward=t.reward[s, a, b], discount=t.discount[s, a, b],
         next_state=s_next, next_observation=t.observation[s_next],
     )  # fmt: skip
 
