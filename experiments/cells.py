@@ -6,8 +6,8 @@ give equal numbers.  Notation: docs/theory.md sections 2 to 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 
@@ -15,19 +15,17 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds import interface
-from bounds.bound import Verdict, verdict
+from bounds.bound import Assumption, Bound, Verdict, conditional, verdict
 from bounds.certificate import certificate_pointwise
 from estimators.decomposition import decompose
-from experiments.methods import Certificate, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
+from experiments.methods import SGD, Certificate, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
+from experiments.settings import Family
 from experiments.store import Arrays
 from icq import baselines, rollout
 from icq.exact import Analysis, analyse
 from icq.learner import learn, seed_keys
 from icq.networks import FunctionClass
-from icq.smdp import ICSMDP
 from icq.solve import greedy
-from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.topology import complete
 
 TERMS = ("interface", "app", "mix", "total")
 
@@ -47,31 +45,29 @@ class Cell:
     method: Table | Features | Mlp
     seeds: int
     checkpoints: tuple[int, ...]
-    gap: float = 0.5
-    mixing: float = 0.3
+    family: Family
     iid: bool = False
     who: Who = Who.ICQ
-    agents: int = 10
-    instance: int = 0
 
     def label(self) -> str:
         """A short name for progress lines."""
-        kind = f"{type(self.method).__name__}{'' if isinstance(self.method, Table) else f'({_size(self.method)})'}"
-        return f"{self.who.value}, {kind}, gap {self.gap:g}, mixing {self.mixing:g}, {'iid' if self.iid else 'Markov'}"
+        match self.method:
+            case Features(count=size) | Mlp(width=size):
+                kind = f"{type(self.method).__name__}({size})"
+            case _:
+                kind = type(self.method).__name__
+        numbers = (f"{name} {getattr(self.family, name):g}" for name in ("gap", "mixing") if hasattr(self.family, name))
+        return ", ".join([self.who.value, kind, *numbers, "iid" if self.iid else "Markov"])
 
-    def workflow(self) -> ICSMDP:
-        """The instance: ten agents who may hand over to anyone, variance-compensated gap."""
-        shape = Shape(topology=complete(self.agents))
-        return dials_instance(shape, Dials(gap=self.gap, mixing=self.mixing), self.instance)
-
-
-def _size(method: Features | Mlp) -> int:
-    return method.count if isinstance(method, Features) else method.width
+    def program(self) -> Hashable:
+        """Cells that agree in this run the same compiled program (the order of cells rests on it, no result does)."""
+        method = replace(self.method, schedule=SGD)
+        return (method, self.who is Who.CENTRALISED, self.seeds, len(self.checkpoints), self.family.sizes())
 
 
 def run(cell: Cell) -> Arrays:
     """Learn once; return the value of the learned policies and, for IC-Q, every error beside its bound."""
-    true = analyse(cell.workflow())
+    true = analyse(cell.family.workflow())
     if cell.who is Who.ICQ:
         return learn_and_measure(true, cell.method, cell.seeds, cell.checkpoints, cell.iid) | exact_numbers(true)
     change = baselines.centralised if cell.who is Who.CENTRALISED else baselines.independent
@@ -101,9 +97,12 @@ def learn_and_measure(a: Analysis, method: Method, seeds: int, checkpoints: Sequ
 
 def values(a: Analysis, q: Float[np.ndarray, "R S A"]) -> Arrays:
     """Stationary values in the true workflow: `value` [R] of the policies greedy in the tables over states, and those
-    of the behaviour policy, of the exact interface policy and of the optimum.
+    of the behaviour policy, of the exact interface policy and of the optimum.  NaN where a run diverged.
     """  # fmt: skip
-    learned = [baselines.mean_value(a, greedy(table, a.oracle.available)[0]) for table in q]
+    learned = [
+        baselines.mean_value(a, greedy(table, a.oracle.available)[0]) if np.isfinite(table).all() else np.nan
+        for table in q
+    ]
     return {
         "value": np.array(learned), "value_random": np.array(baselines.random_value(a)),
         "value_bar": np.array(a.d @ a.interface_value.v), "value_oracle": np.array(a.d @ a.v_star),
@@ -131,7 +130,8 @@ def measure(
     """The decomposition of every record [R, K] in the d-norm, each term beside its bound.
 
     e_TERM: observed; b_TERM: bound, NaN where inapplicable; slack_TERM: allowance for rounding and solver error;
-    verdict_TERM: the verdict in words; sup_TERM: observed in the sup norm.
+    verdict_TERM: the verdict in words; sup_TERM: observed in the sup norm.  A run that diverged has NaN errors and no
+    bound on them.
     """
     runs, marks = q.shape[:2]
     q_f = np.broadcast_to(reference.q, (runs, *q.shape[2:]))
@@ -151,7 +151,7 @@ def measure(
     for r in range(runs):
         app, certificate = certificate_pointwise(a, q_f[r])[0], certify(q_f[r])
         for k in range(marks):
-            mix = certificate(q[r, k])
+            mix = certificate(q[r, k]) if np.isfinite(q[r, k]).all() else _diverged()
             total = add_bounds("total", gap, app, mix)
             for term, bound in zip(TERMS, (gap, app, mix, total), strict=True):
                 seen = float(out[f"e_{term}"][r, k])
@@ -160,3 +160,9 @@ def measure(
                 said = verdict(bound, seen, seen, allowance=slack[term])
                 out[f"verdict_{term}"][r, k] = said.value
     return out
+
+
+def _diverged() -> Bound:
+    """No certificate speaks of a table that is not finite."""
+    finite = Assumption("finite table", False, -np.inf, "the run diverged: choose a smaller step")
+    return conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4")

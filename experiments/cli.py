@@ -23,9 +23,11 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
+from experiments.settings import DialsFamily, GarnetFamily
 
-@dataclass(frozen=True)
-class MakeDials:
+
+@dataclass(frozen=True, kw_only=True)
+class MakeDials(DialsFamily):
     """The dials family: each source of error has its own dial.
 
     Example: icq make dials --agents 10 --gap 0.5 --mixing 0.3 --out m.npz
@@ -33,57 +35,14 @@ class MakeDials:
 
     out: Path
     """Where to write the instance (.npz)."""
-    agents: int = 10
-    """Number of agents; everyone may hand over to anyone."""
-    graph: str = "complete"
-    """Handoff graph: complete, ring, star, pipeline or random."""
-    degree: int = 4
-    """Out-degree of the random graph."""
-    clusters: int = 4
-    visible: int = 2
-    hidden: int = 2
-    options: int = 2
-    gap: float = 1.0
-    """What the interface hides, in [0, 1]."""
-    mixing: float = 0.3
-    """Probability of leaving the cluster at a handoff."""
-    kernel_share: float = 0.5
-    """Part of the gap that sits in the next state instead of the reward."""
-    compensate: float = 1.0
-    """1 keeps the law of the logs free of the gap."""
-    reward_noise: float = 0.2
-    duration_mean: float = 6.0
-    """Primitive steps per option."""
-    duration_spread: float = 0.5
-    action_gap: float = 0.15
-    """Smallest margin of the best option in Qbar."""
-    persistence: float = 0.0
-    """Probability that the hidden part is kept: couples gap and mixing."""
-    gamma: float = 0.9
-    """Discount per primitive step."""
-    seed: int = 0
 
 
-@dataclass(frozen=True)
-class MakeGarnet:
+@dataclass(frozen=True, kw_only=True)
+class MakeGarnet(GarnetFamily):
     """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets."""
 
     out: Path
     """Where to write the instance (.npz)."""
-    states: int = 60
-    options: int = 3
-    outcomes: int = 4
-    observations: int = 20
-    agents: int = 4
-    gamma: float = 0.9
-    max_duration: int = 6
-    terminal: float = 0.1
-    """Probability that an outcome ends the task."""
-    drop: float = 0.2
-    """Probability that an option is unavailable on an observation."""
-    correlated: float = 0.0
-    """Correlation of next state, duration and reward inside an outcome."""
-    seed: int = 0
 
 
 Family: TypeAlias = Annotated[MakeDials, subcommand("dials")] | Annotated[MakeGarnet, subcommand("garnet")]
@@ -186,10 +145,8 @@ def run(command: Command, console: Console) -> None:
     from experiments import commands  # loads JAX: `icq --help` should not wait for it
 
     match command:
-        case Make(family=MakeDials() as options):
-            commands.make_dials(options, console)
-        case Make(family=MakeGarnet() as options):
-            commands.make_garnet(options, console)
+        case Make(family):
+            commands.make(family, family.out, console)
         case Analyse():
             commands.analyse_file(command.file, command.json, console)
         case Learn():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,50 +15,28 @@ from bounds import interface
 from bounds.bound import Bound, verdict
 from estimators import estimate
 from estimators.estimate import Estimate
-from experiments import n10, plots, summary, theorem_report
+from experiments import engine, n10, plots, summary, theorem_report
 from experiments.cells import TERMS, learn_and_measure
 from experiments.methods import Features, Mlp, Table
+from experiments.settings import Family
 from experiments.store import Store
 from icq import chain as chains
 from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model
 from icq.smdp import ICSMDP
 from icq.solve import modulus
-from synthetic import topology
-from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 
 if TYPE_CHECKING:
-    from experiments.cli import Learn, MakeDials, MakeGarnet, Reproduce, Theorem
+    from experiments.cli import Learn, Reproduce, Theorem
 
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
 
 
-def make_dials(options: MakeDials, console: Console) -> None:
-    """Write an instance of the dials family."""
-    graphs = {
-        "complete": topology.complete, "ring": topology.ring, "star": topology.star, "pipeline": topology.pipeline,
-        "random": lambda n: topology.random(n, options.degree, options.seed),
-    }  # fmt: skip
-    if options.graph not in graphs:
-        raise ValueError(f"graph = {options.graph!r}: choose one of {', '.join(graphs)}")
-    shape = Shape(
-        graphs[options.graph](options.agents), options.clusters, options.visible, options.hidden, options.options
-    )
-    names = Dials.__dataclass_fields__
-    dials = Dials(**{name: value for name, value in asdict(options).items() if name in names})
-    _save(dials_instance(shape, dials, options.seed), options.out, console)
-
-
-def make_garnet(options: MakeGarnet, console: Console) -> None:
-    """Write a random instance."""
-    arguments = {name: value for name, value in asdict(options).items() if name not in ("out", "seed")}
-    _save(garnet(options.seed, **arguments), options.out, console)
-
-
-def _save(m: ICSMDP, path: Path, console: Console) -> None:
-    m.save(path)
+def make(family: Family, out: Path, console: Console) -> None:
+    """Write an instance of a family."""
+    m = family.workflow()
+    m.save(out)
     console.print(
-        f"{path}: {m.num_agents} agents, {m.num_states} states, {m.num_observations} observations, "
+        f"{out}: {m.num_agents} agents, {m.num_states} states, {m.num_observations} observations, "
         f"{m.num_options} options, {m.prob.shape[-1]} outcomes"
     )
 
@@ -251,7 +228,7 @@ def reproduce_n10(options: Reproduce, console: Console) -> None:
     preset = {p.name: p for p in (n10.FULL, n10.SMOKE)}[options.preset]
     start = time.perf_counter()
     store = Store(options.out / "cells")
-    results = n10.run_all(n10.all_cells(preset), store, options.jobs)
+    results = engine.run_all(n10.all_cells(preset), store, engine.processes(options.jobs), console)
     gaps, local_gap = n10.local_gap_curves(preset)
     said = summary.summarise(preset, results, gaps, local_gap)
     said["seconds"] = round(time.perf_counter() - start, 1)

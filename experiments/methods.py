@@ -24,7 +24,7 @@ from bounds.noise import Population
 from bounds.sharp import averaged_limit
 from icq import networks
 from icq.exact import Analysis
-from icq.learner import LearnerConfig, initial_params
+from icq.learner import PLAIN, LearnerConfig, initial_params
 from icq.networks import FunctionClass, Linear
 from icq.population import expected_update
 from icq.smdp import ICSMDP
@@ -78,14 +78,35 @@ def annealed_adam(iterations: int) -> optax.GradientTransformation:
     return optax.chain(ADAM, optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, iterations)))
 
 
-def decaying_steps(iid: bool) -> LearnerConfig:
-    """Steps like k^-0.6, averaged with weights like k^2: the start is forgotten, the 1/sqrt(T) rate is kept."""
-    return LearnerConfig(step=1.0, decay_power=0.6, decay_offset=1000.0, averaging_power=2.0, iid=iid)
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and averaging weights (`LearnerConfig` says what they mean).
+
+    Steps like k^-0.6, averaged with weights like k^2, forget the start and keep the 1/sqrt(T) rate.
+    """
+
+    step: float
+    decay_offset: float
+    decay_power: float = 0.6
+    averaging_power: float = 2.0
+
+    def config(self, iid: bool, optimiser: optax.GradientTransformation = PLAIN) -> LearnerConfig:
+        """The learner's configuration."""
+        return LearnerConfig(
+            step=self.step, decay_power=self.decay_power, decay_offset=self.decay_offset,
+            averaging_power=self.averaging_power, iid=iid, optimiser=optimiser,
+        )  # fmt: skip
+
+
+SGD = Schedule(step=1.0, decay_offset=1000.0)
+ADAPTIVE = Schedule(step=0.02, decay_offset=2000.0)
 
 
 @dataclass(frozen=True)
 class Table:
     """One number per (observation, option); plain SGD."""
+
+    schedule: Schedule = SGD
 
     def build(self, m: ICSMDP) -> FunctionClass:
         """The tabular class."""
@@ -93,7 +114,7 @@ class Table:
 
     def config(self, iid: bool) -> LearnerConfig:
         """Decaying steps and averaging."""
-        return decaying_steps(iid)
+        return self.schedule.config(iid)
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """Qbar itself."""
@@ -115,6 +136,7 @@ class Features:
 
     count: int
     seed: int = 0
+    schedule: Schedule = SGD
 
     def build(self, m: ICSMDP) -> FunctionClass:
         """The linear class."""
@@ -122,7 +144,7 @@ class Features:
 
     def config(self, iid: bool) -> LearnerConfig:
         """Decaying steps and averaging."""
-        return decaying_steps(iid)
+        return self.schedule.config(iid)
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """The projected fixed point, certified."""
@@ -146,24 +168,24 @@ class Mlp:
     depth: int = 1
     inputs: int = 3
     iterations: int = 2000
-    step: float = 0.02
+    reference_step: float = 0.02
+    schedule: Schedule = ADAPTIVE
 
     def build(self, m: ICSMDP) -> FunctionClass:
         """The networks."""
         return networks.network(m, networks.random_inputs(m, self.inputs, seed=0), self.width, self.depth)
 
     def config(self, iid: bool) -> LearnerConfig:
-        """Adam whose steps decay like k^-0.6."""
-        return LearnerConfig(
-            step=0.02, decay_power=0.6, decay_offset=2000.0, averaging_power=2.0, iid=iid, optimiser=ADAM
-        )
+        """Adam whose steps decay."""
+        return self.schedule.config(iid, ADAM)
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """Expected updates from every run's own initial parameters, steps annealed to zero."""
         params = initial_params(cls, keys)
         moved = expected_update(
-            a, cls, params, step=self.step, iterations=self.iterations, optimiser=annealed_adam(self.iterations)
-        )
+            a, cls, params, step=self.reference_step, iterations=self.iterations,
+            optimiser=annealed_adam(self.iterations),
+        )  # fmt: skip
         return Reference(moved.q, 0.0, float(np.maximum(moved.residual, moved.drift).max()), moved.converged)
 
     def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
@@ -197,11 +219,12 @@ def add_bounds(name: str, *parts: Bound) -> Bound:
 
 
 def asymptote(population: Population | None, config: LearnerConfig, iid: bool) -> Float[np.ndarray, ""]:
-    """The limit of T E||Q_avg - Q_F||_d^2 for weights like k^p (docs/theory.md section 5a); NaN for networks.
+    """The limit of T E||Q_avg - Q_F||_d^2 for weights like k^p (docs/theory.md section 5a).
 
-    Weights k^p cost the factor (p+1)^2 / (2p+1) over the plain mean.
+    Weights k^p cost the factor (p+1)^2 / (2p+1) over the plain mean.  NaN for networks, and where the iterates have no
+    such limit: steps must fall like k^-decay_power with decay_power strictly between 1/2 and 1.
     """
-    if population is None:
+    if population is None or not 0.5 < float(np.asarray(config.decay_power)) < 1:
         return np.array(np.nan)
     sharp, p = averaged_limit(population), float(np.asarray(config.averaging_power))
     return np.array((sharp.iid if iid else sharp.value) * (p + 1) ** 2 / (2 * p + 1))

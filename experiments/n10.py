@@ -6,27 +6,21 @@ a Markov trajectory and with the i.i.d. control, D observed against bound for ev
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 
-import jax
-import joblib
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from estimators import estimate
 from estimators.estimate import Estimate
-from experiments.cells import TERMS, Cell, Who, run
+from experiments.cells import TERMS, Cell, Who
+from experiments.engine import Results
 from experiments.methods import Features, Mlp, Table
-from experiments.store import Arrays, Store
+from experiments.settings import DialsFamily
+from experiments.store import Arrays
 from icq.exact import analyse
 from icq.smdp import index
 from synthetic.dials import Dials, Shape, make_many
 from synthetic.topology import complete
-
-Results = dict[Cell, Arrays]
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,19 @@ def octaves(handoffs: int, first: int = 1024) -> tuple[int, ...]:
 def gap_cells(p: Preset, who: Who = Who.ICQ) -> list[Cell]:
     """One cell per gap dial: networks wide enough that approximation is not in the way."""
     grid = octaves(p.network_handoffs)
-    return [Cell(_network(p, p.width), p.seeds, grid, gap=g, who=who, agents=p.agents) for g in p.gaps]
+    return [Cell(_network(p, p.width), p.seeds, grid, _workflow(p, gap=g), who=who) for g in p.gaps]
+
+
+def _workflow(p: Preset, gap: float = 0.5, mixing: float = 0.3) -> DialsFamily:
+    """Agents who may hand over to anyone, variance-compensated gap."""
+    return DialsFamily(agents=p.agents, gap=gap, mixing=mixing)
+
+
+def dials(cell: Cell) -> DialsFamily:
+    """The dials of a cell of this experiment."""
+    if not isinstance(cell.family, DialsFamily):
+        raise TypeError(f"a cell of the dials family is needed, not {type(cell.family).__name__}")
+    return cell.family
 
 
 def _network(p: Preset, width: int) -> Mlp:
@@ -77,14 +83,14 @@ def _network(p: Preset, width: int) -> Mlp:
 
 def width_cells(p: Preset) -> list[Cell]:
     """One cell per width at a fixed gap."""
-    return [Cell(_network(p, w), p.seeds, octaves(p.network_handoffs), agents=p.agents) for w in p.widths]
+    return [Cell(_network(p, w), p.seeds, octaves(p.network_handoffs), _workflow(p)) for w in p.widths]
 
 
 def residual_cells(p: Preset) -> list[Cell]:
     """Tables and misspecified features, at every mixing dial, along a trajectory and with the i.i.d. control."""
     grid = octaves(p.residual_handoffs, 256)
     return [
-        Cell(method, p.seeds, grid, mixing=eta, iid=iid, agents=p.agents)
+        Cell(method, p.seeds, grid, _workflow(p, mixing=eta), iid=iid)
         for method in (Table(), Features(p.features))
         for eta in p.mixings
         for iid in (False, True)
@@ -92,46 +98,8 @@ def residual_cells(p: Preset) -> list[Cell]:
 
 
 def all_cells(p: Preset) -> list[Cell]:
-    """Every cell once.  The first cell of each compiled program comes first, so that workers compile different ones."""
-    cells = [c for who in Who for c in gap_cells(p, who)] + width_cells(p) + residual_cells(p)
-    program = {c: (repr(c.method), c.who is Who.CENTRALISED, len(c.checkpoints)) for c in cells}
-    first = {program[c]: c for c in reversed(cells)}
-    return sorted(program, key=lambda c: first[program[c]] is not c)
-
-
-def run_all(cells: Sequence[Cell], store: Store, jobs: int, show: bool = True) -> Results:
-    """Run the missing cells in `jobs` fresh processes (1: in this one) and return all results.
-
-    Progress shows the cell just finished, the rate and the time left.  Every finished cell is on disk at once, so an
-    interrupted run goes on where it stopped.
-    """
-    done: Results = {}
-    for cell in cells:
-        if (found := store.get(cell)) is not None:
-            done[cell] = found
-    missing = [cell for cell in cells if cell not in done]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("{task.fields[left]}"))  # fmt: skip
-    with Progress(*columns, disable=not show) as progress, TemporaryDirectory() as compiled:
-        bar = progress.add_task("starting", total=len(cells), completed=len(done), left="")
-        start = time.monotonic()
-        work = (joblib.delayed(_run_one)(cell, compiled if jobs > 1 else "") for cell in missing)
-        finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work) if missing else ()
-        for count, (cell, result) in enumerate(finished, 1):
-            store.put(cell, result)
-            done[cell] = result
-            each = (time.monotonic() - start) / count
-            left = f"{60 / each:.1f} cells/min, {each * (len(missing) - count):.0f} s left"
-            progress.update(bar, advance=1, description=cell.label(), left=left)
-    return {cell: done[cell] for cell in cells}
-
-
-def _run_one(cell: Cell, compiled: str) -> tuple[Cell, Arrays]:
-    """Run a cell in a worker; workers share compiled programs through a folder."""
-    if compiled:
-        jax.config.update("jax_compilation_cache_dir", compiled)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    return cell, run(cell)
+    """Every cell of every panel."""
+    return [c for who in Who for c in gap_cells(p, who)] + width_cells(p) + residual_cells(p)
 
 
 def local_gap_curves(p: Preset) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,9 @@ from matplotlib.ticker import NullFormatter
 from estimators.estimate import Estimate, root_mean_square
 from experiments import n10
 from experiments.cells import TERMS, Cell, Who
+from experiments.engine import Results
 from experiments.methods import Table
-from experiments.n10 import Preset, Results
+from experiments.n10 import Preset
 
 COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}
 NAME = {"interface": "interface gap", "app": "approximation", "mix": "residual", "total": "total"}
@@ -91,11 +92,12 @@ def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | N
         if isinstance(cell.method, Table) == misspecified:
             continue
         e = [root_mean_square(results[cell]["e_mix"][:, k]) for k in range(len(cell.checkpoints))]
-        label = f"mixing {cell.mixing:g}, {'i.i.d.' if cell.iid else 'trajectory'}"
-        band(ax, cell.checkpoints, e, matplotlib.colors.to_hex(colours[cell.mixing]), label, "--" if cell.iid else "-")
+        eta = n10.dials(cell).mixing
+        label = f"mixing {eta:g}, {'i.i.d.' if cell.iid else 'trajectory'}"
+        band(ax, cell.checkpoints, e, matplotlib.colors.to_hex(colours[eta]), label, "--" if cell.iid else "-")
         asymptote = np.sqrt(float(results[cell]["asymptote"]) / np.array(cell.checkpoints[len(e) // 2 :]))
         ax.plot(cell.checkpoints[len(e) // 2 :], asymptote, ":", color="0.2", linewidth=1.2,
-                label="sharp asymptote" if cell.iid and cell.mixing == p.mixings[-1] else None)  # fmt: skip
+                label="sharp asymptote" if cell.iid and n10.dials(cell).mixing == p.mixings[-1] else None)  # fmt: skip
     title = "Misspecified features: mixing sets the level" if misspecified else "Table: mixing costs a transient"
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual in the d-norm", title=f"C  {title}")
     ax.legend(fontsize=8)

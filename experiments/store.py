@@ -1,79 +1,141 @@
 """Finished cells on disk: one file per cell, written whole or not at all, found again by what was asked.
 
-The key of a cell hashes its complete configuration and the source of the packages, so a changed cell or changed code
-never finds an old result.
+The key of a cell hashes its complete configuration with the sources and libraries that its numbers rest on, so a
+changed cell or changed code never finds an old result.  A file says itself what it holds, and every byte of it is
+under a checksum.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
+import json
 import os
+import shutil
 import tempfile
+import time
 import warnings
-import zipfile
+from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-PACKAGES = ("icq", "synthetic", "estimators", "bounds", "experiments")
+ROOT = Path(__file__).parents[1]
+SOURCES = ("icq", "synthetic", "estimators", "bounds")
+MODULES = ("cells", "methods", "settings")  # of experiments: what a cell runs; figures and commands change no number
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pot")
+ABOUT = "_about"
+STALE = 3600  # seconds after which the remains of a killed write are removed
 Arrays = dict[str, np.ndarray]
 
 
 @cache
 def code_version() -> str:
-    """A hash of every source file that can change a number."""
+    """A hash of every source file and library version that can change a number."""
     digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for file in sorted(f for package in PACKAGES for f in (root / package).rglob("*.py")):
-        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    files = [file for package in SOURCES for file in (ROOT / package).rglob("*.py")]
+    for file in sorted([*files, *(ROOT / "experiments" / f"{name}.py" for name in MODULES)]):
+        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    digest.update(repr([(name, version(name)) for name in LIBRARIES]).encode())
     return digest.hexdigest()[:16]
 
 
-def key(cell: Any) -> str:
-    """Hash of a frozen dataclass (its repr names every field) and the code version."""
+def key(cell: Any, code: str | None = None) -> str:
+    """Hash of a frozen dataclass (its repr names every field) and the code version, this one unless given."""
     if not dataclasses.is_dataclass(cell):
         raise TypeError(f"a cell is a dataclass, not {type(cell).__name__}")
-    return hashlib.sha256(f"{cell!r} {code_version()}".encode()).hexdigest()[:20]
+    return hashlib.sha256(f"{cell!r} {code or code_version()}".encode()).hexdigest()[:20]
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a kill or a full disk at any moment leaves what was there before."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} (writing {path.name})", str(path.parent)) from error
 
 
 class Store:
-    """A folder of finished cells.  Raises OSError at once when the folder cannot be written."""
+    """A folder of finished cells of one code version.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # an unwritable folder fails here, before any work
+    Raises OSError at once when the folder cannot be written, unless it is only read.
+    """
+
+    def __init__(self, folder: Path, code: str | None = None, read_only: bool = False) -> None:
+        self.folder, self.code = folder, code or code_version()
+        if not read_only:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                write(folder / "writable", b"x" * 4096)  # an unwritable folder or a full disk fails here, before work
+            except FileExistsError as error:
+                raise NotADirectoryError(error.errno, "is a file, a folder is needed", str(folder)) from error
+            (folder / "writable").unlink(missing_ok=True)
+            self._sweep_up()
+
+    def _sweep_up(self) -> None:
+        """Remove the remains of killed writes; young ones may belong to a run beside this one."""
+        for part in self.folder.glob("*.part"):
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink(missing_ok=True)
+
+    def room(self, needed: int) -> None:
+        """Raise OSError when the disk has not this many bytes left."""
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise OSError(28, f"No space left: {needed / 2**20:.0f} MiB needed, {free / 2**20:.0f} MiB free",
+                          str(self.folder))  # fmt: skip
 
     def path(self, cell: Any) -> Path:
         """Where the result of a cell belongs."""
-        return self.folder / f"{key(cell)}.npz"
+        return self.folder / f"{key(cell, self.code)}.npz"
+
+    def strangers(self, cells: list[Any]) -> int:
+        """How many result files belong to none of these cells at this code version."""
+        own = {self.path(cell).name for cell in cells}
+        return sum(file.name not in own for file in self.folder.glob("*.npz"))
 
     def get(self, cell: Any) -> Arrays | None:
-        """The finished result, or None.  A damaged file is reported, set aside and counts as missing."""
+        """The finished result, or None."""
+        found = self.read(cell)
+        return found and found[0]
+
+    def read(self, cell: Any) -> tuple[Arrays, dict[str, Any]] | None:
+        """The finished result and where it comes from, or None.
+
+        A damaged file is reported, set aside and counts as missing.
+        """
         path = self.path(cell)
         if not path.exists():
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+                arrays = {name: archive[name] for name in archive.files}
+            about = json.loads(arrays.pop(ABOUT).tobytes())
+            if about["cell"] != repr(cell) or about["names"] != sorted(arrays):
+                raise ValueError("it holds another cell")
+            return arrays, about
+        except Exception as error:  # whatever a damaged archive makes of its reader
             warnings.warn(f"{path.name} is damaged ({error}); the cell is computed again", stacklevel=2)
-            path.rename(path.with_suffix(".damaged"))
+            path.replace(path.with_suffix(".damaged"))
             return None
 
-    def put(self, cell: Any, result: Arrays) -> None:
-        """Write a result; a kill at any moment leaves either the whole file or none."""
-        handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **result)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.path(cell))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    def put(self, cell: Any, result: Arrays, about: Mapping[str, Any] | None = None) -> None:
+        """Write a result with what is to be known about it; whole or not at all."""
+        said = {**(about or {}), "cell": repr(cell), "code": self.code, "names": sorted(result)}
+        buffer = io.BytesIO()
+        note = np.frombuffer(json.dumps(said).encode(), np.uint8)
+        np.savez_compressed(buffer, allow_pickle=False, **result, **{ABOUT: note})
+        write(self.path(cell), buffer.getvalue())

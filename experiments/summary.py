@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +10,12 @@ import numpy as np
 
 from estimators import estimate
 from estimators.estimate import Estimate
-from experiments import n10
+from experiments import n10, store
 from experiments.cells import Who
+from experiments.engine import Results
 from experiments.methods import Features
-from experiments.n10 import Preset, Results
-from experiments.store import code_version
+from experiments.n10 import Preset
+from experiments.provenance import provenance
 
 
 def as_dict(e: Estimate) -> dict[str, Any]:
@@ -42,8 +39,11 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
     ratios = n10.ratios(results)
     residual = {cell.label(): n10.residual_slope(cell, results[cell]) for cell in n10.residual_cells(p)}
     main = next(c for c in n10.residual_cells(p) if not c.iid and isinstance(c.method, Features))
-    value = {who.value: {f"{c.gap:g}": as_dict(n10.percent(results[c])) for c in n10.gap_cells(p, who)} for who in Who}
-    zero = next(c for c in n10.gap_cells(p) if c.gap == 0.0)
+    value = {
+        who.value: {f"{n10.dials(c).gap:g}": as_dict(n10.percent(results[c])) for c in n10.gap_cells(p, who)}
+        for who in Who
+    }
+    zero = next(c for c in n10.gap_cells(p) if n10.dials(c).gap == 0.0)
     return {
         "preset": p.name,
         "agents": p.agents,
@@ -70,32 +70,6 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
     }
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, commit and machine."""
-    names = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-    return {
-        "icq-bounds": version("icq-bounds"),
-        "code": code_version(),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
-def _commit() -> str:
-    """The checked-out commit, or `unknown` outside a git checkout."""
-    root = Path(__file__).parents[1]
-    try:
-        said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return said.stdout.strip() or "unknown"
-
-
 def write(summary: dict[str, Any], path: Path) -> None:
     """Write the summary whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    part.replace(path)
+    store.write(path, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from bounds.bound import Bound
-from experiments import cells, n10, plots, store, summary
+from experiments import cells, engine, n10, plots, store, summary
 from experiments.cells import Cell, Who
-from experiments.methods import Features, Mlp, Table, asymptote
+from experiments.methods import SGD, Features, Mlp, Table, asymptote
+from experiments.settings import DialsFamily, GarnetFamily
 from icq.exact import analyse
 
 TINY = n10.Preset(
@@ -23,7 +24,7 @@ TINY = n10.Preset(
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("n10")
     kept = store.Store(folder / "cells")
-    return folder, kept, n10.run_all(n10.all_cells(TINY), kept, jobs=1, show=False)
+    return folder, kept, engine.run_all(n10.all_cells(TINY), kept, engine.processes(1))
 
 
 def test_records_hold_and_slopes_are_reported(finished):
@@ -53,26 +54,15 @@ def test_every_panel_is_drawn(finished):
     assert len(files) == 10 and all(f.stat().st_size > 5000 for f in files)
 
 
-def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch):
-    _, _, results = finished
-    some = n10.residual_cells(TINY)[:3]
-    kept = store.Store(tmp_path)
-    n10.run_all(some[:2], kept, jobs=1, show=False)
-    ran = []
-    monkeypatch.setattr(n10, "run", lambda cell: ran.append(cell) or cells.run(cell))
-    again = n10.run_all(some, kept, jobs=1, show=False)
-    assert ran == some[2:]
-    for cell in some:
-        for name, value in results[cell].items():
-            np.testing.assert_array_equal(again[cell][name], value, err_msg=name)
-
-
 def test_cells_differ_in_key_for_every_field():
-    base = Cell(Table(), 4, (10,))
+    family = DialsFamily()
+    base = Cell(Table(), 4, (10,), family)
     others = [
-        replace(base, seeds=5), replace(base, checkpoints=(11,)), replace(base, gap=0.1), replace(base, mixing=0.2),
-        replace(base, iid=True), replace(base, who=Who.INDEPENDENT), replace(base, agents=4), replace(base, instance=1),
+        replace(base, seeds=5), replace(base, checkpoints=(11,)), replace(base, family=replace(family, gap=0.1)),
+        replace(base, iid=True), replace(base, who=Who.INDEPENDENT), replace(base, family=replace(family, agents=4)),
+        replace(base, family=replace(family, seed=1)), replace(base, family=GarnetFamily()),
         replace(base, method=Features(2)), replace(base, method=Mlp(2)), replace(base, method=Mlp(2, depth=2)),
+        replace(base, method=Table(replace(SGD, step=0.5))),
     ]  # fmt: skip
     assert len({store.key(c) for c in [base, *others]}) == len(others) + 1
 
@@ -80,7 +70,7 @@ def test_cells_differ_in_key_for_every_field():
 @pytest.mark.parametrize("method", [Table(), Features(2), Mlp(2, iterations=300)])
 def test_a_broken_certificate_is_caught(method):
     """Halving a certificate until it lies must be reported as a violation."""
-    a = analyse(Cell(method, 3, (512,), agents=3).workflow())
+    a = analyse(DialsFamily(agents=3, gap=0.5).workflow())
     cls, q = cells.learn_tables(a, method, 3, (512,), False)
     reference = method.reference(a, cls, cells.seed_keys(range(3)))
     honest = method.certify(a, cls, reference.q[0])
@@ -99,7 +89,7 @@ def test_a_broken_certificate_is_caught(method):
 def test_asymptotes_distinguish_trajectory_from_control():
     """Misspecified features under slow mixing: correlation raises the asymptote; for a table it does not matter."""
     for method, moves in ((Features(2), True), (Table(), False)):
-        a = analyse(Cell(method, 3, (512,), mixing=0.05).workflow())
+        a = analyse(DialsFamily(gap=0.5, mixing=0.05).workflow())
         population = method.population(a, method.build(a.smdp))
         markov, iid = (float(asymptote(population, method.config(x), x)) for x in (False, True))
         assert (markov > 1.05 * iid) if moves else markov == pytest.approx(iid, rel=1e-6)

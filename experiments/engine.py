@@ -1,0 +1,224 @@
+"""Run cells anywhere, keep every finished one.
+
+Workers compute, this process alone writes: no shared disk is needed, and a cell that is computed twice (because its
+worker died) is still one file.  Cells run in fresh processes of this machine or on a Dask cluster; in either case a
+dead worker's cells are run again by another.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+import jax
+import joblib
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.cells import Cell, run
+from experiments.provenance import machine
+from experiments.store import Arrays, Store, code_version
+
+Results: TypeAlias = dict[Cell, Arrays]
+QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: its result and where it was computed, or why there is none."""
+
+    cell: Cell
+    result: Arrays | None
+    about: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+class FailedCells(RuntimeError):
+    """Some cells have no result; the others are kept."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped from outside; the message says what is kept and how to go on."""
+
+
+Executor: TypeAlias = Callable[[Sequence[Cell]], Iterator[Outcome]]
+
+
+def attempt(cell: Cell, code: str, compiled: str = "") -> Outcome:
+    """Run one cell where this is called.  An error of the cell is an outcome: the other cells go on.
+
+    compiled: folder through which the workers of one machine share compiled programs.
+    Raises RuntimeError in a worker whose sources or libraries are not the caller's.
+    """
+    if code_version() != code:
+        raise RuntimeError(f"a worker runs code {code_version()}, this process {code}: install the same version there")
+    if compiled:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the results
+        jax.config.update("jax_compilation_cache_dir", compiled)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    start = time.monotonic()
+    try:
+        result = run(cell)
+    except Exception as error:  # any error whatever belongs to its cell
+        return Outcome(cell, None, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    seconds = round(time.monotonic() - start, 3)
+    return Outcome(cell, result, {"machine": machine(), "device": jax.devices()[0].device_kind, "seconds": seconds})
+
+
+def processes(count: int) -> Executor:
+    """Fresh processes of this machine (never forked: JAX does not survive it); 1 runs in this one."""
+
+    def execute(cells: Sequence[Cell]) -> Iterator[Outcome]:
+        with TemporaryDirectory() as folder:
+            task = partial(attempt, code=code_version(), compiled=folder if count > 1 else "")
+            pool = joblib.Parallel(n_jobs=count, batch_size=1, return_as="generator_unordered")
+            yield from pool(joblib.delayed(task)(cell) for cell in cells)
+
+    return execute
+
+
+def cluster(address: str) -> Executor:
+    """The workers of a running Dask scheduler, tcp://host:port.
+
+    Raises ValueError without the `cluster` extra, ConnectionError when nobody answers.
+    """
+    try:
+        from distributed import CancelledError, Client, KilledWorker, as_completed
+    except ImportError as error:
+        raise ValueError("dask: not installed; pip install 'icq-bounds[cluster]'") from error
+
+    def execute(cells: Sequence[Cell]) -> Iterator[Outcome]:
+        try:
+            client = Client(address, timeout="20s", set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"dask: no scheduler answers at {address} ({error})") from error
+        with client:
+            futures = client.map(partial(attempt, code=code_version()), cells, pure=False)
+            waiting = {future.key: cell for future, cell in zip(futures, cells, strict=True)}
+            arriving = as_completed(futures)
+            del futures  # a result is freed on its worker once it is here
+            for future in arriving:
+                cell = waiting.pop(future.key)
+                try:
+                    yield future.result()
+                except KilledWorker as error:  # it took worker after worker with it
+                    yield Outcome(cell, None, error=f"KilledWorker: {error}")
+                except CancelledError as error:
+                    raise ConnectionError(f"dask: lost {address} with {len(waiting) + 1} cells unfinished") from error
+
+    return execute
+
+
+def run_all(cells: Sequence[Cell], store: Store, execute: Executor, console: Console | None = None) -> Results:
+    """Run the missing cells and return every result; equal cells run once.
+
+    Every finished cell is on disk at once, so an interrupted run goes on where it stopped.  `console` shows how many
+    are finished (those found on disk included), the rate and the time left.
+    Raises FailedCells after the last cell when some had errors, Interrupted on Ctrl-C or SIGTERM.
+    """
+    cells = in_order(cells)
+    done: Results = {cell: found for cell in cells if (found := store.get(cell)) is not None}
+    failed: list[Outcome] = []
+    console = console or Console(quiet=True)
+    try:
+        with _terminable(), _progress(console, len(cells), len(done)) as finished:
+            for outcome in _until_done([c for c in cells if c not in done], execute):
+                if outcome.result is None:
+                    failed.append(outcome)
+                else:
+                    store.put(outcome.cell, outcome.result, outcome.about)
+                    done[outcome.cell] = outcome.result
+                finished(outcome.cell.label())
+    except KeyboardInterrupt as error:
+        kept = f"{len(done)} of {len(cells)} cells are finished and kept"
+        raise Interrupted(f"interrupted; {kept}: run the same command again to continue") from error
+    if failed:
+        worst = "; ".join(f"{o.cell.label()}: {o.error}" for o in failed[:3])
+        raise FailedCells(f"{len(failed)} of {len(cells)} cells failed, the others are kept ({worst})")
+    return {cell: done[cell] for cell in cells}
+
+
+def in_order(cells: Sequence[Cell]) -> list[Cell]:
+    """Every cell once; the first of each compiled program comes first, so that workers compile different ones."""
+    program = {cell: cell.program() for cell in cells}
+    first = {program[cell]: cell for cell in reversed(cells)}
+    return sorted(program, key=lambda cell: first[program[cell]] is not cell)
+
+
+def _until_done(cells: Sequence[Cell], execute: Executor) -> Iterator[Outcome]:
+    """Outcomes of all cells; when a process of the pool dies, the rest runs in a new one.
+
+    Raises RuntimeError when a pool dies before finishing anything: its cells kill it.
+    """
+    left = dict.fromkeys(cells)
+    while left:
+        before = len(left)
+        try:
+            with closing(execute(list(left))) as outcomes:  # type: ignore[type-var]  # generators, all of them
+                for outcome in outcomes:
+                    del left[outcome.cell]
+                    yield outcome
+        except BrokenProcessPool as error:
+            if len(left) == before:
+                raise RuntimeError(f"workers die before they finish a cell (too little memory?): {error}") from error
+            warnings.warn(f"a worker died; {len(left)} cells go to new ones", stacklevel=2)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM (a batch system's time limit) stops like Ctrl-C; only the main thread may say so."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress(console: Console, total: int, resumed: int) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("{task.fields[left]}"))  # fmt: skip
+    start = said = time.monotonic()
+    count = 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"{resumed} found" if resumed else "starting", total=total, completed=resumed, left="")
+
+        def finished(label: str) -> None:
+            nonlocal count, said
+            count += 1
+            each = (time.monotonic() - start) / count
+            left = f"{60 / each:.1f} cells/min, {_clock(each * (total - resumed - count))} left"
+            progress.update(bar, advance=1, description=label, left=left)
+            if not console.is_terminal and (time.monotonic() - said > QUIET or resumed + count == total):
+                said = time.monotonic()
+                console.print(f"{resumed + count} of {total} cells, {left}")
+
+        yield finished
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def default_processes() -> int:
+    """As many as there are cores for this process."""
+    return joblib.cpu_count()

@@ -1,0 +1,254 @@
+"""What can be set: families of workflows, and how to learn on them.
+
+Every field is a flag of `icq make` or an axis of `icq sweep`, and the text under it is its meaning in every help and
+error.  A family is a frozen dataclass with `workflow`, `check` and `sizes`, entered in FAMILIES.  Importing this module
+loads no JAX: `icq --help` should not wait for it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
+
+if TYPE_CHECKING:
+    from experiments.methods import Features, Mlp, Schedule, Table
+    from icq.smdp import ICSMDP
+    from synthetic.dials import Dials, Shape
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A family of workflows with all its settings chosen; its repr names it."""
+
+    __dataclass_fields__: ClassVar[dict]
+
+    def workflow(self) -> ICSMDP:
+        """The instance."""
+        ...
+
+    def check(self) -> None:
+        """Raise ValueError naming the setting that has no instance, without the cost of building one if possible."""
+        ...
+
+    def sizes(self) -> tuple[object, ...]:
+        """What compiled programs depend on: instances of equal sizes share them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialsFamily:
+    """The dials family: each source of error has its own dial."""
+
+    agents: int = 10
+    """Number of agents."""
+    graph: str = "complete"
+    """Handoff graph: complete (anyone hands over to anyone), ring, star, pipeline or random."""
+    degree: int = 4
+    """Out-degree of the random graph."""
+    clusters: int = 4
+    """Clusters among which the workflow moves; they only rename observations."""
+    visible: int = 2
+    """Values of what an agent sees."""
+    hidden: int = 2
+    """Values of what its interface hides."""
+    options: int = 2
+    """Options per agent."""
+    gap: float = 1.0
+    """What the interface hides, in [0, 1]."""
+    mixing: float = 0.3
+    """Probability of leaving the cluster at a handoff."""
+    kernel_share: float = 0.5
+    """Part of the gap that sits in the next state instead of the reward."""
+    compensate: float = 1.0
+    """1 keeps the law of the logs free of the gap."""
+    reward_noise: float = 0.2
+    """Standard deviation of the reward noise."""
+    duration_mean: float = 6.0
+    """Primitive steps per option."""
+    duration_spread: float = 0.5
+    """Relative half-range of the durations, in [0, 1]."""
+    action_gap: float = 0.15
+    """Smallest margin of the best option in Qbar."""
+    persistence: float = 0.0
+    """Probability that the hidden part is kept: couples gap and mixing."""
+    gamma: float = 0.9
+    """Discount per primitive step."""
+    seed: int = 0
+    """Seed of the random instance."""
+
+    def shape(self) -> Shape:
+        """The static sizes."""
+        from synthetic import topology
+        from synthetic.dials import Shape
+
+        graphs = {
+            "complete": topology.complete, "ring": topology.ring, "star": topology.star, "pipeline": topology.pipeline,
+            "random": lambda n: topology.random(n, self.degree, self.seed),
+        }  # fmt: skip
+        if self.graph not in graphs:
+            raise ValueError(f"graph = {self.graph!r}: choose one of {', '.join(graphs)}")
+        return Shape(graphs[self.graph](self.agents), self.clusters, self.visible, self.hidden, self.options)
+
+    def dials(self) -> Dials:
+        """The numbers."""
+        from synthetic.dials import Dials
+
+        return Dials(**{name: value for name, value in asdict(self).items() if name in Dials.__dataclass_fields__})
+
+    def workflow(self) -> ICSMDP:
+        """The instance.  Raises DialError or TopologyError for a setting outside its range."""
+        from synthetic.dials import dials_instance
+
+        return dials_instance(self.shape(), self.dials(), self.seed)
+
+    def check(self) -> None:
+        """Raise the errors of `workflow` without building it."""
+        from synthetic.dials import check
+
+        check(self.shape(), self.dials())
+
+    def sizes(self) -> tuple[object, ...]:
+        """The shape, graph included."""
+        random = (self.degree, self.seed) if self.graph == "random" else ()
+        return (self.graph, *random, self.agents, self.clusters, self.visible, self.hidden, self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GarnetFamily:
+    """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets."""
+
+    states: int = 60
+    """Global states."""
+    options: int = 3
+    """Options per agent, some of them unavailable."""
+    outcomes: int = 4
+    """Random outcomes of a state and option."""
+    observations: int = 20
+    """Observations; fewer than states make the interface hide something."""
+    agents: int = 4
+    """Number of agents."""
+    gamma: float = 0.9
+    """Discount per primitive step."""
+    max_duration: int = 6
+    """Longest option, primitive steps."""
+    terminal: float = 0.1
+    """Probability that an outcome ends the task."""
+    drop: float = 0.2
+    """Probability that an option is unavailable on an observation."""
+    correlated: float = 0.0
+    """Correlation of next state, duration and reward inside an outcome."""
+    seed: int = 0
+    """Seed of the random instance."""
+
+    def workflow(self) -> ICSMDP:
+        """The instance.  Raises ValueError for sizes that have none."""
+        from synthetic.random import garnet
+
+        return garnet(**{name: getattr(self, name) for name in GarnetFamily.__dataclass_fields__})
+
+    def check(self) -> None:
+        """Build one instance of these sizes: it takes milliseconds."""
+        _build_once(replace(self, seed=0))
+
+    def sizes(self) -> tuple[object, ...]:
+        """Sizes of the arrays."""
+        return (self.states, self.options, self.outcomes, self.observations, self.agents)
+
+
+@cache
+def _build_once(family: GarnetFamily) -> None:
+    family.workflow()
+
+
+FAMILIES: dict[str, type[Family]] = {"dials": DialsFamily, "garnet": GarnetFamily}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How to learn: a function class, its schedule, and who learns."""
+
+    method: Literal["table", "features", "network"] = "table"
+    """Function class: table, features (linear, misspecified) or network (one tanh network per agent)."""
+    features: int = 2
+    """Features per agent of the linear class."""
+    width: int = 16
+    """Units of a hidden layer of each agent's network."""
+    depth: int = 1
+    """Hidden layers of each agent's network."""
+    inputs: int = 3
+    """Dimension of the random embedding that a network sees of its observation."""
+    reference_iterations: int = 2000
+    """Expected updates behind a network's Q_F."""
+    step: float | None = None
+    """Step size of the first handoff (left out: 1 for table and features, 0.02 for the Adam steps of networks)."""
+    decay_power: float | None = None
+    """Steps fall like handoffs^-decay_power; 0 keeps them constant (left out: 0.6)."""
+    decay_offset: float | None = None
+    """Handoffs until the decay sets in (left out: 1000 for table and features, 2000 for networks)."""
+    averaging_power: float | None = None
+    """Iterate k weighs like k^averaging_power in the average (left out: 2)."""
+    iid: bool = False
+    """Draw every handoff afresh from the stationary law instead of following a trajectory."""
+    who: Literal["icq", "centralised", "independent"] = "icq"
+    """Who learns: icq, the centralised oracle, or independent learners told no scalar (only `value` for these two)."""
+
+    def build(self) -> Table | Features | Mlp:
+        """The method; settings of the other methods play no part in it."""
+        from experiments import methods
+
+        if self.method == "table":
+            return methods.Table(schedule=self._schedule(methods.SGD))
+        if self.method == "features":
+            return methods.Features(self.features, schedule=self._schedule(methods.SGD))
+        return methods.Mlp(
+            self.width, self.depth, self.inputs, iterations=self.reference_iterations,
+            schedule=self._schedule(methods.ADAPTIVE),
+        )  # fmt: skip
+
+    def _schedule(self, usual: Schedule) -> Schedule:
+        given = {name: getattr(self, name) for name in usual.__dataclass_fields__}
+        return replace(usual, **{name: value for name, value in given.items() if value is not None})
+
+    def check(self) -> None:
+        """Raise ValueError naming the setting outside its range."""
+        for name in ("features", "width", "depth", "inputs", "reference_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name, least in (("step", "positive"), ("decay_offset", "positive")):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value} must be {least}")
+        for name in ("decay_power", "averaging_power"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} = {value} must not be negative")
+
+
+UNITS = {
+    "duration_mean": "primitive steps", "max_duration": "primitive steps", "decay_offset": "handoffs",
+    "reward_noise": "reward", "action_gap": "reward",
+}  # fmt: skip
+
+
+@cache
+def meanings(cls: type) -> dict[str, str]:
+    """The text under each field of a class, which Python itself forgets."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(node, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            match text:
+                case ast.Expr(value=ast.Constant(value=str() as said)):
+                    found[field.target.id] = said
+    return found
+
+
+@cache
+def kinds(cls: type) -> dict[str, object]:
+    """The type of each field of a class."""
+    return {name: kind for name, kind in get_type_hints(cls).items() if name in cls.__dataclass_fields__}  # type: ignore[attr-defined]  # a dataclass
