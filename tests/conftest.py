@@ -6,6 +6,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
+import pytest
+from browser import NAMES, Browser, find
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -19,3 +21,14 @@ settings.register_profile(
     "repo", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("repo")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A real browser without a window, shared by all tests that look at pages."""
+    program = find()
+    if program is None:
+        pytest.skip(f"no browser: install one of {', '.join(NAMES)}")
+    running = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield running
+    running.close()
