@@ -1,0 +1,139 @@
+"""Workflows that can only be sampled: the interface of an IC-SMDP without its outcome lists.
+
+A global state is any pytree of arrays.  At a handoff the active agent sees `observe(state)` and nothing else, picks an
+option, and `act` plays it until the next handoff.  Everything is pure JAX and unbatched; batches are made by vmap.
+Notation: docs/theory.md section 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from icq.smdp import ICSMDP, Arr
+
+State: TypeAlias = Any  # a pytree of arrays
+View: TypeAlias = Any  # a pytree of arrays: a vector of numbers, or the code of an observation
+
+
+@struct.dataclass
+class Seen:
+    """What the active agent knows at a handoff: who it is, its view, and which options it has."""
+
+    agent: Int[Array, "*batch"]
+    view: View
+    available: Bool[Array, "*batch A"]
+
+
+@struct.dataclass
+class Effect:
+    """How an option ended.  reward is already discounted inside the option; duration >= 1 primitive steps; done: the
+    task ended and `state` is its last state (a new task begins with `start`).
+    """  # fmt: skip
+
+    state: State
+    reward: Float[Array, "*batch"]
+    duration: Int[Array, "*batch"]
+    done: Bool[Array, "*batch"]
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A workflow to sample from; every implementation is a pytree, so one compiled program serves all instances.
+
+    agents, options: their numbers (options padded).  gamma: discount per primitive step.
+    """
+
+    @property
+    def agents(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def options(self) -> int:
+        """A."""
+        ...
+
+    @property
+    def gamma(self) -> float | Float[Arr, ""]:
+        """Discount per primitive step."""
+        ...
+
+    def start(self, key: Key[Array, ""]) -> State:
+        """The first state of a task."""
+        ...
+
+    def observe(self, state: State) -> Seen:
+        """The interface: what the active agent sees."""
+        ...
+
+    def act(self, state: State, option: Int[Array, ""], key: Key[Array, ""]) -> Effect:
+        """Play an option until the next handoff or the end of the task."""
+        ...
+
+
+@struct.dataclass
+class Finite:
+    """An IC-SMDP as an environment; views are observation codes.  Tasks begin in the law `starts`."""
+
+    instance: ICSMDP
+    starts: Float[Arr, "S"]
+    agents: int = struct.field(pytree_node=False)
+
+    @property
+    def options(self) -> int:
+        """A."""
+        return self.instance.num_options
+
+    @property
+    def gamma(self) -> float | Float[Arr, ""]:
+        """Discount per primitive step."""
+        return self.instance.gamma
+
+    def start(self, key: Key[Array, ""]) -> Int[Array, ""]:
+        """s_0 from the law of starts."""
+        return jax.random.choice(key, self.starts.shape[0], p=jnp.asarray(self.starts)).astype(jnp.int32)
+
+    def observe(self, state: Int[Array, ""]) -> Seen:
+        """phi(s), its agent and its options."""
+        m = self.instance
+        o = jnp.asarray(m.observation)[state]
+        return Seen(jnp.asarray(m.agent)[o], o, jnp.asarray(m.available)[o])
+
+    def act(self, state: Int[Array, ""], option: Int[Array, ""], key: Key[Array, ""]) -> Effect:
+        """b ~ P(.|s,a)."""
+        m = self.instance
+        b = jax.random.choice(key, m.prob.shape[-1], p=jnp.asarray(m.prob)[state, option])
+        cell = (state, option, b)
+        following = jnp.asarray(m.next_state)[cell]
+        return Effect(following, jnp.asarray(m.reward)[cell], jnp.asarray(m.duration)[cell],
+                      jnp.asarray(m.terminal)[cell])  # fmt: skip
+
+
+def finite(m: ICSMDP, starts: Float[np.ndarray, "S"]) -> Finite:
+    """An IC-SMDP as an environment in single precision; what follows an ending is drawn from `starts` instead."""
+    single = replace(
+        m, prob=jnp.asarray(m.prob, jnp.float32), reward=jnp.asarray(m.reward, jnp.float32),
+        next_state=jnp.asarray(m.next_state, jnp.int32), duration=jnp.asarray(m.duration, jnp.int32),
+        gamma=jnp.asarray(m.gamma, jnp.float32), observation=jnp.asarray(m.observation, jnp.int32),
+    )  # fmt: skip
+    return Finite(single, jnp.asarray(starts / starts.sum(), jnp.float32), m.num_agents)
+
+
+def discount(env: Environment, effect: Effect) -> Float[Array, ""]:
+    """g = gamma^tau, 0 when the task ended."""
+    power = jnp.asarray(env.gamma, jnp.float32) ** effect.duration.astype(jnp.float32)
+    return jnp.where(effect.done, 0.0, power)
+
+
+def proceed(env: Environment, effect: Effect, key: Key[Array, ""]) -> State:
+    """The state of the next handoff: where the option led, or the start of a new task."""
+    fresh = env.start(key)
+    return jax.tree.map(partial(jnp.where, effect.done), fresh, effect.state)
