@@ -4,6 +4,7 @@ icq make dials --gap 0.5 --out m.npz     an instance of a family
 icq analyse m.npz [--json]               everything exact about it
 icq learn m.npz --handoffs 100000        run IC-Q and split its error
 icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures
+icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -23,7 +25,8 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
-from experiments.settings import DialsFamily, GarnetFamily
+from experiments import axes
+from experiments.settings import FAMILIES, DialsFamily, GarnetFamily, Learning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +133,56 @@ class Reproduce:
     """Processes."""
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Every combination of the given values, learned by independent replicas and split into its error terms.
+
+    Every finished cell is kept at once in OUT/cells.  Interrupted, killed, or the disk was full? Run the same command
+    again: only missing cells run. OUT/sweep.nc holds all of it as one labelled dataset:
+    import xarray as xr; ds = xr.open_dataset("OUT/sweep.nc", engine="h5netcdf")
+    """
+
+    file: Positional[Path | None] = None
+    """A TOML file with family, axes, fix, replicas, handoffs, checkpoints; flags beside it win."""
+    axes: tuple[str, ...] = ()
+    """What varies, NAME=VALUES each: a list 0,0.5,1 or a range 0:1:9 (first:last:count, add :log for equal ratios)."""
+    fix: tuple[str, ...] = ()
+    """Settings other than their default that do not vary, NAME=VALUE each."""
+    family: str | None = None
+    """Family of workflows: dials (default) or garnet."""
+    replicas: int | None = None
+    """Independent runs of every cell (default 8)."""
+    handoffs: int | None = None
+    """Handoffs of every run; seven checkpoints by doubling up to there (default 65536)."""
+    checkpoints: tuple[int, ...] | None = None
+    """The checkpoints instead, in handoffs."""
+    out: Path | None = None
+    """Folder of the sweep (default results/NAME of the file, or results/sweep)."""
+    jobs: int | None = None
+    """Processes on this machine (default: one per core)."""
+    dask: str | None = None
+    """Run on the workers of this Dask scheduler instead, tcp://host:port."""
+
+
+def _sweep_help() -> str:
+    examples = (
+        "icq sweep --axes gap=0:1:9 width=8,16,32 mixing=0.75,0.1,0.01 --out results/gap",
+        "icq sweep --axes method=table,features mixing=0.01:0.75:5:log iid=false,true --replicas 32",
+        "icq sweep --family garnet --axes observations=5,10,20 seed=0:9:10 --fix states=40",
+        "icq sweep my.toml --dask tcp://head:8786",
+    )
+    listings = [f"Axes of the family {name} [default]:\n{axes.listing(family)}" for name, family in FAMILIES.items()]
+    listings.append(f"Axes of every family, how to learn:\n{axes.listing(Learning)}")
+    return "\n\n".join([cleandoc(str(Sweep.__doc__)), "Examples:\n" + "\n".join(f"  {e}" for e in examples), *listings])
+
+
 Command: TypeAlias = (
     Annotated[Make, subcommand("make", prefix_name=False)]
     | Annotated[Analyse, subcommand("analyse", prefix_name=False)]
     | Annotated[Learn, subcommand("learn", prefix_name=False)]
     | Annotated[Theorem, subcommand("theorem", prefix_name=False)]
     | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
+    | Annotated[Sweep, subcommand("sweep", prefix_name=False, description=_sweep_help())]
 )
 DESCRIPTION = "Learn handoff workflows with IC-Q, split their error in three, and hold each part beside its bound."
 
@@ -155,6 +202,10 @@ def run(command: Command, console: Console) -> None:
             commands.prove_file(command, console)
         case Reproduce():
             commands.reproduce_n10(command, console)
+        case Sweep():
+            from experiments import sweep_command
+
+            sweep_command.run(command, console)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -170,9 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
         print(f"icq: error: {message or type(error).__name__}", file=sys.stderr)
+        if isinstance(error, axes.UnknownAxis):
+            print(error.detail, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("icq: interrupted; run the same command again to continue", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"icq: {str(stopped) or 'interrupted; run the same command again to continue'}", file=sys.stderr)
         sys.exit(130)
 
 

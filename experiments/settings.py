@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_type_hints, runtime_checkable
 
 if TYPE_CHECKING:
+    from experiments.cells import Who
     from experiments.methods import Features, Mlp, Schedule, Table
     from icq.smdp import ICSMDP
     from synthetic.dials import Dials, Shape
@@ -208,6 +209,12 @@ class Learning:
             self.width, self.depth, self.inputs, iterations=self.reference_iterations,
             schedule=self._schedule(methods.ADAPTIVE),
         )  # fmt: skip
+
+    def learner(self) -> Who:
+        """Who learns."""
+        from experiments.cells import Who
+
+        return Who[self.who.upper()]
 
     def _schedule(self, usual: Schedule) -> Schedule:
         given = {name: getattr(self, name) for name in usual.__dataclass_fields__}

@@ -75,7 +75,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, code: str | None = None, read_only: bool = False) -> None:
-        self.folder, self.code = folder, code or code_version()
+        self.folder, self.code, self.read_only = folder, code or code_version(), read_only
         if not read_only:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -128,8 +128,11 @@ class Store:
                 raise ValueError("it holds another cell")
             return arrays, about
         except Exception as error:  # whatever a damaged archive makes of its reader
-            warnings.warn(f"{path.name} is damaged ({error}); the cell is computed again", stacklevel=2)
-            path.replace(path.with_suffix(".damaged"))
+            warnings.warn(
+                f"{path.name} is damaged ({error}); its cell counts as missing and is computed again", stacklevel=2
+            )
+            if not self.read_only:
+                path.replace(path.with_suffix(".damaged"))
             return None
 
     def put(self, cell: Any, result: Arrays, about: Mapping[str, Any] | None = None) -> None:
