@@ -1,0 +1,255 @@
+"""How fast the chain of a view forgets, from an instance or from one trajectory, reversible or not.
+
+`mixing_time` and `contraction_rate` have *guaranteed* intervals: they hold at every length of the log with at least
+the stated probability, and are wide.  `kemeny`, `relaxation_time` and `pseudo_spectral_gap` have *calibrated* ones:
+their error tends to the stated probability as the log grows, and too short a log is a `result`.
+
+All speak of the chain of the view (`estimators.view.transition`): observations, or with `context` the logged context.
+If the view is not Markov they describe the Markov chain with the same one-step probabilities.  A hidden part that the
+view does not show may be slower.  Letters and lemmas: docs/theory.md section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+
+import numpy as np
+import scipy.sparse as sp
+
+from estimators import dobrushin
+from estimators.estimate import Estimate, exact, missing
+from estimators.jackknife import jackknife
+from estimators.logs import Log
+from estimators.view import Counts, counts, memory, too_short, transition
+from icq import chain as chains
+from icq.exact import Analysis
+
+HORIZON = 10  # powers over which the pseudo-spectral gap is maximised
+APART = 3.0  # standard errors that decide which of two eigenvalues is the slower one
+
+
+@singledispatch
+def kemeny(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """Kemeny's constant sum_{i>=2} 1/(1 - lambda_i): mean handoffs to a state drawn from the stationary law.
+
+    The trace of the deviation matrix, so a smooth function of the one-step probabilities at any spectrum, tied,
+    complex or slow.  Calibrated interval.
+    """
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@kemeny.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return exact(_kemeny(transition(source, context=context)))
+
+
+@kemeny.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return _calibrated(source, context, confidence, _kemeny)
+
+
+def _kemeny(p: sp.csr_array) -> float:
+    """tr (I - P + 1u')^{-1} - 1 for any weights u that sum to 1; the uniform ones."""
+    size = p.shape[0]
+    return float(np.trace(np.linalg.inv(np.eye(size) - p.toarray() + 1.0 / size))) - 1.0
+
+
+@singledispatch
+def relaxation_time(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """1/(1 - |lambda_2|) of the view's chain, in handoffs.
+
+    Calibrated interval, computed on the log scale.  Two eigenvalues (other than a conjugate pair) that are equally
+    slow within sampling error are a `result`: their maximum has no normal law; `kemeny` has one.
+    """
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@relaxation_time.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return exact(1 / (1 - _moduli(transition(source, context=context))[0]))
+
+
+@relaxation_time.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    found = _pieces(source, context)
+    if isinstance(found, Estimate):
+        return found
+    seen, n_eff = found
+    whole = _moduli(seen.whole())
+    without = np.array([_moduli(part) for part in _without(seen)])
+    apart = jackknife(whole[0] - whole[1], without[:, 0] - without[:, 1], n_eff=n_eff)
+    if whole[0] - whole[1] <= APART * apart.stderr:
+        return missing(
+            f"two eigenvalues are equally slow within sampling error ({whole[0]:.4g}, {whole[1]:.4g}): no normal law",
+            n_eff,
+        )
+    logs = jackknife(-np.log(1 - whole[0]), -np.log(1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
+    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff)
+
+
+def _moduli(p: sp.csr_array) -> tuple[float, float]:
+    """|lambda_2| and the next modulus that is not its conjugate's (0 when there is none); dense."""
+    values = np.linalg.eigvals(p.toarray())
+    values = values[np.argsort(-np.abs(values))][1:]
+    if not len(values):
+        return 0.0, 0.0
+    rest = values[1:]
+    if abs(values[0].imag) > 1e-12:
+        rest = rest[np.abs(rest - values[0].conj()) > 1e-9]
+    return float(abs(values[0])), float(np.abs(rest).max(initial=0.0))
+
+
+@singledispatch
+def pseudo_spectral_gap(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """max_{k <= HORIZON} gap((P*)^k P^k)/k, the second opinion for chains that are not reversible.
+
+    P* is the time reversal; the gap is 1 - sigma_2(D^{1/2} P^k D^{-1/2})^2.  The mixing time to epsilon is at most
+    (1 + 2 log(1/(2 epsilon)) + log(1/min d))/gap.  Calibrated interval; ties are a `result` as in `relaxation_time`.
+    """
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@pseudo_spectral_gap.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return exact(_pseudo(transition(source, context=context))[0])
+
+
+@pseudo_spectral_gap.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    found = _pieces(source, context)
+    if isinstance(found, Estimate):
+        return found
+    seen, n_eff = found
+    whole = _pseudo(seen.whole())
+    without = np.array([_pseudo(part) for part in _without(seen)])
+    for i, what in ((1, "two directions are equally slow"), (2, "two powers are equally good")):
+        apart = jackknife(whole[i], without[:, i], n_eff=n_eff)
+        if whole[i] <= APART * apart.stderr:
+            return missing(f"{what} within sampling error ({whole[i]:.3g} apart): no normal law", n_eff)
+    logs = jackknife(np.log(whole[0]), np.log(without[:, 0]), n_eff=n_eff, confidence=confidence)
+    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff)
+
+
+def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
+    """The gap, by how much sigma_2 leads sigma_3 at the best power, and by how much the best power leads the next."""
+    dense, size = p.toarray(), p.shape[0]
+    if size == 1:
+        return 1.0, 1.0, 1.0
+    law = np.linalg.solve((np.eye(size) - dense + 1.0).T, np.ones(size))
+    weight = np.sqrt(np.maximum(law, 1e-300))
+    step = weight[:, None] * dense / weight
+    power, gaps, leads = np.eye(size), [], []
+    for k in range(1, HORIZON + 1):
+        power = power @ step
+        sigma = np.linalg.svd(power, compute_uv=False)
+        gaps.append((1 - sigma[1] ** 2) / k)
+        leads.append((sigma[1] - sigma[2]) / k if size > 2 else 1.0)
+    order = np.argsort(gaps)
+    return float(gaps[order[-1]]), float(leads[order[-1]]), float(gaps[order[-1]] - gaps[order[-2]])
+
+
+@singledispatch
+def mixing_time(source: object, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """min{t: max_i TV(P^t(i, .), d) <= epsilon} of the view's chain, in handoffs, with a guaranteed interval.
+
+    From a `Log`: the mixing time of the counted one-step probabilities, and bounds by Dobrushin's coefficient of
+    P, P^2, P^4, ...: they hold with probability `confidence` for a Markov view whose states all occur in the log,
+    whatever the start, reversible or not, at every length of the log.  The upper limit is infinite as long as nothing
+    can be guaranteed; stderr is NaN, as no normal law is claimed.  Raises ValueError outside 0 < epsilon < 1/2.
+    """
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@mixing_time.register
+def _(source: Analysis, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    _check(epsilon)
+    return exact(_mixing_time(transition(source, context=context), epsilon))
+
+
+@mixing_time.register
+def _(source: Log, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    _check(epsilon)
+    found = _powers(source, context, confidence, epsilon)
+    if isinstance(found, Estimate):
+        return found
+    p, steps, n_eff = found
+    return Estimate(_mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff)
+
+
+@singledispatch
+def contraction_rate(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """max over s = 1, 2, 4, ... of (1 - D(P^s))/s, per handoff, with a guaranteed interval (see `mixing_time`).
+
+    D is Dobrushin's coefficient; one over this is the mixing time up to constants, for every chain.
+    """
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@contraction_rate.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    p = transition(source, context=context).toarray()
+    return exact(dobrushin.rate(dobrushin.powers(p, np.zeros(len(p)), small=1e-3))[0])
+
+
+@contraction_rate.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    found = _powers(source, context, confidence, 1e-3)
+    if isinstance(found, Estimate):
+        return found
+    value, low, high = dobrushin.rate(found[1])
+    return Estimate(value, float("nan"), (low, high), found[2])
+
+
+def _check(epsilon: float) -> None:
+    if not 0 < epsilon < 0.5:
+        raise ValueError(f"epsilon = {epsilon} is not inside (0, 1/2)")
+
+
+def _mixing_time(p: sp.csr_array, epsilon: float) -> float:
+    return chains.mixing_time(p, chains.stationary(p, chains.structure(p)).d, epsilon)
+
+
+def _powers(
+    log: Log, context: bool, confidence: float, small: float
+) -> tuple[sp.csr_array, list[dobrushin.Power], float] | Estimate:
+    """The counted one-step probabilities, guaranteed bounds of its powers, and the effective number of handoffs."""
+    seen = counts(log, context=context, batches=1)
+    if seen.size > chains.DENSE_LIMIT:
+        return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not multiplied densely")
+    p = seen.whole()
+    problems = chains.structure(p).problems() if (p.sum(axis=1) > 0).all() else ["a state was seen and never left"]
+    if len(chains.structure(p).closed) != 1 or not (p.sum(axis=1) > 0).all():
+        return missing(f"{problems[0]}: log until every state has been left")
+    steps = np.zeros((seen.size, seen.size))
+    steps[seen.source, seen.target] = seen.steps[0]
+    radius = dobrushin.row_radius(steps, 1 - confidence)
+    return p, dobrushin.powers(p.toarray(), radius, small), len(log) / memory(p)
+
+
+def _pieces(log: Log, context: bool) -> tuple[Counts, float] | Estimate:
+    """The counts by batch and n_eff, or why there are not enough."""
+    why, n_eff = too_short(log, context=context)
+    if why:
+        return missing(why, n_eff)
+    seen = counts(log, context=context)
+    if seen.size > chains.DENSE_LIMIT:
+        return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not inverted densely", n_eff)
+    return seen, n_eff
+
+
+def _without(seen: Counts) -> list[sp.csr_array]:
+    total = seen.steps.sum(0)
+    return [seen.matrix(total - part) for part in seen.steps]
+
+
+def _calibrated(log: Log, context: bool, confidence: float, statistic: Callable[[sp.csr_array], float]) -> Estimate:
+    """Jackknife over batches of a smooth function of the one-step probabilities."""
+    found = _pieces(log, context)
+    if isinstance(found, Estimate):
+        return found
+    seen, n_eff = found
+    without = np.array([statistic(part) for part in _without(seen)])
+    return jackknife(statistic(seen.whole()), without, n_eff=n_eff, confidence=confidence)

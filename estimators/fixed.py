@@ -1,0 +1,146 @@
+"""Fixed points of the empirical interface model: Qbar, and Q_F of a table or of per-agent linear features.
+
+Psi [X, p] has one row per pair x = (o, a), non-zero only in the block of the agent that acts on o.  Q_F = f + Psi theta
+solves Psi'D(r + K V - Q_F) = 0, by policy iteration: for given greedy options it is one linear solve.  A maximum is
+smooth only where its winner is beyond doubt, so doubtful winners are found out.  Letters: docs/theory.md sections
+4, 5 and 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from estimators.empirical import Law
+from icq.networks import Linear, Tabular
+from icq.solve import greedy, solve
+
+DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
+POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
+DOUBT = 0.02  # share of handoffs to observations whose greedy option may be another one
+
+
+class FixedPointError(ValueError):
+    """The class has no fixed point that policy iteration finds; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A class {offset + Psi theta}; tabular classes have one column per available pair."""
+
+    psi: Float[np.ndarray, "X p"]
+    offset: Float[np.ndarray, "X"]
+    tabular: bool
+
+    @property
+    def basis(self) -> Float[np.ndarray, "X k"]:
+        """An orthonormal basis of the columns of Psi, so that dependent features do no harm."""
+        if self.tabular:
+            return self.psi
+        left, size, _ = np.linalg.svd(self.psi, full_matrices=False)
+        return left[:, size > size.max(initial=0.0) * max(self.psi.shape) * np.finfo(float).eps]
+
+
+def span(cls: Tabular | Linear | None, available: Bool[np.ndarray, "O A"]) -> Span:
+    """Psi of a class on available pairs; None is the table.
+
+    Raises ValueError when the class does not cover the observations, or is too large to be solved for densely, and
+    TypeError for a class that is not linear.
+    """
+    observations, options = available.shape
+    flat = available.reshape(-1)
+    if cls is None or isinstance(cls, Tabular):
+        _fits("table", flat.sum())
+        return Span(np.eye(flat.size)[:, flat], np.zeros(flat.size), True)
+    if not isinstance(cls, Linear):
+        raise TypeError(f"{type(cls).__name__} is not linear: fit it (estimators.fit) and take its Bellman residual")
+    features = np.asarray(cls.features, np.float64)
+    if features.shape[0] < observations or features.shape[1] < options:
+        raise ValueError(f"features: shape {features.shape}, expected at least {(observations, options)} + (p,)")
+    _fits("class", cls.agents * features.shape[2])
+    psi = np.zeros((observations, options, cls.agents, features.shape[2]))
+    psi[np.arange(observations), :, np.asarray(cls.slot)[:observations]] = features[:observations, :options]
+    offset = np.asarray(cls.offset, np.float64)[:observations, :options].reshape(-1)
+    return Span(np.where(flat[:, None], psi.reshape(flat.size, -1), 0.0), np.where(flat, offset, 0.0), False)
+
+
+def _fits(what: str, size: int) -> None:
+    if size > DIMENSION_LIMIT:
+        raise ValueError(f"the {what} has {size} parameters, more than {DIMENSION_LIMIT} are not solved for densely")
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """q [O, A] (0 where unavailable), its greedy options [O] and their values v [O]."""
+
+    q: Float[np.ndarray, "O A"]
+    policy: Int[np.ndarray, "O"]
+    v: Float[np.ndarray, "O"]
+
+
+def interface_fixed_point(law: Law) -> Fixed:
+    """Qbar of the empirical interface model, certified by `icq.solve.solve`."""
+    found = solve(law.model.reward, law.model.kernel, law.model.available)
+    return Fixed(found.q, found.policy, found.v)
+
+
+def class_fixed_point(law: Law, span: Span) -> Fixed:
+    """Q_F.  Raises FixedPointError when the greedy options do not settle (possible only for kappa_F >= 1)."""
+    first = interface_fixed_point(law)
+    if span.tabular:
+        return first
+    basis, d, shape = span.basis, law.flat, law.mass.shape
+    reward, kernel, policy = law.model.reward.reshape(-1), law.model.kernel, first.policy
+    for _ in range(POLICY_LIMIT):
+        chosen = np.arange(shape[0]) * shape[1] + policy
+        left = basis.T @ (d[:, None] * (basis - kernel @ basis[chosen]))
+        right = basis.T @ (d * (reward + kernel @ span.offset[chosen] - span.offset))
+        try:
+            theta = np.linalg.solve(left, right)
+        except np.linalg.LinAlgError:
+            raise FixedPointError("the linear equations of the class are singular for some greedy options") from None
+        q = np.where(law.model.available, (span.offset + basis @ theta).reshape(shape), 0.0)
+        after, v = greedy(q, law.model.available)
+        if (after == policy).all():
+            return Fixed(q, policy, v)
+        policy = after
+    raise FixedPointError(f"the greedy options of the class did not settle in {POLICY_LIMIT} steps")
+
+
+def influence(law: Law, span: Span, policy: Int[np.ndarray, "O"]) -> Float[np.ndarray, "X k"]:
+    """Rows u(x) = G^{1/2} J^{-1} psi(x), so that sum_k u(x_k) delta_k / T is the averaged learner's error in ||.||_d.
+
+    G = Psi'D Psi, J = Psi'D(Psi - K Psi_pi); the same for every basis of the class, up to a rotation.
+    """
+    basis, d = span.basis, law.flat
+    chosen = np.arange(law.mass.shape[0]) * law.mass.shape[1] + policy
+    jacobian = basis.T @ (d[:, None] * (basis - law.model.kernel @ basis[chosen]))
+    root = np.linalg.qr(np.sqrt(d)[:, None] * basis, mode="r")
+    return (root @ np.linalg.solve(jacobian, basis.T)).T
+
+
+def doubtful(law: Law, q: Float[np.ndarray, "O A"], without: Float[np.ndarray, "B O A"]) -> tuple[float, str]:
+    """The expected share of handoffs to observations whose greedy option is not the estimated one, and where.
+
+    A rival's margin over its jackknife standard error is its t; the rival is better with probability Phi(-t).
+    """
+    available, rows = law.model.available, np.arange(len(q))
+    best, _ = greedy(q, available)
+    margin = q[rows, best][:, None] - q
+    apart = without[:, rows, best][:, :, None] - without
+    count = len(without)
+    stderr = np.sqrt((count - 1) / count * ((apart - apart.mean(0)) ** 2).sum(0))
+    rival = available.copy()
+    rival[rows, best] = False
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(rival, np.where(stderr > 0, margin / stderr, np.where(margin > 0, np.inf, 0.0)), np.inf)
+    share = law.mass.sum(1) * np.minimum(stats.norm.sf(t).sum(1), 1.0)
+    worst = int(share.argmax())
+    least = max(float(t[worst].min()), 0.1)
+    return float(share.sum()), (
+        f"greedy options are in doubt, most on observation {worst}, whose best two are {least:.2g} standard errors "
+        f"apart: log about {max((3 / least) ** 2, 2):.2g} times as many handoffs"
+    )

@@ -1,0 +1,141 @@
+"""The chain that a log shows: which observation (or context) follows which, counted batch by batch.
+
+The view has one-step probabilities and a stationary law whether or not it is Markov.  Everything computed from them
+is a fact about the Markov chain with these one-step probabilities; it is a fact about the workflow only as far as the
+view is Markov (docs/theory.md section 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from estimators.empirical import KEYS
+from estimators.jackknife import BATCHES, batch_index
+from estimators.logs import Log
+from icq import chain as chains
+from icq.exact import Analysis
+
+PER_BATCH = 5  # memories that a batch must be long
+LEAVES = 2  # batches in which every pair or state must have been seen
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Steps [B, C] from source[c] to target[c] of a chain on `size` states, in B consecutive batches."""
+
+    size: int
+    source: Int[np.ndarray, "C"]
+    target: Int[np.ndarray, "C"]
+    steps: Float[np.ndarray, "B C"]
+
+    def matrix(self, steps: Float[np.ndarray, "C"]) -> sp.csr_array:
+        """Row-normalised steps; a state never left has an empty row."""
+        counts = sp.csr_array((steps, (self.source, self.target)), shape=(self.size, self.size))
+        counts.eliminate_zeros()
+        left = np.asarray(counts.sum(axis=1))
+        return sp.csr_array(sp.diags_array(np.divide(1.0, left, out=np.zeros_like(left), where=left > 0)) @ counts)
+
+    def whole(self) -> sp.csr_array:
+        """P of everything."""
+        return self.matrix(self.steps.sum(0))
+
+    @property
+    def visits(self) -> Float[np.ndarray, "B S"]:
+        """How often each state was left in each batch."""
+        return np.stack([np.bincount(self.source, weights=row, minlength=self.size) for row in self.steps])
+
+    def shortage(self) -> str:
+        """Why this is not yet a chain to speak of; empty when it is."""
+        visits = self.visits
+        rare = np.flatnonzero((visits > 0).sum(0) < LEAVES)
+        if len(rare):
+            return (
+                f"state {rare[0]} was left in fewer than {LEAVES} of {len(visits)} batches ({len(rare)} such states): "
+                "log until every state has been left many times"
+            )
+        return "; ".join(chains.structure(self.whole()).problems()[:1]) if self._closed() != 1 else ""
+
+    def _closed(self) -> int:
+        return len(chains.structure(self.whole()).closed)
+
+
+def counts(log: Log, *, context: bool = False, batches: int = BATCHES) -> Counts:
+    """The steps of a log: from each observation to the next one, or from each context to that of the row that follows.
+
+    Raises ValueError when the context is asked for and not logged.
+    """
+    batch = batch_index(len(log), batches)
+    if context:
+        if log.context is None:
+            raise ValueError("the log has no context; only the chain of observations can be estimated")
+        rows = np.flatnonzero(log.follows[1:])
+        source, target, batch = log.context[rows], log.context[rows + 1], batch[rows]
+        size = int(log.context.max(initial=-1)) + 1
+    else:
+        known = np.flatnonzero(log.next_observation >= 0)
+        source, target, batch = log.observation[known], log.next_observation[known], batch[known]
+        size = log.num_observations
+    key = source * size + target
+    if size**2 * batches <= KEYS:
+        steps = np.bincount(batch * size**2 + key, minlength=batches * size**2).reshape(batches, -1)
+        cells = np.flatnonzero(steps.any(0))
+        steps = steps[:, cells]
+    else:
+        cells, index = np.unique(key, return_inverse=True)
+        steps = np.bincount(batch * len(cells) + index, minlength=batches * len(cells)).reshape(batches, -1)
+    return Counts(size, cells // size, cells % size, steps.astype(np.float64))
+
+
+@singledispatch
+def transition(source: object, *, context: bool = False) -> sp.csr_array:
+    """One-step probabilities of the view: of observations, or (context) of the context; of an instance or a log."""
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@transition.register
+def _exact(source: Analysis, *, context: bool = False) -> sp.csr_array:
+    """The handoff chain itself, or lumped with the stationary weights of states given observations."""
+    if context:
+        return source.transition
+    states, obs = len(source.d), np.asarray(source.smdp.observation)
+    lump = sp.csr_array((np.ones(states), (np.arange(states), obs)), shape=(states, len(source.d_obs)))
+    weigh = sp.csr_array((source.w, (obs, np.arange(states))), shape=(len(source.d_obs), states))
+    return sp.csr_array(weigh @ source.transition @ lump)
+
+
+@transition.register
+def _logged(source: Log, *, context: bool = False) -> sp.csr_array:
+    return counts(source, context=context, batches=1).whole()
+
+
+def memory(p: sp.csr_array) -> float:
+    """(1 + |lambda_2|)/(1 - |lambda_2|) of a view: how many handoffs count as one, for the slowest thing it shows."""
+    slow = chains.slem(p)
+    return (1 + slow) / (1 - slow) if slow < 1 else float("inf")
+
+
+def too_short(log: Log, *, context: bool = False) -> tuple[str, float]:
+    """Why batches of this log are not independent enough to have intervals ('' when they are), and n_eff.
+
+    n_eff = rows over the memory of the view; each batch must hold PER_BATCH memories, and every state must
+    be left in LEAVES batches.
+    """
+    n = len(log)
+    if n < BATCHES * PER_BATCH:
+        return f"{n} rows, at least {BATCHES * PER_BATCH} are needed", float(n)
+    seen = counts(log, context=context)
+    if why := seen.shortage():
+        return why, 0.0
+    held = memory(seen.whole())
+    n_eff = n / held
+    if not n_eff >= BATCHES * PER_BATCH:
+        return (
+            f"the {'context' if context else 'observation'} chain remembers about {held:.3g} handoffs, so {n} rows are {n_eff:.3g} effective ones: "
+            f"log at least {BATCHES * PER_BATCH * held:.3g}"
+        ), n_eff
+    return "", n_eff
