@@ -282,5 +282,6 @@ def _log(gamma: float, c: Columns, coded: dict[str, Coded], follows: Bool[np.nda
     return Log(
         gamma=gamma, follows=follows, context=c.get("context"),
         probability=None if np.isnan(c["probability"]).all() else c["probability"],
-        features=final["observation"].features, names=Vocabulary(**{name: f.names for name, f in final.items()}), **kept,
+        features=final["observation"].features, names=Vocabulary(**{name: f.names for name, f in final.items()}),
+        **kept,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 icq make dials --gap 0.5 --out m.npz     an instance of a family
 icq analyse m.npz [--json]               everything exact about it
 icq learn m.npz --handoffs 100000        run IC-Q and split its error
+icq simulate m.npz --handoffs 1000000 --out log.parquet   a handoff log of it
 icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures
 icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
 """
@@ -89,6 +90,27 @@ class Learn:
     """Draw every handoff afresh from the stationary law instead of following a trajectory."""
     json: bool = False
     """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Write a handoff log of an instance, in the format that docs/logs.md describes.
+
+    Example: icq simulate m.npz --handoffs 10000000 --out log.parquet
+    The log ends a task and begins the next one as one continuing run; the same seed gives the same log.
+    """
+
+    file: Positional[Path]
+    """An instance (.npz)."""
+    handoffs: int
+    """Rows of the log."""
+    out: Path
+    """Where to write it: .parquet, or .jsonl for JSON Lines."""
+    context: bool = True
+    """Log the global state as context; without it nothing can tell the interface gap from a log."""
+    scalar: bool = True
+    """Log the scalar sent back: the exact interface value Vbar of the next observation."""
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +202,7 @@ Command: TypeAlias = (
     Annotated[Make, subcommand("make", prefix_name=False)]
     | Annotated[Analyse, subcommand("analyse", prefix_name=False)]
     | Annotated[Learn, subcommand("learn", prefix_name=False)]
+    | Annotated[Simulate, subcommand("simulate", prefix_name=False)]
     | Annotated[Theorem, subcommand("theorem", prefix_name=False)]
     | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
     | Annotated[Sweep, subcommand("sweep", prefix_name=False, description=_sweep_help())]
@@ -198,6 +221,10 @@ def run(command: Command, console: Console) -> None:
             commands.analyse_file(command.file, command.json, console)
         case Learn():
             commands.learn_file(command, console)
+        case Simulate():
+            from experiments import simulate
+
+            simulate.simulate_file(command, console)
         case Theorem():
             commands.prove_file(command, console)
         case Reproduce():
