@@ -7,7 +7,10 @@ dead worker's cells are run again by another.
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.cells import Cell, run
-from experiments.provenance import machine
+from experiments.provenance import machine, xla_flags
 from experiments.store import Arrays, Store, code_version
 
 Results: TypeAlias = dict[Cell, Arrays]
@@ -52,25 +55,46 @@ class Interrupted(KeyboardInterrupt):
 Executor: TypeAlias = Callable[[Sequence[Cell]], Iterator[Outcome]]
 
 
-def attempt(cell: Cell, code: str, compiled: str = "") -> Outcome:
+@dataclass(frozen=True)
+class Pool:
+    """What the worker processes of one machine share: their parent, and a folder of compiled programs."""
+
+    parent: int
+    compiled: str
+
+    def join(self) -> None:
+        """Make this process a worker: it leaves Ctrl-C to its parent, and dies with it even when that is killed."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if not any(thread.name == "watch" for thread in threading.enumerate()):
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        jax.config.update("jax_compilation_cache_dir", self.compiled)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+    def _watch(self) -> None:
+        while os.getppid() == self.parent:
+            time.sleep(1.0)
+        shutil.rmtree(self.compiled, ignore_errors=True)
+        os._exit(1)
+
+
+def attempt(cell: Cell, code: str, pool: Pool | None = None) -> Outcome:
     """Run one cell where this is called.  An error of the cell is an outcome: the other cells go on.
 
-    compiled: folder through which the workers of one machine share compiled programs.
     Raises RuntimeError in a worker whose sources or libraries are not the caller's.
     """
     if code_version() != code:
         raise RuntimeError(f"a worker runs code {code_version()}, this process {code}: install the same version there")
-    if compiled:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the results
-        jax.config.update("jax_compilation_cache_dir", compiled)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if pool:
+        pool.join()
     start = time.monotonic()
     try:
         result = run(cell)
     except Exception as error:  # any error whatever belongs to its cell
         return Outcome(cell, None, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
     seconds = round(time.monotonic() - start, 3)
-    return Outcome(cell, result, {"machine": machine(), "device": jax.devices()[0].device_kind, "seconds": seconds})
+    where = {"machine": machine(), "device": jax.devices()[0].device_kind, "xla_flags": xla_flags()}
+    return Outcome(cell, result, where | {"seconds": seconds})
 
 
 def processes(count: int) -> Executor:
@@ -78,9 +102,9 @@ def processes(count: int) -> Executor:
 
     def execute(cells: Sequence[Cell]) -> Iterator[Outcome]:
         with TemporaryDirectory() as folder:
-            task = partial(attempt, code=code_version(), compiled=folder if count > 1 else "")
-            pool = joblib.Parallel(n_jobs=count, batch_size=1, return_as="generator_unordered")
-            yield from pool(joblib.delayed(task)(cell) for cell in cells)
+            task = partial(attempt, code=code_version(), pool=Pool(os.getpid(), folder) if count > 1 else None)
+            parallel = joblib.Parallel(n_jobs=count, batch_size=1, return_as="generator_unordered")
+            yield from parallel(joblib.delayed(task)(cell) for cell in cells)
 
     return execute
 

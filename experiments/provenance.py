@@ -29,7 +29,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "machine": machine(),
-        "xla_flags": flags(os.environ.get("XLA_FLAGS", "")),
+        "xla_flags": xla_flags(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -63,6 +63,6 @@ def processor() -> str:
     return found[1].strip() if found else platform.processor() or "unknown processor"
 
 
-def flags(said: str) -> str:
-    """XLA flags, with values that are paths left out."""
-    return " ".join(re.sub(r"=\S*[/\\]\S*", "=(path)", word) for word in said.split())
+def xla_flags() -> str:
+    """The XLA flags of this process, with values that are paths left out."""
+    return " ".join(re.sub(r"=\S*[/\\]\S*", "=(path)", word) for word in os.environ.get("XLA_FLAGS", "").split())

@@ -67,10 +67,12 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
     read = {cell: kept.read(cell) for cell in dict.fromkeys(cells)}
     found = [read[cell] for cell in cells]
     results = [pair[0] if pair else None for pair in found]
-    machines = sorted({f"{pair[1]['machine']}, {pair[1]['device']}" for pair in found if pair and "machine" in pair[1]})
+    abouts = [pair[1] for pair in found if pair]
+    machines = sorted({f"{about['machine']}, {about['device']}" for about in abouts if "machine" in about})
+    flags = sorted({about["xla_flags"] for about in abouts if about.get("xla_flags")})
     settings = axes.known(spec.family)
     names, full = tuple(name for name, _ in spec.axes), (spec.replicas, len(spec.checkpoints))
-    ds = xr.Dataset(attrs=_attributes(spec, made or provenance.provenance(), machines, results))
+    ds = xr.Dataset(attrs=_attributes(spec, made or provenance.provenance(), machines, flags, results))
     for name, values in spec.axes:
         ds = ds.assign_coords({name: (name, np.array(values), _say(settings[name].units, settings[name].meaning))})
     ds = ds.assign_coords(
@@ -119,13 +121,13 @@ def _codes(result: Arrays | None, source: str, sizes: tuple[int, ...]) -> np.nda
 
 
 def _attributes(
-    spec: Spec, made: Mapping[str, Any], machines: list[str], results: list[Arrays | None]
+    spec: Spec, made: Mapping[str, Any], machines: list[str], flags: list[str], results: list[Arrays | None]
 ) -> dict[str, Any]:
     return {
         "title": f"IC-Q sweep over {', '.join(name for name, _ in spec.axes) or 'nothing'}, family {spec.family}",
         "config": json.dumps(spec.as_json()), "provenance": json.dumps(made),
         "seeds": json.dumps([*range(spec.replicas)]),
-        "code": made["code"], "commit": made["commit"] or "", "xla_flags": made["xla_flags"], "time": made["time"],
+        "code": made["code"], "commit": made["commit"] or "", "xla_flags": "; ".join(flags), "time": made["time"],
         "machines": "; ".join(machines), "cells": f"{sum(r is not None for r in results)} of {len(results)}",
     }  # fmt: skip
 

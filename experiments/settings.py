@@ -39,6 +39,10 @@ class Family(Protocol):
         """What compiled programs depend on: instances of equal sizes share them."""
         ...
 
+    def used(self) -> Family:
+        """The same family, with settings that its instance does not use at their defaults."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class DialsFamily:
@@ -80,6 +84,10 @@ class DialsFamily:
     """Discount per primitive step."""
     seed: int = 0
     """Seed of the random instance."""
+
+    def used(self) -> Family:
+        """Only the random graph has a degree to choose."""
+        return self if self.graph == "random" else replace(self, degree=DialsFamily.degree)
 
     def shape(self) -> Shape:
         """The static sizes."""
@@ -154,6 +162,10 @@ class GarnetFamily:
     def check(self) -> None:
         """Build one instance of these sizes: it takes milliseconds."""
         _build_once(replace(self, seed=0))
+
+    def used(self) -> Family:
+        """Every setting is used."""
+        return self
 
     def sizes(self) -> tuple[object, ...]:
         """Sizes of the arrays."""

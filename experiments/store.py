@@ -13,13 +13,13 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -53,16 +53,16 @@ def key(cell: Any, code: str | None = None) -> str:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a kill or a full disk at any moment leaves what was there before."""
+    part = path.with_name(f"{path.name}.{token_hex(4)}.part")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(part, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(name, path)
+            os.replace(part, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror} (writing {path.name})", str(path.parent)) from error

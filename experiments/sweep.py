@@ -72,7 +72,7 @@ class Spec:
         for point in self.points():
             chosen = dict(self.fixed) | point
             family = FAMILIES[self.family](**{name: value for name, value in chosen.items() if name in own})
-            yield family, Learning(**{name: value for name, value in chosen.items() if name not in own})  # type: ignore[arg-type]  # values are checked when read
+            yield family.used(), Learning(**{name: value for name, value in chosen.items() if name not in own})  # type: ignore[arg-type]  # values are checked when read
 
     def check(self) -> None:
         """Raise ValueError for a value outside its range, or an axis that no cell uses, before any work."""
@@ -93,9 +93,10 @@ class Spec:
 
     def _unused(self, name: str) -> str:
         chosen = dict(self.axes) | {key: (value,) for key, value in self.fixed}
-        if axis.known(self.family)[name].learning:
+        setting = axis.known(self.family)[name]
+        if setting.learning:
             return f"method is {', '.join(map(str, chosen['method']))}; add another method, or leave the axis out"
-        return "the other settings leave it without effect; leave it out"
+        return f"{setting.meaning.rstrip('.')}; leave it out, or change the settings it belongs to"
 
     def as_json(self) -> dict[str, Any]:
         """The full configuration."""
