@@ -6,6 +6,7 @@ icq learn m.npz --handoffs 100000        run IC-Q and split its error
 icq simulate m.npz --handoffs 1000000 --out log.parquet   a handoff log of it
 icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures
 icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
+icq report results/sweep                 one HTML page of a folder of results
 """
 
 from __future__ import annotations
@@ -186,6 +187,24 @@ class Sweep:
     """Run on the workers of this Dask scheduler instead, tcp://host:port."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """One HTML page of a folder of results.
+
+    Figures, slopes with intervals, verdicts, tightness, the theorem, provenance.  The page needs nothing but itself: it
+    can be mailed, printed or read on a phone.
+    Example: icq report results/n10
+    In a notebook: from experiments.report import report; report("results/n10")
+    """
+
+    folder: Positional[Path]
+    """What icq sweep or icq reproduce wrote; an unfinished sweep will do."""
+    out: Path | None = None
+    """The page (default report.html in the folder)."""
+    theorem: bool = True
+    """With the theorem in numbers on one of the workflows, which takes some seconds."""
+
+
 def _sweep_help() -> str:
     examples = (
         "icq sweep --axes gap=0:1:9 width=8,16,32 mixing=0.75,0.1,0.01 --out results/gap",
@@ -206,6 +225,7 @@ Command: TypeAlias = (
     | Annotated[Theorem, subcommand("theorem", prefix_name=False)]
     | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
     | Annotated[Sweep, subcommand("sweep", prefix_name=False, description=_sweep_help())]
+    | Annotated[Report, subcommand("report", prefix_name=False)]
 )
 DESCRIPTION = "Learn handoff workflows with IC-Q, split their error in three, and hold each part beside its bound."
 
@@ -233,6 +253,10 @@ def run(command: Command, console: Console) -> None:
             from experiments import sweep_command
 
             sweep_command.run(command, console)
+        case Report():
+            from experiments import report
+
+            report.run(command, console)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

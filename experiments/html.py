@@ -9,9 +9,7 @@ page is put together from sections, checked for clashing anchors, and saved or s
 from __future__ import annotations
 
 import math as real
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,17 +23,20 @@ from math_core import LatexError, LatexToMathML
 from matplotlib.figure import Figure
 
 from bounds.bound import Verdict
-from bounds.show import Sheet
+from bounds.show import Sheet, Table
 from bounds.statement import number
 from estimators.estimate import Estimate
+from experiments import store
 from experiments.style import CSS
 
 Cell: TypeAlias = str | int | float | Estimate | Verdict | None
 
 # The browser itself refuses to fetch anything or to run anything.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+SHORT = 18  # letters that stay on one line
 WIDE = 9  # more columns are printed smaller
-SIGN = {"holds": "✓", "violated": "✗", "undecided": "?", "vacuous": "○", "inapplicable": "–"}
+BROAD = 600  # points; a wider figure keeps its letters legible on a phone by scrolling
+SIGN = {"holds": "✓", "violated": "✗", "undecided": "?", "vacuous": "○", "inapplicable": "–", "FAILS": "✗"}
 _MATHS = LatexToMathML(annotation=True, fancy_error=False)
 _NUMBER = re.compile(r"[-+−]?(\d[\d.,]*|inf|nan)(e[-+]?\d+)?( ?[%×x])?|-|–|")
 
@@ -62,15 +63,7 @@ class Page:
     def save(self, path: Path) -> Path:
         """Write the page whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.html)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+        store.write(path, self.html.encode())
         return path
 
     def _repr_html_(self) -> str:
@@ -216,8 +209,7 @@ def table(
     for i, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"table {caption!r}: row {i} has {len(row)} cells under {len(header)} columns")
-    kinds = [' class="number"' if rows and all(_numeric(row[j]) for row in rows) else "" for j in range(len(header))]
-    marks = [Markup(kind) for kind in kinds]
+    marks = [Markup(_kind([row[j] for row in rows])) for j in range(len(header))]
     head = join(Markup('<th scope="col"{}>{}</th>').format(k, name) for k, name in zip(marks, header))
     lines = (join(Markup("<td{}>{}</td>").format(k, cell(value)) for k, value in zip(marks, row)) for row in rows)
     body = join(Markup("<tr>{}</tr>\n").format(line) for line in lines)
@@ -229,6 +221,14 @@ def table(
         return details(f"{caption} ({len(rows)} rows)", grid, printed=printed)
     label = Markup("<figcaption>{}</figcaption>").format(caption) if caption else Markup()
     return Markup('<figure class="table">{}{}</figure>').format(label, grid)
+
+
+def _kind(column: Sequence[Cell]) -> str:
+    """Numbers stand right, short words are not broken."""
+    if column and all(_numeric(value) for value in column):
+        return ' class="number"'
+    short = all(isinstance(v, Estimate | Verdict) or len(cell(v).striptags()) <= SHORT for v in column)
+    return ' class="short"' if short else ""
 
 
 def _numeric(value: Cell) -> bool:
@@ -263,14 +263,17 @@ def _bar(counts: Mapping[str, int]) -> Markup:
 
 def sheet(s: Sheet, *, fold: int = 30) -> Markup:
     """A sheet of the theory (`bounds.show`): its statement and its tables; verdicts become badges."""
-    grids = (
-        table(t.caption, t.header, [[_verdict(text) for text in row] for row in t.rows], fold=fold) for t in s.tables
-    )
-    return paragraph(s.statement) + join(grids)
+    return paragraph(s.statement) + join(sheet_table(t, fold=fold) for t in s.tables)
+
+
+def sheet_table(t: Table, *, fold: int = 30) -> Markup:
+    """A table of the theory; verdicts become badges."""
+    return table(t.caption, t.header, [[_verdict(text) for text in row] for row in t.rows], fold=fold)
 
 
 def _verdict(text: str) -> str:
-    return badge(text) if text in SIGN else text
+    word, colon, why = text.partition(": ")
+    return badge(word) + colon + why if word in SIGN else text
 
 
 def maths(latex: str) -> Markup:
@@ -299,25 +302,33 @@ def _mathml(latex: str, display: bool) -> Markup:
 
 
 def figure(drawn: Figure, name: str, alt: str, caption: str = "") -> Markup:
-    """A matplotlib figure as inline vector graphics.
-
-    name: its anchor, and the prefix that keeps its inner names apart from those of other figures; alt: what a reader
-    who cannot see it should know.  Raises ValueError for a name that is no anchor.
-    """
-    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
-        raise ValueError(f"figure name {name!r}: start with a letter, then letters, digits, - and _")
+    """A matplotlib figure as inline vector graphics; see `drawing`."""
     out = StringIO()
     with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
         drawn.savefig(out, format="svg", metadata={"Date": None})
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", out.getvalue(), flags=re.DOTALL)
-    shape = re.search(r'viewBox="([^"]*)"', svg)
-    if shape is None:
-        raise ValueError(f"figure {name}: matplotlib wrote no viewBox")
-    inner = svg[svg.index(">", shape.end()) + 1 : svg.rindex("</svg>")]
-    inner = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", inner)
+    return drawing(out.getvalue(), name, alt, caption)
+
+
+def drawing(svg: str, name: str, alt: str, caption: str = "") -> Markup:
+    """An SVG file that matplotlib wrote, inline.
+
+    name: its anchor, and the prefix that keeps its inner names apart from those of other figures; alt: what a reader
+    who cannot see it should know.  Raises ValueError for a name that is no anchor and for what is no drawing.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        raise ValueError(f"figure name {name!r}: start with a letter, then letters, digits, - and _")
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    shape = re.search(r'<svg[^>]*viewBox="([-\d. ]+)"[^>]*>', svg)
+    if shape is None or "</svg>" not in svg:
+        raise ValueError(f"figure {name}: this is no drawing with a viewBox")
+    inner = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg[shape.end() : svg.rindex("</svg>")])
     picture = Markup(
         '<svg viewBox="{}" role="img" aria-label="{}" xmlns:xlink="http://www.w3.org/1999/xlink">{}</svg>'
     ).format(Markup(shape[1]), alt, Markup(re.sub(r"\n\s*", "\n", inner)))
+    if float(shape[1].split()[2]) > BROAD:
+        picture = Markup('<div class="scroll broad" tabindex="0" role="region" aria-label="{}">{}</div>').format(
+            caption or alt, picture
+        )
     label = Markup("<figcaption>{}</figcaption>").format(caption) if caption else Markup()
     return Markup('<figure id="{}">{}{}</figure>').format(name, picture, label)
 

@@ -5,7 +5,7 @@ One colour per error term everywhere, from the colour-blind safe Okabe-Ito set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from experiments.cells import TERMS, Cell, Who
 from experiments.engine import Results
 from experiments.methods import Table
 from experiments.n10 import Preset
+from experiments.store import Arrays
 
 COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}
 NAME = {"interface": "interface gap", "app": "approximation", "mix": "residual", "total": "total"}
@@ -104,14 +105,14 @@ def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | N
     return ax
 
 
-def bound_panel(results: Results, ax: Axes | None = None) -> Axes:
+def bound_panel(results: Collection[Arrays], ax: Axes | None = None) -> Axes:
     """D: every record's bound against what was observed; nothing may lie below the diagonal."""
     ax = axes(ax, 5.6, 5.0)
     shown, outside = [], []
     for term in ("mix", "total", "app", "interface"):
         pairs = [
             (r[f"e_{term}"][keep], r[f"b_{term}"][keep])
-            for r in results.values()
+            for r in results
             if f"e_{term}" in r and (keep := np.isfinite(r[f"b_{term}"]) & (r[f"e_{term}"] > r[f"slack_{term}"])).any()
         ]
         if not pairs:
@@ -123,7 +124,7 @@ def bound_panel(results: Results, ax: Axes | None = None) -> Axes:
         size = 14 if term == "interface" else 5
         ax.scatter(x[inside], y[inside], s=size, color=COLOUR[term], alpha=0.5, linewidths=0, rasterized=True,
                    label=f"{NAME[term]} (at most {np.max(y / x):.1f}x)")  # fmt: skip
-    caps = [float(r["trivial_cap"]) for r in results.values() if "trivial_cap" in r]
+    caps = [float(np.min(r["trivial_cap"])) for r in results if "trivial_cap" in r]
     every = np.concatenate(shown)
     ends = np.array([every.min() / 1.5, max(every.max(), max(caps)) * 1.5])
     ax.plot(ends, ends, color="0.3", linewidth=1)
@@ -166,7 +167,7 @@ def draw_all(p: Preset, results: Results, folder: Path) -> list[Path]:
         "a_interface": lambda: interface_panel(p, results),
         "b_approximation": lambda: width_panel(p, results),
         "c_residual": lambda: _both_residuals(p, results),
-        "d_bounds": lambda: bound_panel(results),
+        "d_bounds": lambda: bound_panel(results.values()),
         "e_value": lambda: value_panel(p, results),
     }
     files = []

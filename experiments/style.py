@@ -38,6 +38,7 @@ figure { margin: 1.2rem 0; min-width: 0; }
 figcaption { color: var(--soft); font-size: .9rem; line-height: 1.45; margin: .4rem 0; max-width: 46rem; }
 figure svg { display: block; width: 100%; height: auto; max-width: 44rem; }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
+.broad svg { max-width: none; min-width: 40rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: .6rem 2rem; }
 .figures figure { margin: .4rem 0; }
 .table figcaption { color: var(--ink); font-weight: 600; }
@@ -49,13 +50,14 @@ th, td { text-align: left; vertical-align: top; padding: .32rem .9rem .32rem 0; 
   min-width: 3.5rem; }
 th:last-child, td:last-child { padding-right: .3rem; }
 th { color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; border-bottom-color: #b9c0ca; }
-td:first-child { min-width: 9rem; }
+td:first-child { min-width: 7rem; }
 .number { text-align: right; }
-td.number { white-space: nowrap; }
+td.number, td.short { white-space: nowrap; }
 .interval { color: var(--soft); white-space: nowrap; }
 .none { color: var(--soft); font-style: italic; }
 .badge { white-space: nowrap; font-weight: 600; font-size: .93em; }
-.badge.holds { color: var(--good); } .badge.violated { color: var(--bad); } .badge.undecided { color: var(--warn); }
+.badge.holds { color: var(--good); } .badge.violated, .badge.FAILS { color: var(--bad); }
+.badge.undecided { color: var(--warn); }
 .badge.vacuous, .badge.inapplicable, .badge.other { color: var(--soft); }
 .bar { display: flex; width: 8rem; height: .8rem; margin-top: .28rem; border-radius: .2rem; overflow: hidden;
   background: var(--back); print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -76,11 +78,13 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
 @media (max-width: 34rem) {
   main { padding: 1.25rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }
-  .facts { grid-template-columns: 1fr 1fr; }
+  .facts { grid-template-columns: repeat(auto-fit, minmax(6.2rem, 1fr)); gap: .5rem; }
+  .facts div { padding: .5rem .65rem; }
   .facts dd { font-size: 1.2rem; }
   .pairs { grid-template-columns: 1fr; gap: 0; }
   .pairs dd { margin-bottom: .5rem; }
   table { font-size: .84rem; }
+  td:first-child { min-width: 5.5rem; }
 }
 @media print {
   @page { margin: 16mm 15mm; }
@@ -94,7 +98,10 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
   .scroll, .maths, pre { overflow: visible; background: none; }
   table { font-size: 8pt; max-width: 100%; }
   th, td { padding-right: .6rem; min-width: 0; }
+  td.number { white-space: normal; }
+  td.number > span { white-space: nowrap; }
   td:first-child { min-width: 5rem; }
+  .broad svg { min-width: 0; }
   .wide table { font-size: 5.6pt; }
   .wide th, .wide td { padding-right: .28rem; }
   .wide th { font-size: 1em; }

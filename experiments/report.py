@@ -1,0 +1,47 @@
+"""`icq report DIR`: everything a folder of results says, as one HTML page that needs nothing else.
+
+In a notebook:
+
+    from experiments.report import report
+    report("results/n10")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from experiments.html import Page
+from experiments.report_n10 import n10_report
+from experiments.report_sweep import sweep_report
+
+if TYPE_CHECKING:
+    from experiments.cli import Report
+
+
+def report(folder: Path | str, theorem: bool = True) -> Page:
+    """The page of a folder that `icq sweep` or `icq reproduce` wrote.
+
+    theorem: with the theorem in numbers on one of its workflows, which takes some seconds.
+    Raises FileNotFoundError, saying what is missing, for a folder with nothing to report.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; icq sweep and icq reproduce n10 write one")
+    if (folder / "sweep.json").exists() or (folder / "sweep.nc").exists():
+        return sweep_report(folder, theorem)
+    if (folder / "summary.json").exists() or (folder / "cells").is_dir():
+        return n10_report(folder, theorem)
+    raise FileNotFoundError(
+        f"{folder}: nothing to report; neither sweep.json (of icq sweep) nor summary.json (of icq reproduce) is there"
+    )
+
+
+def run(options: Report, console: Console) -> None:
+    """Write the page of a folder of results."""
+    with console.status("reading, drawing, proving"):
+        page = report(options.folder, theorem=options.theorem)
+    out = page.save(options.out or options.folder / "report.html")
+    console.print(f"{out}: {len(page.html) / 1e6:.1f} MB, nothing outside it is needed", soft_wrap=True)
