@@ -9,13 +9,18 @@ every record or the arithmetic is wrong, so it is checked on every record.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
+from estimators import estimate
+from estimators.estimate import Estimate
 from icq.exact import Analysis
 
+_Pairs: TypeAlias = Float[np.ndarray, "B R 2"]
 ROUNDING = 1e-9  # relative; float64 tables of float32 learners
 
 
@@ -73,3 +78,50 @@ def decompose(
             raise ArithmeticError(f"triangle inequality fails in the {norm}-norm by {-worst:.3e}")
         out.append(part)
     return out[0], out[1]
+
+
+@dataclass(frozen=True)
+class MixingSplit:
+    """The residual of runs along a trajectory against that of the i.i.d. control at equal length.
+
+    markov, iid: root mean square of e_mix of either; excess: mean of e_mix(Markov) - e_mix(iid); excess_rms: difference
+    of the root mean squares; ratio: their quotient.  The excess is what correlation along the trajectory costs; it has
+    no sign (docs/theory.md sections 2 and 5).  saved: variance of the excess without pairing over the one with it,
+    above 1 when
+    the common random numbers helped.
+    """
+
+    markov: Estimate
+    iid: Estimate
+    excess: Estimate
+    excess_rms: Estimate
+    ratio: Estimate
+    saved: float
+
+
+def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "R"], confidence: float = 0.95) -> MixingSplit:
+    """Split e_mix of R paired runs: run r of both has the same key, hence the same uniforms (`icq.learner.learn` with
+    iid False and True).
+
+    Intervals resample whole pairs, so whatever the common random numbers correlate is used.  Fewer than
+    `estimate.FEWEST` pairs is a `result`.  Raises ValueError when the numbers of runs differ: nothing would be paired.
+    """
+    if markov.shape != iid.shape:
+        raise ValueError(f"markov has {len(markov)} runs, iid {len(iid)}: run r of both must have the same key")
+    pairs = np.stack([markov, iid], axis=1)
+
+    def over_pairs(statistic: Callable[[_Pairs], Float[np.ndarray, "B"]]) -> Estimate:
+        return estimate.bootstrap(pairs, statistic, confidence=confidence)
+
+    def rms(rows: _Pairs) -> Float[np.ndarray, "B 2"]:
+        return np.sqrt((rows**2).mean(axis=1))
+
+    variance = float(np.var(markov) + np.var(iid))
+    apart = float(np.var(markov - iid))
+    return MixingSplit(
+        markov=estimate.root_mean_square(markov, confidence), iid=estimate.root_mean_square(iid, confidence),
+        excess=over_pairs(lambda rows: (rows[..., 0] - rows[..., 1]).mean(axis=1)),
+        excess_rms=over_pairs(lambda rows: rms(rows)[:, 0] - rms(rows)[:, 1]),
+        ratio=over_pairs(lambda rows: rms(rows)[:, 0] / rms(rows)[:, 1]),
+        saved=variance / apart if apart > 0 else float("nan"),
+    )  # fmt: skip

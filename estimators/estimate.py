@@ -9,13 +9,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+FEWEST = 8  # runs below which resampling them says too little about their scatter
+
 
 @dataclass(frozen=True)
 class Estimate:
     """A measured number.
 
     interval: confidence interval; n_eff: effective number of independent observations behind it; result: `ok`, or why
-    there is no number (value and interval are then NaN).
+    there is no number (value and interval are then NaN); note: what the number is where that is not what its name says.
     """
 
     value: float
@@ -23,6 +25,7 @@ class Estimate:
     interval: tuple[float, float]
     n_eff: float
     result: str = "ok"
+    note: str = ""
 
     def __str__(self) -> str:
         if self.result != "ok":
@@ -52,43 +55,83 @@ def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
 
 def bootstrap(
     samples: Float[np.ndarray, "R ..."],
-    statistic: Callable[[Float[np.ndarray, "R ..."]], float],
+    statistic: Callable[[Float[np.ndarray, "B R ..."]], Float[np.ndarray, "B"]],
     *,
     confidence: float = 0.95,
-    resamples: int = 999,
+    resamples: int = 1999,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic of independent rows with a bias-corrected accelerated bootstrap interval over rows.
+    """A statistic of independent rows with an expanded percentile bootstrap interval over rows.
 
-    Rows are runs: whole curves are resampled, so correlation within a run is kept.
+    Rows are runs: whole curves are resampled, so correlation within a run is kept, and so is that of paired runs in
+    one row.  statistic: maps a stack of samples to one number each.  Resampling R rows scatters by sqrt((R-1)/R) too
+    little and knows its own scatter only to R - 1 degrees of freedom, so the percentiles are those of confidence
+    2 Phi(sqrt(R/(R-1)) t_{R-1}) - 1 (Hesterberg, "What teachers should know about the bootstrap", 2015, section 5.1).
+    Fewer than FEWEST rows is a `result`.
     """
-    n = float(len(samples))
-    if n < 2:
-        return missing(f"{n:g} sample(s), at least 2 are needed", n)
-    value = float(statistic(samples))
+    n = len(samples)
+    if n < FEWEST:
+        return missing(f"{n} run(s), at least {FEWEST} are needed for a bootstrap interval", float(n))
+    value = float(statistic(samples[None])[0])
     if not np.isfinite(samples).all():
-        return Estimate(value, float("nan"), (float("nan"), float("nan")), n, "samples are not finite")
+        return Estimate(value, float("nan"), (float("nan"), float("nan")), float(n), "samples are not finite")
     if (samples == samples[0]).all():
-        return Estimate(value, 0.0, (value, value), n)
+        return Estimate(value, 0.0, (value, value), float(n))
+    t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
     found = stats.bootstrap(
-        (np.arange(len(samples)),), lambda rows: statistic(samples[rows]), vectorized=False, n_resamples=resamples,
-        confidence_level=confidence, method="BCa", rng=np.random.default_rng(seed),
+        (np.arange(n),), lambda rows, axis: statistic(samples[np.atleast_2d(rows)]), vectorized=True,
+        n_resamples=resamples, confidence_level=2 * float(stats.norm.cdf(np.sqrt(n / (n - 1)) * t)) - 1,
+        method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
     interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
-    return Estimate(value, float(found.standard_error), interval, n)
+    return Estimate(value, float(found.standard_error), interval, float(n))
 
 
 def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
-    """sqrt(E e^2) over independent runs: what a bound on a mean square speaks of."""
-    return bootstrap(errors, lambda e: float(np.sqrt(np.mean(e**2))), confidence=confidence)
+    """sqrt(E e^2) over independent runs: what a bound on a mean square speaks of.
+
+    Student interval of its logarithm, centre and standard error by deleting one run at a time; on the scale itself
+    the interval would be far too short below (docs/calibration.md).
+    """
+    n = len(errors)
+    if n < 2:
+        return missing(f"{n} sample(s), at least 2 are needed", float(n))
+    square = np.asarray(errors, np.float64) ** 2
+    value = float(np.sqrt(square.mean()))
+    if not np.isfinite(square).all():
+        return Estimate(value, float("nan"), (float("nan"), float("nan")), float(n), "samples are not finite")
+    if (square == square[0]).all():
+        return Estimate(value, 0.0, (value, value), float(n))
+    rest = square.sum() - square
+    if rest.min() <= 0:
+        return missing("all runs but one have no error at all: there is no scatter to speak of", float(n))
+    found = _delete_one(0.5 * np.log(square.mean()), 0.5 * np.log(rest / (n - 1)), confidence)
+    low, high = (float(np.exp(end)) for end in found.interval)
+    return Estimate(value, value * found.stderr, (low, high), float(n))
 
 
 def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float = 0.95) -> Estimate:
-    """Least-squares slope of log sqrt(E e^2) against log x, with an interval from resampling whole runs."""
+    """Least-squares slope of log sqrt(E e^2) against log x; Student interval from deleting one whole run at a time."""
+    n = len(curves)
     if len(x) < 2:
-        return missing(f"{len(x)} point(s), at least 2 are needed for a slope", float(len(curves)))
+        return missing(f"{len(x)} point(s), at least 2 are needed for a slope", float(n))
+    if n < 2:
+        return missing(f"{n} run(s), at least 2 are needed", float(n))
+    square = np.asarray(curves, np.float64) ** 2
+    total = square.sum(axis=0)
 
-    def slope(rows: Float[np.ndarray, "R K"]) -> float:
-        return float(np.polyfit(np.log(x), 0.5 * np.log(np.mean(rows**2, axis=0)), 1)[0])
+    def slope(mean: Float[np.ndarray, "K *many"]) -> Float[np.ndarray, "*many"]:
+        return np.polyfit(np.log(x), 0.5 * np.log(mean), 1)[0]
 
-    return bootstrap(curves, slope, confidence=confidence)
+    if not np.isfinite(square).all() or ((total - square) <= 0).any():
+        return missing("a curve is not finite, or all runs but one have no error at all", float(n))
+    return _delete_one(float(slope(total / n)), slope(((total - square) / (n - 1)).T), confidence)
+
+
+def _delete_one(whole: float | np.floating, without: Float[np.ndarray, "R"], confidence: float) -> Estimate:
+    """The jackknife of independent runs: whole, and the values without each run; bias-corrected Student interval."""
+    n = len(without)
+    centre = n * float(whole) - (n - 1) * float(without.mean())
+    stderr = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
+    return Estimate(float(whole), stderr, (centre - half, centre + half), float(n))

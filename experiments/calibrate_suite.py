@@ -1,0 +1,147 @@
+"""What is calibrated: estimates from logs of growing length, and from growing numbers of independent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from estimators import estimate
+from estimators.decomposition import MixingSplit, decompose, mixing_split
+from estimators.logs import Log, from_handoffs
+from experiments.calibrate_rows import Quantity, Source
+from experiments.methods import Features, Method, Table
+from icq import rollout
+from icq.exact import Analysis, analyse
+from icq.learner import learn, seed_keys
+from icq.rollout import Handoff
+from icq.smdp import ICSMDP
+from synthetic.dials import Dials, Shape, dials_instance
+from synthetic.topology import ring
+
+LENGTHS = (1000, 3000, 10_000, 30_000)
+RUNS = (8, 16, 32, 64)
+CHECKPOINTS = (256, 512, 1024, 2048)
+POPULATION = 4096  # pairs of runs that stand for all runs there could be
+
+
+@dataclass(frozen=True)
+class Study:
+    """A source and what is estimated from it."""
+
+    source: Source
+    quantities: tuple[Quantity, ...]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A sampled trajectory [n] of an analysed instance, not yet a log."""
+
+    analysis: Analysis
+    handoff: Handoff
+
+
+@partial(jax.jit, static_argnames=("length",))
+def _simulate(t: rollout.Tables, keys: Key[Array, "R"], length: int) -> Handoff:
+    return jax.vmap(lambda key: rollout.trajectory(t, key, length))(keys)
+
+
+def draw_walks(a: Analysis, seeds: Sequence[int], length: int) -> Iterator[Walk]:
+    """One stationary trajectory per seed."""
+    found = jax.tree.map(np.asarray, _simulate(rollout.tables(a), seed_keys(list(seeds)), length))
+    for r in range(len(seeds)):
+        yield Walk(a, jax.tree.map(lambda leaf, r=r: leaf[r], found))
+
+
+def cut_walk(walk: Walk, length: int) -> Log:
+    """The log of its first handoffs, with the global state as context."""
+    return from_handoffs(walk.analysis.smdp, jax.tree.map(lambda leaf: leaf[:length], walk.handoff))
+
+
+def workflow(name: str, make: Callable[[], ICSMDP], sizes: tuple[int, ...] = LENGTHS) -> Source:
+    """Logs of one workflow."""
+    return Source(name, lambda: analyse(make()), draw_walks, cut_walk, sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Paired learning runs: e_mix [R, 2, K] along a trajectory and of the control at the checkpoints."""
+
+    residual: Float[np.ndarray, "R 2 K"]
+
+    @cached_property
+    def split(self) -> MixingSplit:
+        """Trajectory against control at the last checkpoint."""
+        return mixing_split(self.residual[:, 0, -1], self.residual[:, 1, -1])
+
+
+def learned(method: Method) -> Runs:
+    """The residuals of many pairs of runs on a small, slow workflow; drawing from them has an exactly known truth."""
+    a = analyse(dials_instance(Shape(ring(3), clusters=2, visible=1), Dials(gap=0.5, mixing=0.05)))
+    cls = method.build(a.smdp)
+    seeds = range(POPULATION)
+    q_f = method.reference(a, cls, seed_keys([0])).q[0]
+    mixes = []
+    for iid in (False, True):
+        record = learn(rollout.tables(a), cls, method.config(iid), seeds, CHECKPOINTS)
+        mixes.append(decompose(a, np.asarray(record.q_average, np.float64), q_f)[0].mix)
+    return Runs(np.stack(mixes, axis=1))
+
+
+def draw_runs(population: Runs, seeds: Sequence[int], size: int) -> Iterator[Runs]:
+    """`size` runs drawn from the population, with replacement."""
+    for seed in seeds:
+        rows = np.random.default_rng(seed).integers(len(population.residual), size=size)
+        yield Runs(population.residual[rows])
+
+
+def cut_runs(runs: Runs, size: int) -> Runs:
+    """The first `size` runs."""
+    return Runs(runs.residual[:size])
+
+
+def _rms(errors: Float[np.ndarray, "R K"]) -> Float[np.ndarray, "K"]:
+    return np.sqrt((errors**2).mean(axis=0))
+
+
+OVER_RUNS = (
+    Quantity(
+        "mean over runs", lambda runs: estimate.mean(runs.residual[:, 0, -1]),
+        lambda all_: float(all_.residual[:, 0, -1].mean()),
+    ),
+    Quantity(
+        "root mean square over runs", lambda runs: estimate.root_mean_square(runs.residual[:, 0, -1]),
+        lambda all_: float(_rms(all_.residual[:, 0])[-1]),
+    ),
+    Quantity(
+        "log-log slope", lambda runs: estimate.log_log_slope(np.array(CHECKPOINTS, float), runs.residual[:, 0]),
+        lambda all_: float(np.polyfit(np.log(CHECKPOINTS), np.log(_rms(all_.residual[:, 0])), 1)[0]),
+    ),
+    Quantity(
+        "residual, trajectory minus control", lambda runs: runs.split.excess,
+        lambda all_: float((all_.residual[:, 0, -1] - all_.residual[:, 1, -1]).mean()),
+    ),
+    Quantity(
+        "residual rms, trajectory minus control", lambda runs: runs.split.excess_rms,
+        lambda all_: float(_rms(all_.residual[:, 0])[-1] - _rms(all_.residual[:, 1])[-1]),
+    ),
+    Quantity(
+        "residual rms, trajectory over control", lambda runs: runs.split.ratio,
+        lambda all_: float(_rms(all_.residual[:, 0])[-1] / _rms(all_.residual[:, 1])[-1]),
+    ),
+)  # fmt: skip
+
+
+def runs_of(name: str, method: Method) -> Source:
+    """Numbers of independent pairs of runs of one way to learn."""
+    return Source(name, partial(learned, method), draw_runs, cut_runs, RUNS, "runs")
+
+
+SUITE = (
+    Study(runs_of("learning runs, table", Table()), OVER_RUNS),
+    Study(runs_of("learning runs, one feature", Features(1)), OVER_RUNS),
+)
