@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from estimators.log_codes import Kind
-from estimators.log_schema import COLUMNS, REQUIRED, SCHEMA, Finding, LogError, check_gamma
+from estimators.log_schema import COLUMNS, IDS, REQUIRED, SCHEMA, Finding, LogError, check_gamma
 
 BLOCK = 1 << 25  # bytes read at once
 PARSE = 1 << 22  # bytes per parser thread
@@ -28,7 +28,6 @@ NUMBERS = {
     "k": pa.int64(), "duration": pa.int64(), "done": pa.bool_(), "reward": pa.float64(), "scalar": pa.float64(),
     "probability": pa.float64(),
 }  # fmt: skip
-IDS = tuple(name for name in COLUMNS if name not in NUMBERS)
 VECTORS = ("observation", "next_observation", "context")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from estimators.log_schema import COLUMNS, REQUIRED, SCHEMA, Finding, LogError, check_gamma
+from estimators.log_schema import COLUMNS, IDS, REQUIRED, SCHEMA, Finding, LogError, check_gamma
 
 BATCH = 1 << 18  # rows
 
@@ -21,7 +21,7 @@ class ParquetRows:
     def __init__(self, path: Path) -> None:
         try:
             schema = pq.read_schema(path)
-            text = [name for name in schema.names if _textual(schema.field(name).type)]
+            text = [name for name in schema.names if name in IDS and _textual(schema.field(name).type)]
             self._file = pq.ParquetFile(path, read_dictionary=text)
         except (pa.ArrowException, OSError) as error:
             raise LogError(f"not a readable Parquet file ({error})") from None

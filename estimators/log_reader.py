@@ -7,9 +7,9 @@ that they would take as Python objects.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,21 +26,7 @@ from estimators.logs import Log, Vocabulary
 REALS = ("reward", "scalar", "probability")
 
 
-class Source(Protocol):
-    """A file as batches of columns; `bad`, `torn` and `refused` speak of what never became a row."""
-
-    unit: str
-    gamma: float | None
-    ignored: set[str]
-    bad: dict[str, Finding]
-    torn: Finding
-    refused: int
-
-    def batches(self, wanted: tuple[str, ...]) -> Iterator[tuple[dict[str, pa.Array], float]]:
-        """Batches of the wanted columns, each with the fraction of the file that is then read."""
-
-    def number(self, row: int) -> int:
-        """What the unit calls the row-th row, counted from 0."""
+Source: TypeAlias = JsonLines | ParquetRows
 
 
 def read(

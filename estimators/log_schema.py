@@ -13,13 +13,14 @@ REQUIRED = (
 )  # fmt: skip
 OPTIONAL = ("scalar", "context", "probability", "chain")
 COLUMNS = REQUIRED + OPTIONAL
+IDS = ("task", "agent", "observation", "option", "next_agent", "next_observation", "context", "chain")
 
 
 class LogError(ValueError):
     """A log that breaks the format; the message names the row or line, the column and the value."""
 
 
-def check_gamma(gamma: float) -> float:
+def check_gamma(gamma: object) -> float:
     """Gamma as a float inside (0, 1).  Raises LogError."""
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 < gamma < 1:
         raise LogError(f"gamma = {gamma!r}: a number inside (0, 1) is needed")
@@ -49,7 +50,7 @@ MENDED = {
     "missing": "handoffs missing before or between the ones logged (k jumps); first is the row after a gap",
     "out_of_order": "rows that come after a later handoff of their task: put in order",
     "interleaved": "rows that return to a task after rows of another one: put together",
-    "contradictions": "rows that do not act where the handoff before them led: not linked to it",
+    "contradictions": "rows whose next agent or observation is not that of the handoff that follows: not linked to it",
     "after_end": "rows that end their task although it goes on: not linked to what follows",
     "next_ignored": "rows that end their task and name a next observation, without a chain column: name left out",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -44,7 +45,10 @@ class LogWriter:
         self._task, self._chain = -1, -1  # of the last row written
 
     def write(self, log: Log) -> None:
-        """Append the rows of a log."""
+        """Append the rows of a log.  Raises ValueError for a reward that is not finite."""
+        if (bad := ~np.isfinite(log.reward)).any():
+            first = int(np.argmax(bad))
+            raise ValueError(f"reward[{first}] = {log.reward[first]} is not finite")
         for start in range(0, len(log), PIECE):
             self._write(pa.table(self._columns(log, slice(start, start + PIECE))))
 
@@ -106,6 +110,9 @@ class LogWriter:
                 os.chmod(self._part, 0o666 & ~_umask())
                 os.replace(self._part, self.path)
         finally:
+            if self._parquet is not None and self._parquet.is_open:  # after an error: the part is thrown away
+                with suppress(OSError, pa.ArrowException):
+                    self._parquet.close()
             self._file.close()
             self._part.unlink(missing_ok=True)
 
@@ -154,6 +161,9 @@ def _json_text(values: pa.Array) -> pa.Array:
         else:
             words = pa.array([json.dumps(word) for word in words.to_pylist()], pa.large_string())
         return words.take(values.indices).fill_null("null")
+    if pa.types.is_list(values.type):
+        inside = pc.binary_join(values.cast(pa.list_(pa.string())), ",")
+        values = pc.binary_join_element_wise("[", inside, "]", "")
     return values.cast(pa.string()).cast(pa.large_string()).fill_null("null")
 
 
