@@ -84,7 +84,10 @@ def _(source: Analysis, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95
 @bellman_residual.register
 def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
     q = table(q, source.available)
-    return _length(source, lambda law: residual_vector(law, q), confidence)
+    found, n_eff = enough(source)
+    if isinstance(found, Estimate):
+        return found
+    return _length(found, n_eff, lambda law: residual_vector(law, q), confidence)
 
 
 @singledispatch
@@ -114,19 +117,18 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
     members = span(cls, source.available)
     if members.basis.shape[1] == source.available.sum():
         return exact(0.0)
-    why, n_eff = shortage(source)
-    if why:
-        return missing(why, n_eff)
-    found = sums(source)
+    found, n_eff = enough(source)
+    if isinstance(found, Estimate):
+        return found
     try:
         whole, *fixed = error_vector(known := found.whole(), members)
         parts = [error_vector(part, members) for part in found.without()]
     except FixedPointError as error:
         return missing(str(error), n_eff)
     for i, one in enumerate(fixed):
-        doubt, where = doubtful(known, one.q, np.stack([part[i + 1].q for part in parts]))
-        if doubt > DOUBT:
-            return missing(where, n_eff)
+        doubt = doubtful(known, one.q, np.stack([part[i + 1].q for part in parts]))
+        if doubt.share > DOUBT:
+            return missing(doubt.where, n_eff)
     return length(whole, np.stack([part[0] for part in parts]), n_eff, confidence)
 
 
@@ -153,11 +155,14 @@ def _(source: Analysis, *, confidence: float = 0.95) -> Estimate:
 
 @kappa.register
 def _(source: Log, *, confidence: float = 0.95) -> Estimate:
-    why, n_eff = shortage(source)
-    behaviour, unknown = behaviour_of(source)
-    if why or unknown:
-        return missing(why or unknown, n_eff)
-    found = sums(source)
+    found, n_eff = enough(source)
+    return found if isinstance(found, Estimate) else _kappa(source, found, n_eff, confidence)
+
+
+def _kappa(log: Log, found: Sums, n_eff: float, confidence: float) -> Estimate:
+    behaviour, unknown = behaviour_of(log)
+    if unknown:
+        return missing(unknown, n_eff)
     without = np.array([modulus(part, behaviour) for part in found.without()])
     return jackknife(modulus(found.whole(), behaviour), without, n_eff=n_eff, confidence=confidence)
 
@@ -205,39 +210,37 @@ def _(source: Analysis, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95
 @certificate.register
 def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
     q = table(q, source.available)
-    size = kappa(source, confidence=confidence)
+    found, n_eff = enough(source)
+    if isinstance(found, Estimate):
+        return found
+    size = _kappa(source, found, n_eff, confidence)
     if size.result != "ok":
         return size
     if size.interval[1] >= 1:
         return missing(f"kappa is in [{size.interval[0]:.4g}, {size.interval[1]:.4g}], not below 1", size.n_eff)
     behaviour, _ = behaviour_of(source)
-    return _length(source, lambda law: residual_vector(law, q) / (1 - modulus(law, behaviour)), confidence)
+    return _length(found, n_eff, lambda law: residual_vector(law, q) / (1 - modulus(law, behaviour)), confidence)
 
 
-def _length(log: Log, vector: Callable[[Law], Float[np.ndarray, "X"]], confidence: float) -> Estimate:
+def _length(found: Sums, n_eff: float, vector: Callable[[Law], Float[np.ndarray, "X"]], confidence: float) -> Estimate:
     """The length of a smooth vector of the law of a log."""
-    why, n_eff = shortage(log)
-    if why:
-        return missing(why, n_eff)
-    found = sums(log)
     without = np.stack([vector(part) for part in found.without()])
     return length(vector(found.whole()), without, n_eff, confidence)
 
 
-def shortage(log: Log) -> tuple[str, float]:
-    """Why the law of a log is not known well enough ('' when it is), and the effective number of handoffs."""
+def enough(log: Log) -> tuple[Sums | Estimate, float]:
+    """The sums of a log and the effective number of handoffs, or why its law is not known well enough."""
     why, n_eff = too_short(log)
-    return (why or _rare(sums(log)), n_eff)
-
-
-def _rare(known: Sums) -> str:
-    """A pair of the log seen in too few batches to say how uncertain it is."""
-    batches = (known.visits > 0).sum(0)
+    if why:
+        return missing(why, n_eff), n_eff
+    found = sums(log)
+    batches = (found.visits > 0).sum(0)
     rare = np.flatnonzero((batches > 0) & (batches < LEAVES))
     if not len(rare):
-        return ""
-    o, a = divmod(int(rare[0]), known.shape[1])
-    return (
+        return found, n_eff
+    o, a = divmod(int(rare[0]), found.shape[1])
+    why = (
         f"option {a} of observation {o} was chosen in {batches[rare[0]]} of {BATCHES} batches, {LEAVES} are needed "
         f"({len(rare)} such pairs): log more handoffs"
     )
+    return missing(why, n_eff), n_eff

@@ -8,18 +8,19 @@ Letters: docs/theory.md sections 1 and 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from estimators.jackknife import BATCHES, batch_index
+from estimators.jackknife import BATCHES
 from estimators.logs import Log
 from icq.exact import Analysis, Model, outcome_discount
 
-KEYS = 20_000_000  # largest table of possible cells that is indexed directly instead of sorted
+KEYS = 2_000_000  # largest table of possible cells that is indexed directly instead of sorted
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +95,32 @@ class Sums:
         return Law(mass, model, square * scale, matrix(cross), matrix(second))
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows (or weighted outcomes) to add up."""
+
+    pair: Int[np.ndarray, "n"]
+    target: Int[np.ndarray, "n"]
+    reward: Float[np.ndarray, "n"]
+    discount: Float[np.ndarray, "n"]
+    weight: Float[np.ndarray, "n"] | None = None
+
+
+def slices(n: int, batches: int = BATCHES) -> list[slice]:
+    """The rows of each batch, as `estimators.jackknife.batch_index` cuts them."""
+    edges = [-(-b * n // batches) for b in range(batches + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
 def sums(log: Log, batches: int = BATCHES) -> Sums:
     """The sums of a log in `batches` consecutive batches."""
-    shape = (log.num_observations, log.num_options)
-    pair = log.observation * shape[1] + log.option
-    return _accumulate(shape, pair, log.next_observation, log.reward, log.discount, batch_index(len(log), batches),
-                       batches)  # fmt: skip
+    options = log.num_options
+    parts = (
+        Rows(log.observation[rows] * options + log.option[rows], log.next_observation[rows], log.reward[rows],
+             log.discount[rows])
+        for rows in slices(len(log), batches)
+    )  # fmt: skip
+    return _add((log.num_observations, options), parts)
 
 
 def law(a: Analysis) -> Law:
@@ -108,42 +129,41 @@ def law(a: Analysis) -> Law:
     obs, weight = np.asarray(m.observation), (a.d_state_pair[..., None] * m.prob).reshape(-1)
     keep = np.flatnonzero(weight > 0)
     pair = np.broadcast_to((obs[:, None] * m.num_options + np.arange(m.num_options))[..., None], m.prob.shape)
-    shape = (m.num_observations, m.num_options)
-    return _accumulate(
-        shape, pair.reshape(-1)[keep], obs[np.asarray(m.next_state).reshape(-1)[keep]],
-        np.asarray(m.reward, np.float64).reshape(-1)[keep], outcome_discount(m).reshape(-1)[keep],
-        np.zeros(len(keep), np.int64), 1, weight[keep],
-    ).whole()  # fmt: skip
+    rows = Rows(
+        pair.reshape(-1)[keep], obs[np.asarray(m.next_state).reshape(-1)[keep]],
+        np.asarray(m.reward, np.float64).reshape(-1)[keep], outcome_discount(m).reshape(-1)[keep], weight[keep],
+    )  # fmt: skip
+    return _add((m.num_observations, m.num_options), [rows]).whole()
 
 
-def _accumulate(
-    shape: tuple[int, int],
-    pair: Int[np.ndarray, "n"],
-    target: Int[np.ndarray, "n"],
-    reward: Float[np.ndarray, "n"],
-    discount: Float[np.ndarray, "n"],
-    batch: Int[np.ndarray, "n"],
-    batches: int,
-    weight: Float[np.ndarray, "n"] | None = None,
-) -> Sums:
+def _add(shape: tuple[int, int], parts: Iterable[Rows]) -> Sums:
+    """Batch after batch, so that a batch stays in the cache; then the cells of all batches side by side."""
     pairs = shape[0] * shape[1]
+    by_pair, by_cell, keys = [], [], []
+    for rows in parts:
+        by_pair.append([_sum(rows.pair, v, rows.weight, pairs) for v in (None, rows.reward, rows.reward**2)])
+        alive = np.flatnonzero(rows.discount > 0)
+        index, key = codes(rows.pair[alive] * shape[0] + rows.target[alive], pairs * shape[0])
+        g, r = rows.discount[alive], rows.reward[alive]
+        weight = None if rows.weight is None else rows.weight[alive]
+        by_cell.append([_sum(index, v, weight, len(key)) for v in (g, r * g, g**2)])
+        keys.append(key)
+    every = np.unique(np.concatenate(keys))
+    cells = np.zeros((3, len(keys), len(every)))
+    for b, (key, part) in enumerate(zip(keys, by_cell)):
+        cells[:, b, np.searchsorted(every, key)] = part
+    visits, reward, square = np.array(by_pair).transpose(1, 0, 2)
+    return Sums(shape, every // shape[0], every % shape[0], visits, reward, square, *cells)
 
-    def table(slot: np.ndarray, value: np.ndarray | None, share: np.ndarray | None, width: int) -> np.ndarray:
-        parts = value if share is None else share if value is None else value * share
-        found = np.bincount(slot, weights=parts, minlength=batches * width)
-        return found.reshape(batches, width).astype(np.float64)
 
-    slot = batch * pairs + pair
-    visits, rewards, square = (table(slot, v, weight, pairs) for v in (None, reward, reward**2))
-    alive = np.flatnonzero(discount > 0)
-    index, key = _codes(pair[alive] * shape[0] + target[alive], pairs * shape[0])
-    g, r, share = discount[alive], reward[alive], None if weight is None else weight[alive]
-    slot = batch[alive] * len(key) + index
-    gs, cross, second = (table(slot, v, share, len(key)) for v in (g, r * g, g**2))
-    return Sums(shape, key // shape[0], key % shape[0], visits, rewards, square, gs, cross, second)
+def _sum(
+    slot: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"] | None, weight: Float[np.ndarray, "n"] | None, size: int
+) -> Float[np.ndarray, "size"]:
+    parts = value if weight is None else weight if value is None else value * weight
+    return np.bincount(slot, weights=parts, minlength=size).astype(np.float64)
 
 
-def _codes(key: Int[np.ndarray, "n"], limit: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "C"]]:
+def codes(key: Int[np.ndarray, "n"], limit: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "C"]]:
     """The index of each key among the distinct ones, and those in increasing order."""
     if limit > KEYS:
         distinct, index = np.unique(key, return_inverse=True)

@@ -20,7 +20,8 @@ from icq.solve import greedy, solve
 
 DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
 POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
-DOUBT = 0.02  # share of handoffs to observations whose greedy option may be another one
+DOUBT = 0.02  # expected share of handoffs to observations whose greedy option is another one
+CHANCE = 0.01  # probability that any greedy option is another one
 
 
 class FixedPointError(ValueError):
@@ -122,25 +123,37 @@ def influence(law: Law, span: Span, policy: Int[np.ndarray, "O"]) -> Float[np.nd
     return (root @ np.linalg.solve(jacobian, basis.T)).T
 
 
-def doubtful(law: Law, q: Float[np.ndarray, "O A"], without: Float[np.ndarray, "B O A"]) -> tuple[float, str]:
-    """The expected share of handoffs to observations whose greedy option is not the estimated one, and where.
+@dataclass(frozen=True)
+class Doubt:
+    """share: of handoffs expected to go to observations whose greedy option is another one than estimated; chance:
+    that any greedy option is (both by normal margins); where: the worst place, and what to do about it.
+    """
+
+    share: float
+    chance: float
+    where: str
+
+
+def doubtful(law: Law, q: Float[np.ndarray, "O A"], without: Float[np.ndarray, "B O A"]) -> Doubt:
+    """How sure the greedy options of q are, from the tables without each batch.
 
     A rival's margin over its jackknife standard error is its t; the rival is better with probability Phi(-t).
     """
-    available, rows = law.model.available, np.arange(len(q))
+    available, rows, count = law.model.available, np.arange(len(q)), len(without)
     best, _ = greedy(q, available)
     margin = q[rows, best][:, None] - q
     apart = without[:, rows, best][:, :, None] - without
-    count = len(without)
     stderr = np.sqrt((count - 1) / count * ((apart - apart.mean(0)) ** 2).sum(0))
     rival = available.copy()
     rival[rows, best] = False
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(rival, np.where(stderr > 0, margin / stderr, np.where(margin > 0, np.inf, 0.0)), np.inf)
-    share = law.mass.sum(1) * np.minimum(stats.norm.sf(t).sum(1), 1.0)
-    worst = int(share.argmax())
+    wrong = np.minimum(stats.norm.sf(t).sum(1), 1.0)
+    worst = int((law.mass.sum(1) * wrong).argmax())
     least = max(float(t[worst].min()), 0.1)
-    return float(share.sum()), (
+    return Doubt(
+        float(law.mass.sum(1) @ wrong),
+        min(float(wrong.sum()), 1.0),
         f"greedy options are in doubt, most on observation {worst}, whose best two are {least:.2g} standard errors "
-        f"apart: log about {max((3 / least) ** 2, 2):.2g} times as many handoffs"
+        f"apart: log about {max((3 / least) ** 2, 2):.2g} times as many handoffs",
     )

@@ -14,8 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from estimators.empirical import KEYS
-from estimators.jackknife import BATCHES, batch_index
+from estimators.empirical import codes, slices
+from estimators.jackknife import BATCHES
 from estimators.logs import Log
 from icq import chain as chains
 from icq.exact import Analysis
@@ -69,26 +69,28 @@ def counts(log: Log, *, context: bool = False, batches: int = BATCHES) -> Counts
 
     Raises ValueError when the context is asked for and not logged.
     """
-    batch = batch_index(len(log), batches)
-    if context:
-        if log.context is None:
-            raise ValueError("the log has no context; only the chain of observations can be estimated")
-        rows = np.flatnonzero(log.follows[1:])
-        source, target, batch = log.context[rows], log.context[rows + 1], batch[rows]
-        size = int(log.context.max(initial=-1)) + 1
-    else:
-        known = np.flatnonzero(log.next_observation >= 0)
-        source, target, batch = log.observation[known], log.next_observation[known], batch[known]
-        size = log.num_observations
-    key = source * size + target
-    if size**2 * batches <= KEYS:
-        steps = np.bincount(batch * size**2 + key, minlength=batches * size**2).reshape(batches, -1)
-        cells = np.flatnonzero(steps.any(0))
-        steps = steps[:, cells]
-    else:
-        cells, index = np.unique(key, return_inverse=True)
-        steps = np.bincount(batch * len(cells) + index, minlength=batches * len(cells)).reshape(batches, -1)
-    return Counts(size, cells // size, cells % size, steps.astype(np.float64))
+    if context and log.context is None:
+        raise ValueError("the log has no context; only the chain of observations can be estimated")
+    size = int(log.context.max(initial=-1)) + 1 if context and log.context is not None else log.num_observations
+    keys, steps = [], []
+    for rows in slices(len(log), batches):
+        index, key = codes(_steps(log, rows, context) @ np.array([size, 1]), size**2)
+        keys.append(key)
+        steps.append(np.bincount(index, minlength=len(key)))
+    every = np.unique(np.concatenate(keys))
+    table = np.zeros((batches, len(every)))
+    for b, (key, part) in enumerate(zip(keys, steps)):
+        table[b, np.searchsorted(every, key)] = part
+    return Counts(size, every // size, every % size, table)
+
+
+def _steps(log: Log, rows: slice, context: bool) -> Int[np.ndarray, "n 2"]:
+    """Where the chain was and where it went next, where both are known."""
+    if context and log.context is not None:
+        onward = np.flatnonzero(log.follows[rows.start + 1 : rows.stop + 1]) + rows.start
+        return np.stack([log.context[onward], log.context[onward + 1]], axis=1)
+    step = np.stack([log.observation[rows], log.next_observation[rows]], axis=1)
+    return step[step[:, 1] >= 0]
 
 
 @singledispatch
@@ -135,7 +137,8 @@ def too_short(log: Log, *, context: bool = False) -> tuple[str, float]:
     n_eff = n / held
     if not n_eff >= BATCHES * PER_BATCH:
         return (
-            f"the {'context' if context else 'observation'} chain remembers about {held:.3g} handoffs, so {n} rows are {n_eff:.3g} effective ones: "
+            f"the {'context' if context else 'observation'} chain remembers about {held:.3g} handoffs, "
+            f"so {n} rows are {n_eff:.3g} effective ones: "
             f"log at least {BATCHES * PER_BATCH * held:.3g}"
         ), n_eff
     return "", n_eff
