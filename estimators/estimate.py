@@ -121,7 +121,7 @@ def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], c
     total = square.sum(axis=0)
 
     def slope(mean: Float[np.ndarray, "K *many"]) -> Float[np.ndarray, "*many"]:
-        return np.polyfit(np.log(x), 0.5 * np.log(mean), 1)[0]
+        return np.asarray(np.polyfit(np.log(x), 0.5 * np.log(mean), 1)[0])
 
     if not np.isfinite(square).all() or ((total - square) <= 0).any():
         return missing("a curve is not finite, or all runs but one have no error at all", float(n))
