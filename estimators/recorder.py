@@ -11,9 +11,15 @@ import math
 import os
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from estimators.log_schema import SCHEMA, LogError, check_gamma
+
+# What callers pass, checked by hand at the call: NumPy and tensor scalars and arrays are as good as Python's numbers.
+Id: TypeAlias = Any  # text or an integer from 0
+View: TypeAlias = Any  # an id, or a vector of finite numbers
+Number: TypeAlias = Any
+Json: TypeAlias = Any
 
 
 class Recorder:
@@ -32,11 +38,12 @@ class Recorder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, gamma: float, sync_rows: int | None = None,
+        self, path: str | os.PathLike[str], *, gamma: Number, sync_rows: int | None = None,
         sync_seconds: float | None = None,
     ) -> None:  # fmt: skip
         self.path, self.gamma = os.fspath(path), check_gamma(gamma)
         self._sync_rows, self._sync_seconds = sync_rows, sync_seconds
+        self._context: bool | None = None  # whether rows have one; None before the first
         self._unsynced, self._synced_at = 0, time.monotonic()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         self._file: int | None = os.open(self.path, flags, 0o666)
@@ -77,7 +84,7 @@ class Recorder:
         if schema != SCHEMA or gamma != self.gamma:
             raise LogError(f"{self.path}: is a log of {schema} with gamma = {gamma}, not {SCHEMA} with {self.gamma}")
 
-    def start(self, task: Any, *, agent: Any, observation: Any, context: Any = None, k: int = 0) -> Task:
+    def start(self, task: Id, *, agent: Id, observation: View, context: Json = None, k: Number = 0) -> Task:
         """A task whose next decision is `agent`'s, on `observation`.
 
         k: how many handoffs the task has had; give it when another process recorded those.
@@ -85,9 +92,9 @@ class Recorder:
         return Task(self, task, agent, observation, context, k)
 
     def handoff(
-        self, *, task: Any, k: int, agent: Any, observation: Any, option: Any, reward: float, duration: int, done: bool,
-        next_agent: Any = None, next_observation: Any = None, scalar: float | None = None, context: Any = None,
-        probability: float | None = None, chain: Any = None,
+        self, *, task: Id, k: Number, agent: Id, observation: View, option: Id, reward: Number, duration: Number,
+        done: Any, next_agent: Id = None, next_observation: View = None, scalar: Number = None, context: Json = None,
+        probability: Number = None, chain: Id = None,
     ) -> None:  # fmt: skip
         """Append one row.  Raises LogError naming the field that is wrong, and then nothing is written."""
         row: dict[str, Any] = {
@@ -108,6 +115,10 @@ class Recorder:
             row["scalar"] = _number("scalar", scalar)
         if context is not None:
             row["context"] = _json("context", context)
+        if context is None and self._context:
+            raise LogError("context: None, but earlier handoffs had one; give it always or never")
+        if context is not None and self._context is False:
+            raise LogError("context: given, but earlier handoffs had none; give it always or never")
         if probability is not None:
             row["probability"] = _number("probability", probability)
             if not 0 < row["probability"] <= 1:
@@ -115,6 +126,7 @@ class Recorder:
         if chain is not None:
             row["chain"] = _identity("chain", chain)
         self._append(json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        self._context = context is not None
         self._sync_if_due()
 
     def _append(self, line: bytes) -> None:
@@ -159,7 +171,7 @@ class Recorder:
 class Task:
     """One task being recorded: it remembers who acts on what, so that each handoff is told once."""
 
-    def __init__(self, recorder: Recorder, name: Any, agent: Any, observation: Any, context: Any, k: int) -> None:
+    def __init__(self, recorder: Recorder, name: Id, agent: Id, observation: View, context: Json, k: Number) -> None:
         self.recorder = recorder
         self.name, self.k = _identity("task", name), _integer("k", k, 0)
         self.agent, self.observation = _identity("agent", agent), _view("observation", observation)
@@ -167,9 +179,8 @@ class Task:
         self.done = False
 
     def handoff(
-        self, option: Any, *, reward: float, duration: int, done: bool = False, next_agent: Any = None,
-        next_observation: Any = None, next_context: Any = None, scalar: float | None = None,
-        probability: float | None = None,
+        self, option: Id, *, reward: Number, duration: Number, done: Any = False, next_agent: Id = None,
+        next_observation: View = None, next_context: Json = None, scalar: Number = None, probability: Number = None,
     ) -> None:  # fmt: skip
         """The agent chose `option`; it lasted `duration` primitive steps and earned `reward`, and the next agent acts.
 
@@ -180,6 +191,8 @@ class Task:
         if self.done:
             raise LogError(f"done: task {self.name!r} has ended")
         following = None if next_context is None else _json("next_context", next_context)
+        if not done and (following is None) != (self.context is None):
+            raise LogError("next_context: give the context of every decision of a task, or of none")
         self.recorder.handoff(
             task=self.name, k=self.k, agent=self.agent, observation=self.observation, option=option, reward=reward,
             duration=duration, done=done, next_agent=next_agent, next_observation=next_observation, scalar=scalar,
