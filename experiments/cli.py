@@ -28,6 +28,7 @@ from rich.console import Console
 from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 from experiments import axes
+from experiments.errors import WorkError
 from experiments.settings import FAMILIES, DialsFamily, GarnetFamily, Learning
 
 
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     try:
         run(command, Console(highlight=False))
-    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError, WorkError) as error:
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.cells import Cell, run
+from experiments.errors import FailedCells, Interrupted, WorkError
 from experiments.provenance import machine, xla_flags
 from experiments.store import Arrays, Store, code_version
 
@@ -42,14 +43,6 @@ class Outcome:
     result: Arrays | None
     about: dict[str, Any] = field(default_factory=dict)
     error: str = ""
-
-
-class FailedCells(RuntimeError):
-    """Some cells have no result; the others are kept."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Stopped from outside; the message says what is kept and how to go on."""
 
 
 Executor: TypeAlias = Callable[[Sequence[Cell]], Iterator[Outcome]]
@@ -81,10 +74,10 @@ class Pool:
 def attempt(cell: Cell, code: str, pool: Pool | None = None) -> Outcome:
     """Run one cell where this is called.  An error of the cell is an outcome: the other cells go on.
 
-    Raises RuntimeError in a worker whose sources or libraries are not the caller's.
+    Raises WorkError in a worker whose sources or libraries are not the caller's.
     """
     if code_version() != code:
-        raise RuntimeError(f"a worker runs code {code_version()}, this process {code}: install the same version there")
+        raise WorkError(f"a worker runs code {code_version()}, this process {code}: install the same version there")
     if pool:
         pool.join()
     start = time.monotonic()
@@ -180,7 +173,7 @@ def in_order(cells: Sequence[Cell]) -> list[Cell]:
 def _until_done(cells: Sequence[Cell], execute: Executor) -> Iterator[Outcome]:
     """Outcomes of all cells; when a process of the pool dies, the rest runs in a new one.
 
-    Raises RuntimeError when a pool dies before finishing anything: its cells kill it.
+    Raises WorkError when a pool dies before finishing anything: its cells kill it.
     """
     left = dict.fromkeys(cells)
     while left:
@@ -192,7 +185,7 @@ def _until_done(cells: Sequence[Cell], execute: Executor) -> Iterator[Outcome]:
                     yield outcome
         except BrokenProcessPool as error:
             if len(left) == before:
-                raise RuntimeError(f"workers die before they finish a cell (too little memory?): {error}") from error
+                raise WorkError(f"workers die before they finish a cell (too little memory?): {error}") from error
             warnings.warn(f"a worker died; {len(left)} cells go to new ones", stacklevel=2)
 
 

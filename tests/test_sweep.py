@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from experiments import axes, cells, engine, provenance, results, store, sweep
+from experiments import axes, cells, engine, errors, provenance, results, store, sweep
 from experiments.cells import TERMS, Cell, Who
 from experiments.cli import main
 from experiments.settings import FAMILIES, Learning
@@ -224,7 +224,7 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
         return cells.run(cell)
 
     monkeypatch.setattr(engine, "run", broken)
-    with pytest.raises(engine.FailedCells, match=r"1 of 3 cells failed.*gap 0\.5.*no fixed point"):
+    with pytest.raises(errors.FailedCells, match=r"1 of 3 cells failed.*gap 0\.5.*no fixed point"):
         run(spec, tmp_path)
     ds = results.load(tmp_path)
     np.testing.assert_array_equal(ds.finished, [True, False, True])
@@ -250,12 +250,12 @@ def test_cells_of_a_dead_pool_run_in_a_new_one(tmp_path):
     with pytest.warns(UserWarning, match="a worker died"):
         ds = run(spec, tmp_path / "a", dies(1))
     assert sorted(map(repr, ran)) == sorted(map(repr, spec.cells())) and bool(ds.finished.all())
-    with pytest.raises(RuntimeError, match="before they finish"):
+    with pytest.raises(errors.WorkError, match="before they finish"):
         run(spec, tmp_path / "b", dies(0))
 
 
 def test_a_worker_with_other_code_is_refused():
-    with pytest.raises(RuntimeError, match="a worker runs code"):
+    with pytest.raises(errors.WorkError, match="a worker runs code"):
         engine.attempt(ask(gap=[0]).cells()[0], "another")
 
 
