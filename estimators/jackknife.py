@@ -14,6 +14,7 @@ from scipy import stats
 from estimators.estimate import Estimate
 
 BATCHES = 32
+SEPARATED = 3.0  # standard deviations of pure noise above which a squared norm shows its own linear variance
 
 
 def batch_index(n: int, batches: int = BATCHES) -> Int[np.ndarray, "n"]:
@@ -36,3 +37,56 @@ def jackknife(
     stderr = float(np.sqrt(max(variance, 0.0)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     return Estimate(value, stderr, (value - half, value + half), n_eff)
+
+
+def degenerate(influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:
+    """Variance of sum_{b != c} X_b.X_c / (B(B-1)) when the batch vectors X_b have mean zero, and its linear slope.
+
+    influence [B, K]: rows X_b, known up to a common vector.  The variance is 2 tr(S^2)/(B(B-1)) with S the covariance
+    of a row; tr(S^2) is estimated without bias from the products of different rows, centred without their diagonal.
+    The slope 4 tr(S^2)/(B tr S) is what the variance of |mean X|^2 grows by per unit of |E X|^2 in a direction drawn
+    like the noise.
+    """
+    count = len(influence)
+    centred = influence - influence.mean(axis=0)
+    gram = centred @ centred.T
+    trace = float(np.trace(gram)) / (count - 1)
+    np.fill_diagonal(gram, 0.0)
+    rows = gram.sum(axis=1) / (count - 2)
+    gram = gram - rows[:, None] - rows + gram.sum() / ((count - 1) * (count - 2))
+    np.fill_diagonal(gram, 0.0)
+    square = float((gram**2).sum()) / (count * (count - 3))
+    return 2 * square / (count * (count - 1)), 4 * square / (count * trace) if trace > 0 else 0.0
+
+
+def norm(
+    whole: float,
+    without: Float[np.ndarray, "B"],
+    influence: Float[np.ndarray, "B K"],
+    *,
+    n_eff: float,
+    confidence: float = 0.95,
+) -> Estimate:
+    """The norm whose square has the plug-in value `whole` and the delete-a-batch values `without`.
+
+    Lemma: if the table is a mean of batch vectors X_b, the bias-corrected square is the mean of X_b.X_c over pairs
+    b != c, so it is unbiased; its variance is L + c with L linear in the square and c that of `degenerate`, and the
+    jackknife finds L + 2c.  The interval holds every square u >= 0 with (value - u)^2 <= t^2 (c + u L/value), a
+    score interval: near 0 it tests with the variance that holds at 0.  Its end is never below that of value 0, because
+    a square that came out negative is small, not known to be zero.  Then the root is taken.
+
+    influence [B, K]: rows X_b in coordinates in which the square is a sum of squares.
+    """
+    count = len(without)
+    square = count * whole - (count - 1) * float(np.mean(without))
+    found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
+    noise, slope = degenerate(influence)
+    linear = max(found - 2 * noise, 0.0)
+    sure = min(max(square, 0.0) / (SEPARATED * np.sqrt(noise)), 1.0) if noise > 0 else 1.0
+    per_unit = (sure * linear / square if square > 0 else 0.0) + (1 - sure) * slope
+    t = float(stats.t.ppf(0.5 + confidence / 2, count - 1))
+    centre = square + t**2 * per_unit / 2
+    half = t * np.sqrt(max(noise + per_unit * square + (t * per_unit / 2) ** 2, 0.0))
+    high = float(np.sqrt(max(centre + half, t * np.sqrt(noise))))
+    low = float(np.sqrt(max(centre - half, 0.0)))
+    return Estimate(float(np.sqrt(max(square, 0.0))), (high - low) / (2 * t), (low, high), n_eff)

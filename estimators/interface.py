@@ -1,0 +1,213 @@
+"""How much the interface hides, from an exact analysis or from a log with context.
+
+Each quantity is one function of the law of a handoff (`estimators.cells.Law`).  An `Analysis` gives its exact value.  A
+`Log` gives an estimate: the plug-in value without each batch in turn, with every fixed point solved again, which
+removes the bias of squared noise (docs/theory.md section 7).  A log without context has no estimate: its law is the
+same with and without a gap (docs/theory.md section 8).  `Cells` are a log already counted: several quantities of one
+long log are cheaper from `gather(log, onward=True)`.
+
+A context that is not Markov shows part of what is hidden, so local gaps from logs are lower bounds of the true ones;
+the fixed point of the context process, and what rests on it, is then about that process only.  `Estimate.note` says so.
+Letters: docs/theory.md sections 1, 3 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial, singledispatch
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from estimators import jackknife
+from estimators.cells import Cells, Law, exact_law, gather
+from estimators.estimate import Estimate, exact, missing
+from estimators.logs import Log
+from icq.exact import Analysis, contraction
+
+Source: TypeAlias = Analysis | Log | Cells
+Table: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
+NEEDS_CONTEXT = (
+    "needs context: without it the log has the same law with and without a gap (docs/theory.md section 8); "
+    "log a context column, the richest view of the state there is"
+)
+LOWER = "a lower bound of the true gap unless the context is Markov"
+CONTEXT = "of the process whose state is observation and context: the true one if the context is Markov"
+
+
+@singledispatch
+def law_of(source: Source, onward: bool = False) -> Law | Cells | str:
+    """The exact law of a source, the statistics of its batches, or why there are none."""
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis, a Log or Cells")
+
+
+@law_of.register
+def _(source: Analysis, onward: bool = False) -> Law | Cells | str:
+    return exact_law(source)
+
+
+@law_of.register
+def _(source: Cells, onward: bool = False) -> Law | Cells | str:
+    if onward and not source.frame.onward:
+        raise ValueError("these cells do not know the next context: use gather(log, onward=True)")
+    return source
+
+
+@law_of.register
+def _(source: Log, onward: bool = False) -> Law | Cells | str:
+    if source.context is None:
+        return NEEDS_CONTEXT
+    if len(source) < jackknife.BATCHES:
+        return f"{len(source)} handoffs, at least {jackknife.BATCHES} are needed: log longer"
+    return gather(source, onward=onward)
+
+
+def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
+    """d(s) beta(a|o), or its conditional law given that the agent acts.  Raises ValueError if it never does."""
+    if agent is None:
+        return law.mass
+    chosen = law.mass * (law.frame.agent == agent)[law.frame.observation][:, None]
+    total = float(chosen.sum())
+    if total == 0:
+        raise ValueError(f"agent = {agent} does not act; those that do: {sorted(set(law.frame.agent.tolist()))}")
+    return chosen / total
+
+
+def norm(source: Source, table: Table, *, agent: int | None = None, onward: bool = False, note: str = "") -> Estimate:
+    """||F||_d of a table of cells, or over the handoffs of one agent, (E[F^2 | agent acts])^{1/2}.
+
+    table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts.  From a log:
+    `estimators.jackknife.norm`.
+    """
+    found = law_of(source, onward)
+    if isinstance(found, str):
+        return missing(found)
+    if isinstance(found, Law):
+        return exact(float(np.sqrt(_square(found, table(found), agent))))
+    if why := found.lacking():
+        return missing(why, found.n_eff)
+    whole, mass = table(found.whole), weight(found.whole, agent)
+    root = np.sqrt(np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0))
+    squares, influence = np.empty(found.batches), np.empty((found.batches, whole.size))
+    for b, law in enumerate(found.without):
+        part = table(law)
+        squares[b] = _square(law, part, agent)
+        scale = (found.batches - 1) * weight(law, agent) * root
+        influence[b] = ((whole - part).reshape(mass.size, -1) * scale.reshape(-1, 1)).reshape(-1)
+    return replace(jackknife.norm(_square(found.whole, whole, agent), squares, influence, n_eff=found.n_eff), note=note)
+
+
+def _square(law: Law, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:
+    mass = weight(law, agent)
+    return float((mass.reshape(-1, 1) * table.reshape(mass.size, -1) ** 2).sum())
+
+
+def scalar(source: Source, of: Callable[[Law], float], *, onward: bool = False, note: str = "") -> Estimate:
+    """A number that depends smoothly on the law, with its jackknife interval."""
+    found = law_of(source, onward)
+    if isinstance(found, str):
+        return missing(found)
+    if isinstance(found, Law):
+        return exact(of(found))
+    if why := found.lacking():
+        return missing(why, found.n_eff)
+    without = np.array([of(law) for law in found.without])
+    return replace(jackknife.jackknife(of(found.whole), without, n_eff=found.n_eff), note=note)
+
+
+def residual(law: Law, q: Float[np.ndarray, "O A"] | None = None) -> Float[np.ndarray, "S A"]:
+    """b = E[R + g max_a Q(o', a) | cell] - Q(x); for Qbar if q is None, else for q [O, A] in the source's own codes."""
+    table = law.q_bar if q is None else q[law.frame.code]
+    value = np.where(law.interface.available, table, -np.inf).max(axis=1)
+    return np.where(law.mass > 0, law.reward + law.follow(value) - law.lift(table), 0.0)
+
+
+def local_gap(source: Source, q: Float[np.ndarray, "O A"] | None = None, *, agent: int | None = None) -> Estimate:
+    """||b||_d, reward units: the local gap at Qbar, or the residual b_q in the true process of any table q [O, A].
+
+    agent: root mean square over the handoffs of that agent.  q must not come from the same log.
+    Raises ValueError for an agent that never acts.
+    """
+    return norm(source, partial(residual, q=q), agent=agent, note=LOWER)
+
+
+def local_gap_by_agent(source: Source) -> dict[int, Estimate]:
+    """The local gap of every agent that acts; the squares, weighted by shares of the handoffs, add up to ||b||_d^2.
+
+    Empty when there is no estimate for the whole.
+    """
+    found = law_of(source)
+    if isinstance(found, str):
+        return {}
+    law = found if isinstance(found, Law) else found.whole
+    keep = found if isinstance(found, Cells) else source
+    return {agent: local_gap(keep, agent=agent) for agent in sorted(set(law.frame.agent.tolist()))}
+
+
+class Channels(NamedTuple):
+    """The parts of the local gap; as tables of cells they add up to it exactly."""
+
+    reward: Estimate
+    duration: Estimate
+    transition: Estimate
+
+
+def channel_tables(law: Law) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]]:
+    """r - rhat, (gamma(s,a) - ghat(x)) vbar(x) and (K V)(s,a) - gamma(s,a) vbar(x), vbar(x) = (Khat V)(x)/ghat(x).
+
+    What the option earns, how long it takes, and where it leads.  Each has mean 0 given x; they add up to b.
+    """
+    value = np.where(law.interface.available, law.q_bar, -np.inf).max(axis=1)
+    mass, carried = law.follow(np.ones_like(value)), law.follow(value)
+    mean_mass, mean_carried = law.mean(mass), law.mean(carried)
+    worth = np.divide(mean_carried, mean_mass, out=np.zeros_like(mass), where=mean_mass > 0)
+    return law.reward - law.mean(law.reward), (mass - mean_mass) * worth, carried - mass * worth
+
+
+def local_gap_channels(source: Source, *, agent: int | None = None) -> Channels:
+    """The norms of the reward, duration and transition part of the local gap at Qbar.
+
+    Each is a lower bound of its true value unless the context is Markov.
+    """
+    found = law_of(source)
+    keep = found if isinstance(found, Cells) else source
+    return Channels(*(norm(keep, lambda law, k=k: channel_tables(law)[k], agent=agent, note=LOWER) for k in range(3)))
+
+
+def gap(law: Law) -> Float[np.ndarray, "S A"]:
+    """Q* - Qbar o phi."""
+    return np.where(law.mass > 0, law.q_star - law.lift(law.q_bar), 0.0)
+
+
+def interface_gap(source: Source, *, agent: int | None = None) -> Estimate:
+    """e_int = ||Q* - Qbar o phi||_d, reward units; from a log, of the process whose state is observation and context.
+
+    The fixed points are solved again for every left-out batch.  If the context is not Markov the number is about the
+    process with the same one-step law, neither below nor above the true gap in general.
+    """
+    return norm(source, gap, agent=agent, onward=True, note=CONTEXT)
+
+
+def modulus(law: Law) -> float:
+    """kappa_S: the d-norm modulus of the operator of the process whose state is observation and context."""
+    return contraction(law.oracle.kernel, law.mass, law.oracle.available)
+
+
+def oracle_contraction(source: Source) -> Estimate:
+    """kappa_S = ||D^{1/2} K Dmin^{-1/2}||_2, without unit; below 1 the oracle's operator contracts in ||.||_d."""
+    return scalar(source, modulus, onward=True, note=CONTEXT)
+
+
+def certified_gap(source: Source, *, agent: int | None = None) -> Estimate:
+    """||b||_d/(1 - kappa_S) >= e_int, reward units; no number unless kappa_S is below 1 beyond its interval.
+
+    From a log both come from the process of contexts: a certificate only if the context is Markov.
+    """
+    kappa = oracle_contraction(source)
+    if kappa.result != "ok" or kappa.interval[1] >= 1:
+        return kappa if kappa.result != "ok" else missing(
+            f"kappa_S = {kappa} is not below 1, and no bound in ||.||_d follows: use interface_gap", kappa.n_eff
+        )  # fmt: skip
+    return norm(source, lambda law: residual(law) / (1 - modulus(law)), agent=agent, onward=True, note=CONTEXT)
