@@ -60,8 +60,8 @@ def pieces(
         task, k = int(log.task[-1]) + ended, 0 if ended else int(log.k[-1]) + 1
 
 
-def _first(size: int, x: Array) -> np.ndarray:
-    return np.asarray(x)[:size]
+def _first(size: int, x: Array) -> Array:
+    return x[:size]
 
 
 @partial(jax.jit, static_argnames=("blocks",))
@@ -90,7 +90,7 @@ def simulate_file(options: Simulate, console: Console) -> None:
         Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
     ):
         bar = progress.add_task("handoffs", total=options.handoffs)
-        for log in pieces(a, options.handoffs, seed=options.seed, context=options.context, q=q):
+        for log in pieces(a, options.handoffs, seed=options.seed, context=options.context, q=q, piece=PIECE):
             writer.write(log)
             progress.advance(bar, len(log))
             tasks = int(log.task[-1]) + 1
