@@ -105,4 +105,4 @@ def _label(axis: xr.DataArray) -> str:
 
 
 def _wide(values: np.ndarray) -> bool:
-    return len(values) > 0 and values.max() > WIDE * values.min()
+    return bool(len(values) > 0 and values.max() > WIDE * values.min())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from bounds.statement import number
@@ -15,12 +16,19 @@ from experiments import engine, html, n10
 from experiments.cells import TERMS
 from experiments.html import Cell, Page, Section
 from experiments.plots import NAME
-from experiments.report_parts import Records, provenance_section, ratio_section, theorem_section, verdict_section
+from experiments.report_parts import (
+    Records,
+    largest_term,
+    provenance_section,
+    ratio_section,
+    theorem_section,
+    verdict_section,
+)
 from experiments.settings import DialsFamily
 from experiments.store import Arrays, Store
 
 CAPTIONS = {
-    "a_interface": "The error terms against the gap dial, root mean squares with 95 % intervals.",
+    "a_interface": "The error terms against the gap dial, root mean squares with 95\u00a0% intervals.",
     "b_approximation": "The error terms against the width of every agent's network.",
     "c_residual": "The residual against handoffs, along a trajectory and with the i.i.d. control.",
     "d_bounds": "What was observed against what was certified; nothing may lie below the diagonal.",
@@ -46,14 +54,15 @@ def n10_report(folder: Path, theorem: bool = True) -> Page:
 
 
 def _unfinished(folder: Path) -> str:
-    counts = []
-    for preset in PRESETS.values():
-        cells = n10.all_cells(preset)
-        kept = Store(folder / "cells", read_only=True)
-        done = sum(kept.path(cell).exists() for cell in engine.in_order(cells))
-        counts.append(f"{done} of {len(engine.in_order(cells))} cells of the preset {preset.name}")
+    """How far each preset has come."""
+    kept, counts = Store(folder / "cells", read_only=True), {}
+    for name, preset in PRESETS.items():
+        cells = engine.in_order(n10.all_cells(preset))
+        counts[name] = (sum(kept.path(cell).exists() for cell in cells), len(cells))
+    begun = {name: count for name, count in counts.items() if count[0]} or counts
+    said = ", ".join(f"{done} of {cells} cells of the preset {name}" for name, (done, cells) in begun.items())
     return (
-        f"{folder}: summary.json is missing, the experiment is not finished; {' and '.join(counts)} are there. "
+        f"{folder}: summary.json is missing, the experiment is not finished; {said} are there. "
         "icq reproduce n10 with this --out goes on where it stopped"
     )
 
@@ -62,7 +71,7 @@ def _page(folder: Path, said: Mapping[str, Any], theorem: bool) -> Page:
     results = _results(folder, said)
     counts = {NAME[term]: said["verdicts"][term] for term in TERMS}
     sections = [
-        html.section("Summary", *_summary(said)),
+        html.section("Summary", *_summary(said, results)),
         html.section("Figures", *_figures(folder)),
         html.section("Slopes", *_slopes(said)),
         html.section("Value", _values(said)),
@@ -98,9 +107,9 @@ def _estimate(said: Mapping[str, Any]) -> Estimate:
     return Estimate(value, float("nan"), (low, high), n, said["result"])
 
 
-def _summary(said: Mapping[str, Any]) -> list[Markup]:
+def _summary(said: Mapping[str, Any], results: list[Arrays]) -> list[Markup]:
     low, high = said["oracle_value_percent_at_zero_gap_interval"]
-    value = Estimate(said["oracle_value_percent_at_zero_gap"], float("nan"), (low, high), said["seeds"])
+    value = Estimate(said["oracle_value_percent_at_zero_gap"], float("nan"), (low, high), float(said["seeds"]))
     parts = [
         html.facts({
             "records": str(said["records"]), "violations": str(said["violations"]),
@@ -124,7 +133,9 @@ def _summary(said: Mapping[str, Any]) -> list[Markup]:
         f"handoffs like their power {_digits(residual, 2)} (1/√T is -0.5). The interface contracts with kappa at most "
         f"{number(said['kappa_max'])}."
     )
-    return [*parts, html.paragraph(words)]
+    found = [r for r in results if "e_mix" in r]
+    errors = {t: np.array([np.sqrt(np.mean(r[f"e_{t}"][:, -1] ** 2)) for r in found]) for t in TERMS}
+    return [*parts, html.paragraph(words, f" {largest_term(errors)}" if found else "")]
 
 
 def _digits(value: float | None, places: int) -> str:
@@ -153,7 +164,7 @@ def _slopes(said: Mapping[str, Any]) -> list[Markup]:
     ]
     return [
         html.paragraph(
-            "Least-squares slopes of logarithms with 95 % bootstrap intervals over seeds: of the local gap against "
+            "Least-squares slopes of logarithms with 95 % intervals over seeds: of the local gap against "
             "its dial over random instances, of the residual against handoffs over the last four octaves. Beside it "
             "the residual over its sharp asymptote at the end, which tends to 1."
         ),

@@ -189,7 +189,7 @@ def _slopes(ds: xr.Dataset) -> list[Markup]:
         rows.append(["handoffs", len(found["total"]), *(slope(grid[late], found[s]) for s in TERMS)])
     say = html.paragraph(
         "How an error grows with an axis: the slope of its logarithm against that of the axis, least squares, with the "
-        "95 % bootstrap interval over replicas. Errors are root mean squares over all other axes, at the last "
+        "95 % interval over replicas. Errors are root mean squares over all other axes, at the last "
         f"checkpoint; against handoffs over the last {OCTAVES} octaves. Values of an axis that are not positive have "
         "no logarithm and play no part."
     )

@@ -51,6 +51,7 @@ th, td { text-align: left; vertical-align: top; padding: .32rem .9rem .32rem 0; 
 th:last-child, td:last-child { padding-right: .3rem; }
 th { color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; border-bottom-color: #b9c0ca; }
 td:first-child { min-width: 7rem; }
+td:not(.number, .short) { min-width: 8rem; }
 .number { text-align: right; }
 td.number, td.short { white-space: nowrap; }
 .interval { color: var(--soft); white-space: nowrap; }
@@ -78,13 +79,14 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
 @media (max-width: 34rem) {
   main { padding: 1.25rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }
-  .facts { grid-template-columns: repeat(auto-fit, minmax(6.2rem, 1fr)); gap: .5rem; }
-  .facts div { padding: .5rem .65rem; }
+  .facts { grid-template-columns: 1fr 1fr; gap: .5rem; }
+  .facts div:last-child:nth-child(odd) { grid-column: 1 / -1; }
   .facts dd { font-size: 1.2rem; }
   .pairs { grid-template-columns: 1fr; gap: 0; }
   .pairs dd { margin-bottom: .5rem; }
   table { font-size: .84rem; }
   td:first-child { min-width: 5.5rem; }
+  td:not(.number, .short) { min-width: 10rem; }
 }
 @media print {
   @page { margin: 16mm 15mm; }
@@ -97,7 +99,7 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
   thead { display: table-header-group; }
   .scroll, .maths, pre { overflow: visible; background: none; }
   table { font-size: 8pt; max-width: 100%; }
-  th, td { padding-right: .6rem; min-width: 0; }
+  th, td, td:not(.number, .short) { padding-right: .6rem; min-width: 0; }
   td.number { white-space: normal; }
   td.number > span { white-space: nowrap; }
   td:first-child { min-width: 5rem; }
