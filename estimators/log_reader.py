@@ -41,6 +41,7 @@ def read(
 
     gamma: discount per primitive step, where the file does not say.  skip_bad: leave unusable rows out and count them,
     instead of stopping at the first.  context=False does not load that column.  progress is told the fraction read.
+    Integer columns are int32; codes are int64 where an index made of several of them would not fit.
 
     Raises LogError naming the row (Parquet, from 0) or line (JSON Lines, from 1), the column and the value;
     FileNotFoundError.
@@ -264,6 +265,7 @@ def _log(gamma: float, c: Columns, coded: dict[str, Coded], follows: Bool[np.nda
             left = Coded({column: c[column] for column in coded[name].codes}, coded[name].names, coded[name].features)
             final[name] = compact(left)
             c |= final[name].codes
+    _widen(c)
     kept = {name: c[name] for name in (*REQUIRED, "scalar")}
     return Log(
         gamma=gamma, follows=follows, context=c.get("context"),
@@ -271,3 +273,13 @@ def _log(gamma: float, c: Columns, coded: dict[str, Coded], follows: Bool[np.nda
         features=final["observation"].features, names=Vocabulary(**{name: f.names for name, f in final.items()}),
         **kept,
     )  # fmt: skip
+
+
+def _widen(c: Columns) -> None:
+    """Codes are int32, unless an index made of them, (state, option, next state), would not fit."""
+    size = {name: int(c[name].max(initial=0)) + 1 for name in ("observation", "next_observation", "option")}
+    states = max(size["observation"], size["next_observation"]) * (int(c["context"].max()) + 1 if "context" in c else 1)
+    if states * states * size["option"] >= 2**31:
+        for name in ("agent", "observation", "option", "next_agent", "next_observation", "context"):
+            if name in c:
+                c[name] = c[name].astype(np.int64)

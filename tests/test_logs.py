@@ -167,6 +167,19 @@ def test_integers_too_sparse_for_codes_become_names(tmp_path):
     assert log.names.option == ("1000000003", "1000000004", "1000000005") and log.option.tolist() == [2, 1, 0]
 
 
+def test_codes_are_as_wide_as_indices_made_of_them_need(tmp_path):
+    rows = [
+        row(k=k, agent=0, observation=k, context=k, next_agent=0, next_observation=k + 1, done=False)
+        for k in range(300)
+    ]
+    small, _ = read(save(rows[:100], tmp_path / "a.parquet"))
+    large, _ = read(save(rows, tmp_path / "b.parquet"))
+    assert small.observation.dtype == small.context.dtype == np.int32
+    state = large.observation * 300 + large.context
+    pair = state * 300**2 + state
+    assert pair.max() == (299 * 300 + 299) * (300**2 + 1) and (pair >= 0).all()
+
+
 def test_columns_of_data_frames_are_understood(tmp_path):
     """A data frame writes integers with gaps as floats with NaN, and categories as dictionaries."""
     table = pa.table(
