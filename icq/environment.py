@@ -7,6 +7,7 @@ Notation: docs/theory.md section 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -125,6 +126,41 @@ def finite(m: ICSMDP, starts: Float[np.ndarray, "S"]) -> Finite:
         gamma=jnp.asarray(m.gamma, jnp.float32), observation=jnp.asarray(m.observation, jnp.int32),
     )  # fmt: skip
     return Finite(single, jnp.asarray(starts / starts.sum(), jnp.float32), m.num_agents)
+
+
+@struct.dataclass
+class Centralised:
+    """The same workflow in which every agent sees `look(env, state)` instead of its own interface."""
+
+    env: Any
+    look: Callable[[Any, State], View] = struct.field(pytree_node=False)
+
+    @property
+    def agents(self) -> int:
+        """N."""
+        return int(self.env.agents)
+
+    @property
+    def options(self) -> int:
+        """A."""
+        return int(self.env.options)
+
+    @property
+    def gamma(self) -> float | Float[Arr, ""]:
+        """Discount per primitive step."""
+        return self.env.gamma
+
+    def start(self, key: Key[Array, ""]) -> State:
+        """As the workflow."""
+        return self.env.start(key)
+
+    def observe(self, state: State) -> Seen:
+        """Who acts and which options it has, with the common view."""
+        return replace(self.env.observe(state), view=self.look(self.env, state))
+
+    def act(self, state: State, option: Int[Array, ""], key: Key[Array, ""]) -> Effect:
+        """As the workflow."""
+        return self.env.act(state, option, key)
 
 
 def discount(env: Environment, effect: Effect) -> Float[Array, ""]:

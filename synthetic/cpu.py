@@ -178,6 +178,12 @@ class Cpu:
         view = jnp.concatenate([summary, self.matches(state), size, left[None]])
         return Seen(state.holder, view, self._available(state))
 
+    def everything(self, state: Machine) -> Float[Array, "F"]:
+        """The summary on all visible vectors, with the names of task and start: the view of a centralised learner."""
+        summary = self.replace(shown=jnp.int32(self.visible)).observe(state).view  # type: ignore[attr-defined]
+        task = jax.nn.one_hot(state.task, len(self.targets), dtype=jnp.float32)
+        return jnp.concatenate([summary, task, jax.nn.one_hot(state.start, len(self.starts), dtype=jnp.float32)])
+
     def _available(self, state: Machine) -> Bool[Array, "A"]:
         operation = jnp.arange(self.options) // len(AGENTS)
         following = jnp.arange(self.options) % len(AGENTS)
@@ -259,28 +265,55 @@ def cpu(sizes: CpuSizes | None = None) -> Cpu:
     )  # fmt: skip
 
 
-def shortest_programs(env: Cpu) -> Int[np.ndarray, "tasks starts"]:
-    """Instructions of a shortest program right on every visible vector, -1 where `length` instructions are not enough.
+def search(env: Cpu) -> tuple[Int[np.ndarray, "tasks starts"], Float[np.ndarray, "tasks starts 4"]]:
+    """The shortest right program of every task and start, and the exact optimal value from every first agent.
 
-    Breadth-first over machine states (registers on the visible vectors), each visited once per start.
+    Instructions needed: -1 where `length` are not enough.  The value counts the verdict alone (no shaping): the best
+    program's product of expected discounts, one more pass when its first instruction belongs to somebody else; 0 where
+    nothing right exists.  Breadth-first over machine states (registers on the visible vectors); a state is expanded
+    again only when a longer way to it is faster.
     """
-    out = np.full((len(env.targets), len(env.starts)), -1)
+    pace = np.array([np.mean(env.gamma ** np.arange(1, n + 1)) for n in SLOWEST])
     targets = np.asarray(env.targets)[:, : env.visible]
     values = np.concatenate([np.asarray(env.vectors)[: env.visible], np.zeros((env.visible, 1), int)], axis=1)
+    size = np.full((len(targets), len(env.starts)), -1)
+    best = np.zeros((*size.shape, len(AGENTS)))  # by the agent of the first operation
     for start, placement in enumerate(np.asarray(env.starts)):
-        layer = values[:, placement][None]
-        known = np.unique(_pack(layer))
+        layer, speed = values[:, placement][None], np.eye(len(AGENTS))[VERIFIER][None]
+        seen, fastest = _pack(layer), speed
         for depth in range(env.length + 1):
-            solved = (layer[None, :, :, 0] == targets[:, None]).all(-1).any(1)
-            out[solved & (out[:, start] < 0), start] = depth
-            if (out[:, start] >= 0).all() or depth == env.length:
-                break
-            a, b, c = (layer[..., i] for i in range(REGISTERS))
-            layer = np.concatenate([np.stack(step(a, b, c), axis=-1) & WORD for _, step in FLAT])
-            packed, first = np.unique(_pack(layer), return_index=True)
-            fresh = ~np.isin(packed, known, assume_unique=True)
-            layer, known = layer[first[fresh]], np.union1d(known, packed[fresh])
-    return out
+            solves = (layer[None, :, :, 0] == targets[:, None]).all(-1)  # [tasks, n]
+            size[solves.any(1) & (size[:, start] < 0), start] = depth
+            best[:, start] = np.maximum(best[:, start], (solves[..., None] * speed).max(1))
+            if depth < env.length:
+                layer, speed, seen, fastest = _extend(layer, speed, seen, fastest, pace, first=depth == 0)
+    passing = env.gamma * best.max(-1, keepdims=True)
+    return size, np.maximum(best, passing)
+
+
+def _extend(
+    layer: Int[np.ndarray, "n V 3"],
+    speed: Float[np.ndarray, "n 4"],
+    seen: np.ndarray,
+    fastest: Float[np.ndarray, "m 4"],
+    pace: Float[np.ndarray, "4"],
+    first: bool,
+) -> tuple[Int[np.ndarray, "k V 3"], Float[np.ndarray, "k 4"], np.ndarray, Float[np.ndarray, "l 4"]]:
+    """All states one instruction further that are new, or reached faster than before by some first agent."""
+    a, b, c = (layer[..., i] for i in range(REGISTERS))
+    following = np.concatenate([np.stack(step(a, b, c), axis=-1) & WORD for _, step in FLAT])
+    owner = np.repeat(np.arange(len(FLAT)) // OWN, len(layer))
+    begun = np.eye(len(AGENTS))[owner] if first else np.tile(speed, (len(FLAT), 1))
+    packed, place, inverse = np.unique(_pack(following), return_index=True, return_inverse=True)
+    reached = np.zeros((len(packed), len(AGENTS)))
+    np.maximum.at(reached, inverse.reshape(-1), begun * pace[owner][:, None])
+    every = np.union1d(seen, packed)
+    known = np.zeros((len(every), len(AGENTS)))
+    known[np.searchsorted(every, seen)] = fastest
+    at = np.searchsorted(every, packed)
+    better = (reached > known[at]).any(1)
+    known[at] = np.maximum(known[at], reached)
+    return following[place[better]], reached[better], every, known
 
 
 def _pack(states: Int[np.ndarray, "n V 3"]) -> np.ndarray:

@@ -23,11 +23,13 @@ from synthetic.cpu import (
     CpuSizes,
     cpu,
     execute,
-    shortest_programs,
+    search,
 )  # fmt: skip
 
 ENV = cpu()
 ACT = jax.jit(ENV.act)
+OBSERVE = jax.jit(ENV.observe)
+MATCHES = jax.jit(ENV.matches)
 KEY = jax.random.key(0)
 
 
@@ -123,10 +125,10 @@ def test_potential_shaping_telescopes():
     for seed in range(5):
         keys = jax.random.split(jax.random.key(seed), 40)
         state = jax.jit(ENV.start)(keys[0])
-        first, g, total, verdict, done = float(ENV.matches(state)[0]), 1.0, 0.0, 0.0, False
+        first, g, total, verdict, done = float(MATCHES(state)[0]), 1.0, 0.0, 0.0, False
         for key in keys[1:]:
             pick, act = jax.random.split(key)
-            mask = np.asarray(ENV.observe(state).available)
+            mask = np.asarray(OBSERVE(state).available)
             choice = jnp.int32(np.random.default_rng(int(jax.random.bits(pick))).choice(np.flatnonzero(mask)))
             judged = int(state.holder) == VERIFIER and int(choice) == 0
             verdict = g * (1.0 if bool(ENV.correct(state)[0]) else ENV.wrong) if judged else 0.0
@@ -147,26 +149,35 @@ def test_the_summary_hides_what_it_should():
     assert same == [True, True, False]
 
 
-def test_search_finds_the_shortest_programs():
-    """Against brute force over all programs of up to two instructions."""
-    env = cpu(CpuSizes(length=2))
-    found = shortest_programs(env)
+@pytest.mark.parametrize("length", [1, 2])
+def test_search_against_all_programs(length):
+    """Brute force over every program, with the discounts of its own agents multiplied out."""
+    env = cpu(CpuSizes(length=length))
+    size, value = search(env)
+    pace = [np.mean([env.gamma**t for t in range(1, n + 1)]) for n in (2, 3, 3)]
     targets = np.asarray(env.targets)[:, : env.visible]
     for start in range(len(env.starts)):
         x = np.concatenate([np.asarray(env.vectors)[: env.visible], np.zeros((env.visible, 1), int)], 1)
         x = x[:, np.asarray(env.starts)[start]]
-        best = np.full(len(TASKS), -1)
-        for size in (2, 1, 0):
-            for program in itertools.product(FLAT, repeat=size):
+        shortest, worth = np.full(len(TASKS), -1), np.zeros((len(TASKS), len(AGENTS)))
+        for n in range(length, -1, -1):
+            for program in itertools.product(range(len(FLAT)), repeat=n):
                 r = [x[:, i] for i in range(3)]
-                for _, step in program:
-                    r = [v & WORD for v in step(*r)]
-                best[(r[0] == targets).all(1)] = size
-        assert (found[:, start] == best).all()
+                for c in program:
+                    r = [v & WORD for v in FLAT[c][1](*r)]
+                right = (r[0] == targets).all(1)
+                shortest[right] = n
+                for holder in range(len(AGENTS)):
+                    first = program[0] // OWN if program else VERIFIER
+                    earned = (1.0 if first == holder else env.gamma) * np.prod([pace[c // OWN] for c in program])
+                    worth[right, holder] = np.maximum(worth[right, holder], earned)
+        assert (size[:, start] == shortest).all()
+        assert value[:, start] == pytest.approx(worth)
 
 
 def test_every_task_is_solvable_from_every_start():
-    assert (shortest_programs(ENV) >= 0).all()
+    size, value = search(ENV)
+    assert (size >= 0).all() and (value > 0).all()
 
 
 @pytest.mark.parametrize(("bad", "says"), [({"shown": 5}, "shown = 5"), ({"limit": 1}, "limit = 1")])
