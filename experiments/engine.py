@@ -32,6 +32,7 @@ from experiments.provenance import machine, xla_flags
 from experiments.store import Arrays, Store, code_version
 
 Results: TypeAlias = dict[Cell, Arrays]
+PATIENCE = "20s"  # until a scheduler has to answer
 QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
 
 
@@ -61,8 +62,9 @@ class Pool:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not any(thread.name == "watch" for thread in threading.enumerate()):
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        jax.config.update("jax_compilation_cache_dir", self.compiled)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        if not jax.config.jax_compilation_cache_dir:  # a folder of the user's own is left alone
+            jax.config.update("jax_compilation_cache_dir", self.compiled)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
     def _watch(self) -> None:
         while os.getppid() == self.parent:
@@ -114,7 +116,7 @@ def cluster(address: str) -> Executor:
 
     def execute(cells: Sequence[Cell]) -> Iterator[Outcome]:
         try:
-            client = Client(address, timeout="20s", set_as_default=False)
+            client = Client(address, timeout=PATIENCE)
         except (OSError, ValueError) as error:
             raise ConnectionError(f"dask: no scheduler answers at {address} ({error})") from error
         with client:
