@@ -7,6 +7,7 @@ again line by line, which is slow and exact about what is wrong where.
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ NUMBERS = {
     "k": pa.int64(), "duration": pa.int64(), "done": pa.bool_(), "reward": pa.float64(), "scalar": pa.float64(),
     "probability": pa.float64(),
 }  # fmt: skip
+KNOWN = frozenset(COLUMNS)
 VECTORS = ("observation", "next_observation", "context")
 
 
@@ -104,7 +106,7 @@ class JsonLines:
             if row is None:
                 self._passed.append(self._row)
                 continue
-            self.ignored |= row.keys() - set(COLUMNS)
+            self.ignored |= row.keys() - KNOWN
             try:
                 values = {name: self._value(name, row.get(name)) for name in wanted}
             except _Wrong as wrong:
@@ -183,23 +185,25 @@ class JsonLines:
     def _id(self, name: str, value: Any) -> Any:
         if name == "context" and self._any_json:
             return json.dumps(value, sort_keys=True)
-        vector = name in VECTORS and isinstance(value, list) and all(_is_number(x) for x in value)
+        known = self._kinds[name.removeprefix("next_")]
         if isinstance(value, str):
             kind = Kind.TEXT
-        elif _is_number(value) and float(value).is_integer():
+        elif _is_whole(value):
             kind, value = Kind.INTEGER, int(value)
-        elif vector:
-            kind = Kind.VECTOR
-        elif name == "context" and self._kinds["context"] is None:
+            if abs(value) >= 2**63:
+                raise _Wrong(name, f"{name} = {_short(value)} is too large; write such ids as text")
+        elif name in VECTORS and isinstance(value, list) and all(_is_number(x) for x in value):
+            kind, value = Kind.VECTOR, [_real(name, x) for x in value]
+        elif name == "context" and known is None:
             self._any_json = True
             return json.dumps(value, sort_keys=True)
+        elif name == "context" and known is not None:
+            raise _Wrong(name, f"{name} = {_short(value)}, but before there were {known.value}")
         else:
             allowed = "text, an integer or a list of numbers" if name in VECTORS else "text or an integer"
             raise _Wrong(name, f"{name} = {_short(value)}: an id is {allowed}")
-        shared = name.removeprefix("next_")
-        known = self._kinds[shared]
         if known is None:
-            self._kinds[shared] = kind
+            self._kinds[name.removeprefix("next_")] = kind
         elif known is not kind:
             raise _Wrong(name, f"{name} = {_short(value)}, but before there were {known.value}")
         return value
@@ -217,13 +221,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and (isinstance(value, int) or value.is_integer())
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _integer(name: str, value: Any) -> int:
-    if not _is_number(value) or not float(value).is_integer() or abs(value) >= 2**63:
+    if not _is_whole(value) or abs(value) >= 2**63:
         raise _Wrong(name, f"{name} = {_short(value)} is not an integer")
     return int(value)
 
@@ -231,7 +239,10 @@ def _integer(name: str, value: Any) -> int:
 def _real(name: str, value: Any) -> float:
     if not _is_number(value):
         raise _Wrong(name, f"{name} = {_short(value)} is not a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # as the fast parser reads it
 
 
 def _truth(name: str, value: Any) -> bool:

@@ -38,6 +38,8 @@ class ParquetRows:
         self._names = schema.names
         if missing := [name for name in REQUIRED if name not in self._names]:
             raise LogError(f"column {missing[0]} is missing; required are {', '.join(REQUIRED)}")
+        if twice := [name for name in COLUMNS if self._names.count(name) > 1]:
+            raise LogError(f"column {twice[0]} is there {self._names.count(twice[0])} times")
         self.ignored = set(self._names) - set(COLUMNS)
         self.bad: dict[str, Finding] = {}
         self.torn, self.refused = Finding(), 0

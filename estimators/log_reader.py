@@ -212,6 +212,8 @@ def _boolean(name: str, values: pa.Array, checks: Checks) -> Bool[np.ndarray, "n
     checks.refuse(name, missing, values, "is needed")
     if pa.types.is_boolean(values.type):
         return values.fill_null(False).to_numpy(zero_copy_only=False)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
+        raise LogError(f"column {name} holds {values.type}, true or false is needed")
     whole = integers(name, values, missing, checks)
     checks.refuse(name, ~missing & (whole != 0) & (whole != 1), values, "is not true or false")
     return whole == 1

@@ -282,6 +282,10 @@ WRONG_VALUES = [
     ({"agent": [1]}, "agent", "an id is text or an integer"),
     ({"observation": 0.5}, "observation", "an id is"),
     ({"option": {"a": 1}}, "option", "an id is text or an integer"),
+    ({"reward": 10**400}, "reward", "inf is not finite"),
+    ({"k": 10**400}, "k", "not an integer"),
+    ({"duration": 10**12}, "duration", "not in 1.."),
+    ({"context": {"a": 1}}, "context", "before there were integers"),
 ]
 
 
@@ -305,7 +309,7 @@ def test_a_wrong_row_is_named_or_left_out(suffix, change, column, words, tmp_pat
 @pytest.mark.parametrize(("change", "column", "words"), WRONG_VALUES)
 def test_a_value_of_the_wrong_type_is_named(change, column, words, late, tmp_path, monkeypatch):
     monkeypatch.setattr(log_lines, "HEAD", 2 if late else 1000)  # found behind the fast parser, or before it
-    rows = three("s", "t", "u")
+    rows = [r | {"context": 1} for r in three("s", "t", "u")]
     rows[4] |= change
     path = save(rows, tmp_path / "a.jsonl")
     with pytest.raises(LogError) as said:
@@ -321,6 +325,7 @@ def test_a_value_of_the_wrong_type_is_named(change, column, words, late, tmp_pat
         ("reward", ["a", "b", "c"], "column reward holds string, numbers are needed"),
         ("duration", ["a", "b", "c"], "column duration holds string, integers are needed"),
         ("duration", [1.0, 2.5, 1.0], "row 1, column duration: duration = 2.5 is not an integer"),
+        ("done", ["no", "no", "yes"], "column done holds string, true or false is needed"),
         ("option", [-1, 2, 3], "row 0, column option: option = -1 is negative"),
         ("next_agent", [1, 2, None], "column next_agent holds integers, but before there were text"),
         ("observation", [{"a": 1}] * 3, "write anything else as its JSON text"),
@@ -384,8 +389,21 @@ def test_files_that_are_no_logs(tmp_path):
     (tmp_path / "new.jsonl").write_text('{"schema": "icq-handoffs/2", "gamma": 0.9}\n')
     with pytest.raises(LogError, match="line 1: the schema is icq-handoffs/2"):
         read(tmp_path / "new.jsonl")
+    (tmp_path / "big.jsonl").write_text(json.dumps(row(task=2**70)) + "\n")
+    with pytest.raises(LogError, match=r"line 1, column task: .* write such ids as text"):
+        read(tmp_path / "big.jsonl", gamma=0.9)
+    doubled = pa.Table.from_arrays([*table.columns, table.column("k")], [*table.column_names, "k"])
+    pq.write_table(doubled, tmp_path / "twice.parquet")
+    with pytest.raises(LogError, match="column k is there 2 times"):
+        read(tmp_path / "twice.parquet")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_usable_is_an_empty_log_with_its_report(suffix, tmp_path):
+    log, report = read(save([r | {"duration": 0} for r in three()], tmp_path / f"a{suffix}"), skip_bad=True)
+    assert len(log) == report.kept == report.tasks == 0 and report.rows == 3 and report.bad["duration"].count == 3
 
 
 def test_headers_may_repeat_but_not_disagree(tmp_path):
