@@ -1,0 +1,109 @@
+"""One cell of the routing experiment: how well IC-Q routes at one view size, beside what is exact.
+
+Running a cell is a pure function of its fields.  Notation: docs/theory.md sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from bounds.bound import verdict
+from bounds.interface import gap_value_bound_d
+from bounds.ladder import signed_gap_bound_d
+from estimators.decomposition import decompose
+from experiments.cells import Who
+from experiments.store import Arrays
+from icq import baselines, networks, rollout
+from icq.build import Workflow
+from icq.exact import Analysis, analyse
+from icq.learner import LearnerConfig, learn
+from icq.solve import greedy
+from icq.tasks import start_law, task_total
+from synthetic.routing import Routing, answered, routing
+
+
+@dataclass(frozen=True)
+class RoutingCell:
+    """What to run.  bits: view of every agent; handoffs: learned per seed."""
+
+    bits: int
+    who: Who
+    seeds: int
+    handoffs: int
+    specialists: int = 4
+    intents: int = 4
+    instance: int = 0
+
+    @property
+    def game(self) -> Routing:
+        """The workflow's sizes and prices."""
+        return Routing(self.specialists, self.intents, seed=self.instance).with_view(self.bits)
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"{self.who.value}, view of {self.bits} bits"
+
+    def program(self) -> Hashable:
+        """Cells that agree in this run the same compiled program."""
+        return (self.bits, self.who is Who.CENTRALISED, self.seeds, self.specialists, self.intents)
+
+    def run(self) -> Arrays:
+        """Learn and measure: `right` share of requests answered by the right specialist, `value` at the start, `steps`
+        and `handoffs` per task, one per seed; for IC-Q the errors against Qbar and Q*; exact numbers of the instance.
+        """  # fmt: skip
+        workflow, true = _solved(self.game)
+        m, starts = workflow.smdp, start_law(workflow.smdp)
+        change = {Who.CENTRALISED: baselines.centralised, Who.INDEPENDENT: baselines.independent}.get(self.who)
+        seen = true if change is None else analyse(change(m))
+        config = LearnerConfig(
+            step=1.0, decay_power=0.6, decay_offset=300.0, averaging_power=2.0, visit_normalised=True
+        )
+        record = learn(rollout.tables(seen), networks.tabular(seen.smdp), config, range(self.seeds), [self.handoffs])
+        q = np.asarray(record.q_average[:, -1], np.float64)
+        rows = np.arange(m.num_states) if self.who is Who.CENTRALISED else np.asarray(m.observation)
+        event = answered(workflow, self.game)
+        totals: dict[str, list[float]] = {"right": [], "value": [], "steps": [], "per_task": []}
+        for table in q:
+            policy = greedy(table, seen.interface.available)[0][rows]
+            totals["right"].append(float(starts @ task_total(m, policy, event)))
+            totals["value"].append(float(starts @ true.oracle.evaluate(policy).v))
+            totals["steps"].append(float(starts @ task_total(m, policy, np.asarray(m.duration, float))))
+            totals["per_task"].append(float(starts @ task_total(m, policy, np.ones(m.prob.shape))))
+        out = {name: np.array(numbers) for name, numbers in totals.items()}
+        return out | (_exact(workflow, true, self.game) | _errors(true, q) if change is None else {})
+
+
+@lru_cache(maxsize=2)
+def _solved(game: Routing) -> tuple[Workflow, Analysis]:
+    workflow = routing(game)
+    return workflow, analyse(workflow.smdp)
+
+
+def _exact(workflow: Workflow, a: Analysis, game: Routing) -> Arrays:
+    """What no learner enters: accuracy and value of the interface optimum, the oracle and random options."""
+    m, starts, event = workflow.smdp, start_law(workflow.smdp), answered(workflow, game)
+    out = {}
+    for name, policy in (("bar", a.interface_solution.policy[m.observation]), ("star", a.oracle_solution.policy)):
+        out[f"right_{name}"] = np.array(starts @ task_total(m, policy, event))
+        out[f"value_{name}"] = np.array(starts @ a.oracle.evaluate(policy).v)
+    behaviour = np.asarray(m.behaviour)[m.observation]
+    out["value_random"] = np.array(starts @ a.oracle.evaluate_random(behaviour).v)
+    numbers = {
+        "states": m.num_states, "observations": m.num_observations, "kappa": a.kappa, "gamma_bar": a.gamma_bar,
+        "local_gap_d": a.norm_d_state(a.local_gap), "local_gap_sup": a.norm_sup_state(a.local_gap),
+    }  # fmt: skip
+    return out | {name: np.array(value) for name, value in numbers.items()}
+
+
+def _errors(a: Analysis, q: np.ndarray) -> Arrays:
+    """The three errors in the d-norm (a table has no approximation error), and the interface rungs that hold here."""
+    split, _ = decompose(a, q, a.q_bar)
+    out: Arrays = {"e_interface": np.array(split.interface), "e_mix": split.mix, "e_total": split.total}
+    for name, bound in (("signed", signed_gap_bound_d(a)), ("value", gap_value_bound_d(a))):
+        said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
+        out |= {f"b_{name}": np.array(bound.value), f"verdict_{name}": np.array(said.value)}
+    return out
