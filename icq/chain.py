@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from types import ModuleType
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
+from numpy.lib.stride_tricks import as_strided
 from scipy.sparse.csgraph import breadth_first_order, connected_components
-from scipy.sparse.linalg import ArpackNoConvergence, eigs
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+
+from icq.solve import COMPILED_FROM, Compiled, affordable, band, compiled
 
 DENSE_LIMIT = 1000  # states; dense O(S^3) algebra up to here
+SWEEP_LIMIT = 2000  # sweeps before another method is tried
+SWEEP_GOAL = 1e-12  # largest step of a sweep, in units of the mean mass of a state
+POLISH, CORRECTIONS, CORRECTION_GOAL = 3, 3, 1e-2
+LAW_ACCURACY = 1e-8  # largest estimated error in the 1-norm of a law that counts as converged
+ARNOLDI_WORK = 1_000_000  # restarts times states
+ELIMINATION_ROUNDING = 10.0  # error of elimination per state in units of rounding, an estimate
+_EPS = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
@@ -89,41 +100,84 @@ def _period(graph: sp.csr_array, states: Int[np.ndarray, "_"]) -> int:
 
 @dataclass(frozen=True)
 class Stationary:
-    """The stationary law `d` [S], its residual ||d P - d||_1, and whether the iteration converged."""
+    """The stationary law `d` [S], how it was found, its residual ||d P - d||_1, and whether `method` converged.
+
+    `error` estimates ||d - exact||_1 (docs/theory.md section 1, 1.9); NaN when nothing is known.
+    """
 
     d: Float[np.ndarray, "S"]
     residual: float
     converged: bool
+    error: float
+    method: str
+
+    @property
+    def result(self) -> str:
+        """`converged` or why not, with method, residual and estimated error."""
+        how = "converged" if self.converged else "did not converge"
+        return f"{self.method} {how}, residual {self.residual:.1e}, estimated error {self.error:.1e}"
+
+
+@dataclass(frozen=True)
+class _Law:
+    """A law on one closed class, its estimated error in the 1-norm, and whether it converged."""
+
+    d: Float[np.ndarray, "S"]
+    error: float
+    converged: bool
 
 
 def stationary(
-    transition: sp.csr_array, chain: Structure, *, tolerance: float = 1e-14, max_iterations: int = 100_000
+    transition: sp.csr_array, chain: Structure, *, tolerance: float = 1e-14, max_iterations: int = 10_000
 ) -> Stationary:
     """The unique stationary law of a chain with one closed class: 0 on transient states, any period.
 
-    Direct elimination (Grassmann-Taksar-Heyman, no cancellation) up to DENSE_LIMIT states of the class, lazy power
-    iteration beyond.  Raises ValueError when there are several closed classes.
+    Up to DENSE_LIMIT states elimination (Grassmann-Taksar-Heyman, no cancellation).  Beyond, accelerated sweeps, or
+    lazy power iteration without the compiled loops; where these are too slow, elimination in a band if the class has
+    a narrow one, else lazy power iteration to `max_iterations`.  Raises ValueError when there are several closed
+    classes.
     """
     if len(chain.closed) != 1:
         raise ValueError("; ".join(chain.problems()))
     states = chain.closed[0]
-    inner = sp.csr_array(transition[states][:, states])
-    if len(states) <= DENSE_LIMIT:
-        law, converged = _gth(inner.toarray()), True
-    else:
-        law, converged = _power(inner, tolerance, max_iterations)
+    whole = len(states) == transition.shape[0]
+    inner = transition if whole else sp.csr_array(transition[states][:, states])
+    method, law = _law(inner, tolerance, max_iterations)
     d = np.zeros(transition.shape[0])
-    d[states] = law
-    return Stationary(d, float(np.abs(transition.T @ d - d).sum()), converged)
+    d[states] = law.d
+    return Stationary(d, float(np.abs(transition.T @ d - d).sum()), law.converged, law.error, method)
+
+
+def _law(p: sp.csr_array, tolerance: float, limit: int) -> tuple[str, _Law]:
+    """Method and law of an irreducible chain, from the cheapest method that gets there."""
+    size = p.shape[0]
+    if size <= DENSE_LIMIT:
+        return "elimination", _Law(_gth(p.toarray()), ELIMINATION_ROUNDING * size * _EPS, True)
+    loops = compiled()
+    if loops is not None:
+        method, law = "accelerated sweeps", _swept(loops, p, min(limit, SWEEP_LIMIT))
+    else:
+        method, law = "power iteration", _power(p, tolerance, min(limit, SWEEP_LIMIT))
+    if law.converged:
+        return method, law
+    order, width = band(p)
+    if affordable(size, width):
+        d = np.empty(size)
+        d[order] = _gth_band(sp.csr_array(p[order][:, order]), width)
+        return "elimination in a band", _Law(d, ELIMINATION_ROUNDING * size * _EPS, True)
+    return "power iteration", _power(p, tolerance, limit)
 
 
 def _gth(p: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S"]:
     """Stationary law by state reduction; only additions of non-negative numbers, so entrywise accurate."""
-    p = p.copy()
-    size = len(p)
-    for k in range(size - 1, 0, -1):
-        p[:k, k] /= p[k, :k].sum()
-        p[:k, :k] += np.outer(p[:k, k], p[k, :k])
+    p, size = p.copy(), len(p)
+    loops = compiled() if size >= COMPILED_FROM else None
+    if loops is not None:
+        loops.reduce_states(p)
+    else:
+        for k in range(size - 1, 0, -1):
+            p[:k, k] /= p[k, :k].sum()
+            p[:k, :k] += np.outer(p[:k, k], p[k, :k])
     d = np.zeros(size)
     d[0] = 1.0
     for k in range(1, size):
@@ -131,35 +185,111 @@ def _gth(p: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S"]:
     return d / d.sum()
 
 
-def _power(p: sp.csr_array, tolerance: float, limit: int) -> tuple[Float[np.ndarray, "S"], bool]:
-    """Power iteration of (I + P)/2, which has the same law and no period."""
+def _gth_band(p: sp.csr_array, width: int) -> Float[np.ndarray, "S"]:
+    """`_gth` of a chain whose jumps are at most `width` long: reduction never leaves the band."""
+    size, row = p.shape[0], 2 * width + 1
+    coo = p.tocoo()
+    stored = np.zeros(size * row)
+    np.add.at(stored, coo.row.astype(np.int64) * row + (coo.col - coo.row + width), coo.data)
+
+    def block(top: int, left: int, height: int, wide: int) -> Float[np.ndarray, "h w"]:
+        """Entries (top + i, left + j), a view: entry (i, j) lies at 2 width i + j + width."""
+        begin = top * (row - 1) + left + width
+        return as_strided(stored[begin:], (height, wide), (8 * (row - 1), 8))
+
+    for k in range(size - 1, 0, -1):
+        low = max(k - width, 0)
+        into, out = block(low, k, k - low, 1), block(k, low, 1, k - low)
+        into /= out.sum()
+        inner = block(low, low, k - low, k - low)
+        inner += into * out
+    d = np.zeros(size)
+    d[0] = 1.0
+    for k in range(1, size):
+        low = max(k - width, 0)
+        d[k] = d[low:k] @ block(low, k, k - low, 1)[:, 0]
+        if d[k] > 1e200:
+            d[: k + 1] *= 1e-200
+    return d / d.sum()
+
+
+def _swept(loops: ModuleType, p: sp.csr_array, limit: int) -> _Law:
+    """Gauss-Seidel sweeps of d = d P, accelerated when slow, then corrections of what is left of the residual.
+
+    A correction e solves e = e P + residual, so it is the error itself up to its own error; the last one is reported.
+    """
+    size = p.shape[0]
+    transpose = sp.csr_array(p.T)
+    engine = Compiled(loops, np.zeros((size, 1)), transpose, np.ones((size, 1), bool))
+    loops.select(*engine.model, np.zeros((size, 1)), np.zeros(size), engine.policy)
+    d, none = np.ones(size), np.zeros(size)
+    done = loops.evaluate(engine.policy, none, np.inf, d, 0.0, SWEEP_GOAL, limit)
+    d = np.maximum(d, 0.0)
+    for _ in range(POLISH):  # small entries again, relative to themselves
+        loops.sweep(engine.policy, none, np.inf, d)
+    if not (done and np.isfinite(d).all() and d.min() > 0):
+        return _Law(np.full(size, 1 / size), float("nan"), False)
+    d /= d.sum()
+    error = np.inf
+    for _ in range(CORRECTIONS):
+        e = np.zeros(size)
+        residual = transpose @ d - d
+        residual -= residual.sum() * d  # or there is no solution
+        done = loops.evaluate(engine.policy, residual, np.inf, e, CORRECTION_GOAL, 0.0, limit)
+        e -= e.sum() * d
+        found, after = float(np.abs(e).sum()), d + e
+        if not (done and found < 0.5 * error and after.min() > 0):
+            break
+        d, error = after / after.sum(), max(found, 4 * _EPS)
+    return _Law(d, float(error) if np.isfinite(error) else float("nan"), bool(error <= LAW_ACCURACY))
+
+
+def _power(p: sp.csr_array, tolerance: float, limit: int) -> _Law:
+    """Power iteration of (I + P)/2, which has the same law and no period; the error from the rate it had."""
     transpose = sp.csr_array(p.T)
     d = np.full(p.shape[0], 1.0 / p.shape[0])
-    for _ in range(limit):
+    past, rate, change = [np.inf] * 10, np.nan, np.inf
+    for k in range(limit):
         after = 0.5 * (d + transpose @ d)
         after /= after.sum()
-        change = np.abs(after - d).sum()
+        change = float(np.abs(after - d).sum())
+        if k >= 10 and change > 1e-13:  # below, rounding has no rate
+            rate = (change / past[k % 10]) ** 0.1
+        past[k % 10] = change
         d = after
         if change <= tolerance:
-            return d, True
-    return d, False
+            break
+    error = change * rate / (1 - rate) if rate < 1 else np.nan
+    return _Law(d, float(error), change <= tolerance and not error > LAW_ACCURACY)
 
 
 def slem(transition: sp.csr_array) -> float:
-    """Second largest eigenvalue modulus; 1 for a periodic or multi-class chain.  NaN when ARPACK gives up."""
+    """Second largest eigenvalue modulus; 1 for a periodic or multi-class chain.  NaN when ARPACK gives up.
+
+    P' maps vectors of sum zero to such vectors, and there its eigenvalues are those of P without one eigenvalue 1.
+    ARPACK looks for one of them; on a large random graph many have nearly the same modulus and it gives up.
+    """
     size = transition.shape[0]
     if size == 1:
         return 0.0
     if size <= DENSE_LIMIT:
-        values = np.linalg.eigvals(transition.toarray())
-    else:
-        start = np.random.default_rng(0).random(size)  # or ARPACK starts somewhere new every time
-        options = {"k": 2, "which": "LM", "tol": 1e-8, "maxiter": 50, "ncv": 40, "v0": start}
-        try:
-            values = eigs(transition.T, return_eigenvectors=False, **options)
-        except ArpackNoConvergence:
-            return float("nan")
-    return float(min(np.sort(np.abs(values))[-2], 1.0))
+        return float(min(np.sort(np.abs(np.linalg.eigvals(transition.toarray())))[-2], 1.0))
+    transpose = sp.csr_array(transition.T)
+
+    def image(x: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "S"]:
+        y = transpose @ x.reshape(-1)
+        return y - y.mean()
+
+    start = np.random.default_rng(0).random(size)  # or ARPACK starts somewhere new every time
+    operator = LinearOperator((size, size), matvec=image, dtype=np.float64)
+    effort = int(np.clip(ARNOLDI_WORK // size, 5, 200))
+    options = {"k": 1, "which": "LM", "tol": 1e-8, "maxiter": effort, "ncv": min(40, size), "v0": start - start.mean()}
+    try:
+        value = eigs(operator, return_eigenvectors=False, **options)
+    except ArpackNoConvergence:
+        found = structure(transition)
+        return float("nan") if len(found.closed) == 1 and found.aperiodic else 1.0
+    return float(min(np.abs(value).max(), 1.0))
 
 
 def deviation(transition: sp.csr_array, d: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S S"]:

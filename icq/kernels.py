@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
 REASSOCIATE = {"reassoc", "contract", "nsz"}  # for sums over states only; inside a short row it is slower
+RUN = 1e-5  # one run reduces the residual this much at most: its recursion drifts away from the truth
 GOOD_RATE = 0.5  # sweeps go on alone while each shrinks the step this much
 
 
@@ -101,7 +102,8 @@ def improve(
 ) -> tuple[float, float]:
     """q = reward + K v, 0 where unavailable, and v_next its maxima.
 
-    Returns (max |v_next - v|, max |v|), infinite if v is not finite: comparisons alone would pass over a NaN.  Two loops: in one, mispredicted comparisons would hold up the reads of K.
+    Returns (max |v_next - v|, max |v|), infinite if v is not finite: comparisons alone would pass over a NaN.
+    Two loops: in one, mispredicted comparisons would hold up the reads of K.
     """
     states, options = reward.shape
     flat, offset = q.reshape(-1), reward.reshape(-1)
@@ -280,7 +282,7 @@ def accelerate(
         rho += residual[s] * residual[s]
     zero[:] = 0.0
     norm, used = rho, 1
-    aim = min(0.1 * goal / step, 0.1) ** 2 * rho if step > 0.0 else rho
+    aim = min(max(0.1 * goal / step, RUN), 0.1) ** 2 * rho if step > 0.0 else rho
     while norm > aim and used < limit:
         image[:] = direction
         sweep(policy, zero, mass, image)
@@ -315,3 +317,17 @@ def accelerate(
         for s in range(len(v)):
             direction[s] = residual[s] + beta * (direction[s] - omega * image[s])
     return used
+
+
+@_jit()
+def reduce_states(p: Float[np.ndarray, "S S"]) -> None:
+    """State reduction of a dense stochastic matrix in place, last state first (docs/theory.md section 1, Lemma 1.3)."""
+    for k in range(len(p) - 1, 0, -1):
+        leave = 0.0
+        for j in range(k):
+            leave += p[k, j]
+        for i in range(k):
+            if p[i, k] > 0.0:
+                p[i, k] /= leave
+                for j in range(k):
+                    p[i, j] += p[i, k] * p[k, j]

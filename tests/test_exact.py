@@ -318,6 +318,8 @@ def test_a_periodic_chain_is_analysed_and_reported():
 
 def test_a_law_that_did_not_converge_is_no_law(monkeypatch):
     monkeypatch.setattr(exact.chains, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(exact.chains, "compiled", lambda: None)
+    monkeypatch.setattr(exact.chains, "affordable", lambda size, width: False)
     slow = walk([[0, 1], [0, 1]])
     prob = np.array([[[1 - 1e-9, 1e-9]], [[2e-9, 1 - 2e-9]]])
     with pytest.raises(AnalysisError, match="stationary law did not converge"):
