@@ -5,7 +5,7 @@ One colour per error term everywhere, from the colour-blind safe Okabe-Ito set.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from matplotlib.ticker import NullFormatter
 from estimators.estimate import Estimate, root_mean_square
 from experiments import n10
 from experiments.cells import TERMS, Cell, Who
-from experiments.engine import Results
 from experiments.methods import Table
-from experiments.n10 import Preset
+from experiments.n10 import Preset, Results
 from experiments.store import Arrays
 
 COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}
@@ -161,8 +160,7 @@ def value_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
 
 
 def draw_all(p: Preset, results: Results, folder: Path) -> list[Path]:
-    """Every panel as PNG and SVG; returns the files."""
-    matplotlib.use("Agg")
+    """Every panel of the ten-agent experiment; returns the files."""
     panels = {
         "a_interface": lambda: interface_panel(p, results),
         "b_approximation": lambda: width_panel(p, results),
@@ -170,6 +168,13 @@ def draw_all(p: Preset, results: Results, folder: Path) -> list[Path]:
         "d_bounds": lambda: bound_panel(results.values()),
         "e_value": lambda: value_panel(p, results),
     }
+    return save_panels(panels, folder)
+
+
+def save_panels(panels: dict[str, Callable[[], Axes]], folder: Path) -> list[Path]:
+    """Draw each panel in the project's style, as PNG and SVG (without dates: equal numbers give equal files)."""
+    matplotlib.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, panel in panels.items():
         with plt.rc_context(STYLE):
