@@ -1,0 +1,148 @@
+"""The CPU-programming experiment: what share of (task, start) pairs four agents solve, against what they see.
+
+Panel A: solved and held-out shares against the size of the summary.  Panel B: learning curves at the full summary.
+Panel C: value of every pair against its exact optimum.  The workflow is this project's own (synthetic.cpu).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+
+from estimators import estimate
+from estimators.estimate import Estimate
+from experiments import plots
+from experiments.cells import Who
+from experiments.cells_cpu import CpuCell
+from experiments.provenance import provenance
+from experiments.store import Arrays
+from experiments.summary import as_dict
+from synthetic.cpu import TASKS, cpu, search
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of the experiment; shown: summary sizes compared; updates: of 256 handoffs each."""
+
+    name: str
+    seeds: int
+    updates: int
+    shown: tuple[int, ...]
+
+
+FULL = Preset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4))
+SMOKE = Preset("smoke", seeds=1, updates=4_000, shown=(4,))
+
+Results = dict[CpuCell, Arrays]
+
+
+def cells(p: Preset) -> list[CpuCell]:
+    """IC-Q at every summary size; the baselines at the full one."""
+    full = max(p.shown)
+    wanted = [(Who.ICQ, s) for s in p.shown] + [(who, full) for who in (Who.CENTRALISED, Who.INDEPENDENT)]
+    return [CpuCell(shown, who, p.updates, seed) for who, shown in wanted for seed in range(p.seeds)]
+
+
+def pairs(solved: np.ndarray) -> Float[np.ndarray, ""]:
+    """Share of (task, start) pairs solved whoever acts first."""
+    return np.asarray(solved.all(-1).mean())
+
+
+def over_seeds(results: Results, who: Who, shown: int, key: str = "solved") -> Estimate:
+    """The share of pairs over the seeds of one setting; with one seed, a number without an interval."""
+    found = np.array([float(pairs(r[key])) for c, r in results.items() if (c.who, c.shown) == (who, shown)])
+    return estimate.mean(found) if len(found) > 1 else Estimate(float(found[0]), np.nan, (np.nan, np.nan), 1.0)
+
+
+def summarise(p: Preset, results: Results) -> dict[str, Any]:
+    """Every conclusion as JSON."""
+    size, best = search(cpu())
+    full = max(p.shown)
+    settings = sorted({(c.who.value, c.shown) for c in results})
+    by_name = {who.value: who for who in Who}
+
+    def table(key: str) -> dict[str, dict[str, Any]]:
+        out: dict[str, dict[str, Any]] = {}
+        for name, shown in settings:
+            out.setdefault(name, {})[str(shown)] = as_dict(over_seeds(results, by_name[name], shown, key))
+        return out
+
+    main = [r for c, r in results.items() if (c.who, c.shown) == (Who.ICQ, full)]
+    unsolved = ~np.all([r["solved"].all(-1) for r in main], axis=0)
+    return {
+        "preset": p.name, "seeds": p.seeds, "updates": p.updates, "tasks": len(TASKS), "starts": int(size.shape[1]),
+        "pairs_solved_by_search": float((size >= 0).mean()), "longest_shortest_program": int(size.max()),
+        "pairs_solved": table("solved"), "pairs_right_on_held_out": table("held_out"),
+        "value_of_optimum": float(best.mean()), "value_of_icq": float(np.mean([r["value"].mean() for r in main])),
+        "oracle_gap": float(best.mean() - np.mean([r["value"].mean() for r in main])),
+        "unsolved": [f"{TASKS[t][0]}, start {s}" for t, s in np.argwhere(unsolved)],
+        "provenance": provenance(),
+    }  # fmt: skip
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """The three panels as PNG and SVG."""
+    return plots.save_panels(
+        {
+            "a_solved": lambda: solved_share(results),
+            "b_learning": lambda: learning(results),
+            "c_value": lambda: value_against_optimum(results),
+        },
+        folder,
+    )
+
+
+def solved_share(results: Results, ax: Axes | None = None) -> Axes:
+    """Pairs solved against summary size."""
+    ax = plots.axes(ax)
+    for key, dashes, label in (("solved", "-", "IC-Q"), ("held_out", "--", "IC-Q, right on held-out vectors too")):
+        shown = sorted({c.shown for c in results if c.who is Who.ICQ})
+        values = [_percent(over_seeds(results, Who.ICQ, s, key)) for s in shown]
+        plots.band(ax, shown, values, plots.WHO[Who.ICQ], label, dashes)
+    for who in (Who.CENTRALISED, Who.INDEPENDENT):
+        shown = sorted({c.shown for c in results if c.who is who})
+        plots.band(ax, shown, [_percent(over_seeds(results, who, s)) for s in shown], plots.WHO[who], who.value)
+    ax.axhline(100, color="black", linestyle=":", label="search")
+    ax.set(xlabel="test vectors in the summary", ylabel="(task, start) pairs solved, %", ylim=(-3, 105),
+           xticks=sorted({c.shown for c in results}), title="CPU programming")  # fmt: skip
+    ax.legend()
+    return ax
+
+
+def _percent(e: Estimate) -> Estimate:
+    return Estimate(100 * e.value, 100 * e.stderr, (100 * e.interval[0], 100 * e.interval[1]), e.n_eff)
+
+
+def learning(results: Results, ax: Axes | None = None) -> Axes:
+    """Pairs solved while learning, at the full summary, one line per seed."""
+    ax = plots.axes(ax)
+    full = max(c.shown for c in results)
+    for who in Who:
+        runs = [(c, r) for c, r in results.items() if c.who is who and c.shown == full]
+        for i, (c, r) in enumerate(runs):
+            handoffs = c.copies * c.updates * np.arange(1, c.marks + 1) / c.marks
+            ax.plot(handoffs, 100 * r["curve"], "o-", color=plots.WHO[who], label=who.value if i == 0 else None)
+    ax.set(xlabel="handoffs", ylabel="(task, start) pairs solved, %", ylim=(-3, 105), title="Learning to program")
+    ax.legend()
+    return ax
+
+
+def value_against_optimum(results: Results, ax: Axes | None = None) -> Axes:
+    """Value of every (task, start, first agent) against its exact optimum."""
+    ax = plots.axes(ax)
+    _, best = search(cpu())
+    full = max(c.shown for c in results)
+    for who in (Who.INDEPENDENT, Who.CENTRALISED, Who.ICQ):
+        for c, r in results.items():
+            if (c.who, c.shown, c.seed) == (who, full, 0):
+                ax.plot(best.ravel(), r["value"].ravel(), ".", color=plots.WHO[who], alpha=0.5, label=who.value)
+    span = [float(best.min()), 1.0]
+    ax.plot(span, span, ":", color="black", label="optimum")
+    ax.set(xlabel="exact optimal value", ylabel="value of one greedy task", title="Value against the optimum")
+    ax.legend(loc="center left")
+    return ax

@@ -1,0 +1,151 @@
+"""The routing experiment: accuracy against how much of a request everybody sees, beside the measured gap.
+
+Panel A: share of requests answered by the right specialist.  Panel B: the three errors and the certified interface gap.
+Panel C: accuracy lost against the interface gap.  The workflow is this project's own (synthetic.routing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from scipy import stats
+
+from estimators import estimate
+from experiments import plots
+from experiments.cells import Who
+from experiments.cells_routing import RoutingCell
+from experiments.provenance import provenance
+from experiments.store import Arrays
+from experiments.summary import as_dict
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of the experiment; bits: views compared; handoffs: learned per seed."""
+
+    name: str
+    seeds: int
+    handoffs: int
+    bits: tuple[int, ...]
+    specialists: int
+    intents: int
+
+
+FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=4, intents=4)
+SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2, 3), specialists=3, intents=2)
+
+Results = dict[RoutingCell, Arrays]
+
+
+def cells(p: Preset) -> list[RoutingCell]:
+    """Every learner at every view."""
+    return [RoutingCell(bits, who, p.seeds, p.handoffs, p.specialists, p.intents) for who in Who for bits in p.bits]
+
+
+def _of(results: Results, who: Who) -> list[tuple[int, Arrays]]:
+    return sorted(((cell.bits, r) for cell, r in results.items() if cell.who is who), key=lambda pair: pair[0])
+
+
+def summarise(p: Preset, results: Results) -> dict[str, Any]:
+    """Every conclusion as JSON."""
+    learned = _of(results, Who.ICQ)
+    gap = [float(r["e_interface"]) for _, r in learned]
+    lost = [float(r["right_star"] - r["right"].mean()) for _, r in learned]
+    full = max(p.bits)
+
+    def per_view(key: str) -> dict[str, Any]:
+        return {who.value: {str(b): as_dict(estimate.mean(r[key])) for b, r in _of(results, who)} for who in Who}
+
+    return {
+        "preset": p.name, "seeds": p.seeds, "handoffs": p.handoffs,
+        "accuracy_at_full_view": as_dict(estimate.mean(dict(learned)[full]["right"])),
+        "accuracy": per_view("right"), "value": per_view("value"),
+        "accuracy_of_interface_optimum": {str(b): float(r["right_bar"]) for b, r in learned},
+        "accuracy_of_oracle": {str(b): float(r["right_star"]) for b, r in learned},
+        "terms_d_norm": {
+            str(b): {
+                "interface": float(r["e_interface"]), "approximation": 0.0,
+                "residual": as_dict(estimate.root_mean_square(r["e_mix"])),
+                "total": as_dict(estimate.root_mean_square(r["e_total"])),
+                "interface_certified": float(r["b_signed"]), "verdict": str(r["verdict_signed"]),
+            }
+            for b, r in learned
+        },
+        "rank_correlation_of_gap_and_accuracy_lost": float(stats.spearmanr(gap, lost).statistic),
+        "kappa": {str(b): float(r["kappa"]) for b, r in learned},
+        "provenance": provenance(),
+    }  # fmt: skip
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """The three panels as PNG and SVG."""
+    return plots.save_panels(
+        {
+            "a_accuracy": lambda: accuracy(results),
+            "b_terms": lambda: terms(results),
+            "c_gap": lambda: against_gap(results),
+        },
+        folder,
+    )
+
+
+def accuracy(results: Results, ax: Axes | None = None) -> Axes:
+    """Share of requests answered by the right specialist, against the view."""
+    ax = plots.axes(ax)
+    for who in Who:
+        rows = _of(results, who)
+        values = [estimate.mean(100 * r["right"]) for _, r in rows]
+        plots.band(ax, [b for b, _ in rows], values, plots.WHO[who], who.value)
+    learned = _of(results, Who.ICQ)
+    ax.plot([b for b, _ in learned], [100 * float(r["right_bar"]) for _, r in learned], ":", color="black",
+            label="best possible with this view")  # fmt: skip
+    ax.set(xlabel="bits of a request that everybody sees", ylabel="requests answered by the right specialist, %",
+           ylim=(-3, 103), xticks=[b for b, _ in learned], title="Routing")  # fmt: skip
+    ax.legend(loc="center right")
+    return ax
+
+
+def terms(results: Results, ax: Axes | None = None) -> Axes:
+    """Interface gap, residual and total of IC-Q, with the certified interface gap."""
+    ax = plots.axes(ax)
+    rows = _of(results, Who.ICQ)
+    bits = [b for b, _ in rows]
+    ax.plot(
+        bits, [float(r["e_interface"]) for _, r in rows], "o-", color=plots.COLOUR["interface"], label="interface gap"
+    )
+    ax.plot(bits, [float(r["b_signed"]) for _, r in rows], "o--", color=plots.COLOUR["interface"], label="its certificate",
+            markerfacecolor="white")  # fmt: skip
+    for term, label in (("mix", "residual"), ("total", "total")):
+        plots.band(ax, bits, [estimate.root_mean_square(r[f"e_{term}"]) for _, r in rows], plots.COLOUR[term], label)
+    ax.set(xlabel="bits of a request that everybody sees", ylabel="error in the d-norm", xticks=bits, ylim=(0, None),
+           title="Errors of IC-Q")  # fmt: skip
+    ax.legend()
+    return ax
+
+
+def against_gap(results: Results, ax: Axes | None = None) -> Axes:
+    """Accuracy lost against the exact interface gap, one point per view."""
+    ax = plots.axes(ax)
+    rows = _of(results, Who.ICQ)
+    gap = np.array([float(r["e_interface"]) for _, r in rows])
+    for key, marker, label in (("right_bar", "s", "best possible with this view"), ("right", "o", "IC-Q")):
+        lost = [100 * float(r["right_star"] - r[key].mean()) for _, r in rows]
+        colour = "black" if key == "right_bar" else plots.WHO[Who.ICQ]
+        ax.plot(
+            gap,
+            lost,
+            marker + "-",
+            color=colour,
+            markerfacecolor="white" if key == "right_bar" else colour,
+            label=label,
+        )
+        if key == "right":
+            for x, y, (b, _) in zip(gap, lost, rows, strict=True):
+                ax.annotate(f"{b} bits", (x, y), textcoords="offset points", xytext=(6, -10))
+    ax.set(xlabel="interface gap in the d-norm", ylabel="requests lost, percentage points", title="What the gap costs")
+    ax.legend()
+    return ax
