@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: reproduce smoke test lint check-bounds clean
+.PHONY: reproduce smoke test lint check-bounds calibrate clean
 
 # Pinned versions hold for the build environment too.
 .venv/ready: pyproject.toml constraints.txt
@@ -26,6 +26,9 @@ test: lint  ## style, types and every test
 
 check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 000 random instances
 	$(BIN)/python -m experiments.check_bounds --instances 10000 --jobs 2
+
+calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about twenty minutes on two cores
+	$(BIN)/python -m experiments.calibrate --jobs 2
 
 clean:
 	rm -rf .venv results

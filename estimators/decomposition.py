@@ -99,7 +99,7 @@ class MixingSplit:
     saved: float
 
 
-def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "R"], confidence: float = 0.95) -> MixingSplit:
+def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], confidence: float = 0.95) -> MixingSplit:
     """Split e_mix of R paired runs: run r of both has the same key, hence the same uniforms (`icq.learner.learn` with
     iid False and True).
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
 from estimators import estimate
 from estimators.decomposition import MixingSplit, decompose, mixing_split
-from estimators.logs import Log, from_handoffs
+from experiments import calibrate_logs
 from experiments.calibrate_rows import Quantity, Source
 from experiments.methods import Features, Method, Table
 from icq import rollout
-from icq.exact import Analysis, analyse
+from icq.exact import analyse
 from icq.learner import learn, seed_keys
-from icq.rollout import Handoff
-from icq.smdp import ICSMDP
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
-LENGTHS = (1000, 3000, 10_000, 30_000)
 RUNS = (8, 16, 32, 64)
-CHECKPOINTS = (256, 512, 1024, 2048)
-POPULATION = 4096  # pairs of runs that stand for all runs there could be
+CHECKPOINTS = (512, 1024, 2048, 4096)
+POPULATION = 2048  # pairs of runs that stand for all runs there could be
 
 
 @dataclass(frozen=True)
@@ -35,36 +31,6 @@ class Study:
 
     source: Source
     quantities: tuple[Quantity, ...]
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A sampled trajectory [n] of an analysed instance, not yet a log."""
-
-    analysis: Analysis
-    handoff: Handoff
-
-
-@partial(jax.jit, static_argnames=("length",))
-def _simulate(t: rollout.Tables, keys: Key[Array, "R"], length: int) -> Handoff:
-    return jax.vmap(lambda key: rollout.trajectory(t, key, length))(keys)
-
-
-def draw_walks(a: Analysis, seeds: Sequence[int], length: int) -> Iterator[Walk]:
-    """One stationary trajectory per seed."""
-    found = jax.tree.map(np.asarray, _simulate(rollout.tables(a), seed_keys(list(seeds)), length))
-    for r in range(len(seeds)):
-        yield Walk(a, jax.tree.map(lambda leaf, r=r: leaf[r], found))
-
-
-def cut_walk(walk: Walk, length: int) -> Log:
-    """The log of its first handoffs, with the global state as context."""
-    return from_handoffs(walk.analysis.smdp, jax.tree.map(lambda leaf: leaf[:length], walk.handoff))
-
-
-def workflow(name: str, make: Callable[[], ICSMDP], sizes: tuple[int, ...] = LENGTHS) -> Source:
-    """Logs of one workflow."""
-    return Source(name, lambda: analyse(make()), draw_walks, cut_walk, sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +108,7 @@ def runs_of(name: str, method: Method) -> Source:
 
 
 SUITE = (
+    *(Study(source, calibrate_logs.QUANTITIES) for source in calibrate_logs.SOURCES),
     Study(runs_of("learning runs, table", Table()), OVER_RUNS),
     Study(runs_of("learning runs, one feature", Features(1)), OVER_RUNS),
 )

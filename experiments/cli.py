@@ -90,6 +90,8 @@ class Learn:
     """One tanh network of this width per agent instead of a table."""
     iid: bool = False
     """Draw every handoff afresh from the stationary law instead of following a trajectory."""
+    split: bool = False
+    """Also run that control with the same random numbers, and say what correlation along the trajectory costs."""
     json: bool = False
     """Print one JSON object."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ from rich.table import Table as TextTable
 from bounds import interface
 from bounds.bound import Bound, verdict
 from estimators import estimate
+from estimators.decomposition import MixingSplit, mixing_split
 from estimators.estimate import Estimate
 from experiments import engine, n10, plots, summary, theorem_report
 from experiments.cells import TERMS, learn_and_measure
 from experiments.methods import Features, Mlp, Table
 from experiments.settings import Family
-from experiments.store import Store
+from experiments.store import Arrays, Store
 from icq import chain as chains
 from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model
 from icq.smdp import ICSMDP
@@ -164,6 +166,8 @@ def learn_file(options: Learn, console: Console) -> None:
     """Learn on an instance and print the terms at the checkpoints."""
     if options.features is not None and options.network is not None:
         raise ValueError("features and network: choose one function class")
+    if options.split and options.iid:
+        raise ValueError("split and iid: split runs the trajectory and the i.i.d. control; leave out iid")
     for name in ("handoffs", "seeds", "features", "network"):
         value = getattr(options, name)
         if value is not None and value < (2 if name == "seeds" else 1):
@@ -176,12 +180,18 @@ def learn_file(options: Learn, console: Console) -> None:
     start = time.perf_counter()
     with console.status("learning"):
         result = learn_and_measure(a, chosen, options.seeds, grid, options.iid)
+        control = learn_and_measure(a, chosen, options.seeds, grid, True) if options.split else None
     seconds = time.perf_counter() - start
     terms = {name: [estimate.root_mean_square(result[f"e_{name}"][:, k]) for k in range(len(grid))] for name in TERMS}
     if options.json:
         said: dict[str, Any] = {name: [summary.as_dict(e) for e in found] for name, found in terms.items()}
         said |= {"handoffs": list(grid), "value_percent": summary.as_dict(n10.percent(result))}
         said |= {"verdicts": {t: n10.tally(result[f"verdict_{t}"]) for t in TERMS}}
+        if control is not None:
+            said["split"] = [
+                {name: summary.as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
+            ]
+            said["split_ratio_limit"] = _finite(_limit(result, control))
         print(json.dumps(said, indent=2, allow_nan=False))
         return
     table = TextTable("handoffs", *(plots.NAME[name] for name in TERMS), title="root mean square error, d-norm, 95 %")
@@ -193,7 +203,34 @@ def learn_file(options: Learn, console: Console) -> None:
         console.print(f"{plots.NAME[name]:>14}: " + ", ".join(f"{count} {word}" for word, count in found.items()))
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
+    if control is not None:
+        console.print(_split_table(grid, result, control))
     console.print(f"value: {n10.percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
+
+
+SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
+
+
+def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:
+    """The residual against that of the control at every checkpoint."""
+    return [mixing_split(*pair) for pair in zip(result["e_mix"].T, control["e_mix"].T, strict=True)]
+
+
+def _limit(result: Arrays, control: Arrays) -> float:
+    """sqrt((Sigma_0 + Sigma_mix) / Sigma_0) in the norm of the error: where the ratio tends (NaN for networks)."""
+    return float(np.sqrt(result["asymptote"] / control["asymptote"]))
+
+
+def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> TextTable:
+    limit = _limit(result, control)
+    tends = "" if np.isnan(limit) else f"; the ratio tends to {limit:.4g}"
+    title = f"residual along the trajectory and with i.i.d. handoffs, same random numbers{tends}"
+    table = TextTable("handoffs", "trajectory", "control", "difference", "ratio", title=title)
+    found = _splits(result, control)
+    for handoffs, part in zip(grid, found, strict=True):
+        table.add_row(str(handoffs), *(str(x) for x in (part.markov, part.iid, part.excess_rms, part.ratio)))
+    table.caption = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
+    return table
 
 
 def _short_interval(e: Estimate) -> str:
