@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.json as pj
 
@@ -73,7 +74,7 @@ class JsonLines:
             block = lines[HEAD] if len(lines) > HEAD else b""
         if not block:
             return
-        table = None if self._any_json else self._fast(block, wanted)
+        table = self._fast(block, wanted)
         if table is None:
             yield from self._line_by_line(block.split(b"\n"), wanted)
             return
@@ -84,14 +85,20 @@ class JsonLines:
     def _fast(self, block: bytes, wanted: tuple[str, ...]) -> pa.Table | None:
         """The block through Arrow's parser; None when it is not exactly one handoff of the known types per line."""
         types = {name: ARROW[kind] if kind else pa.null() for name, kind in self._shared_kinds().items()} | NUMBERS
-        schema = pa.schema([(name, types[name]) for name in wanted])
+        apart = self._any_json and "context" in wanted
+        schema = pa.schema([(name, types[name]) for name in wanted if not (apart and name == "context")])
         options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         try:
             table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=PARSE), options)
         except pa.ArrowException:
             return None
         whole = table.num_rows == block.count(b"\n") + 1 and table.column("task").null_count == 0
-        return table if whole and table.schema.equals(schema) else None
+        if not whole or not table.schema.equals(schema):
+            return None
+        if apart:
+            found = (orjson.loads(line).get("context") for line in block.split(b"\n"))
+            table = table.append_column("context", pa.array(map(_canonical, found), pa.string()))
+        return table
 
     def _shared_kinds(self) -> dict[str, Kind | None]:
         """Columns that share a vocabulary share its kind."""
@@ -127,7 +134,7 @@ class JsonLines:
         if not line.strip():
             return None
         try:
-            row = json.loads(line)
+            row = _loads(line)
         except ValueError:
             self.torn += Finding(1, self.number(self._row))
             return self._behind_torn(line)
@@ -144,7 +151,7 @@ class JsonLines:
         start = line.find(ROW, 1)
         while start > 0:
             try:
-                row = json.loads(line[start:])
+                row = _loads(line[start:])
             except ValueError:
                 start = line.find(ROW, start + 1)
                 continue
@@ -184,7 +191,7 @@ class JsonLines:
 
     def _id(self, name: str, value: Any) -> Any:
         if name == "context" and self._any_json:
-            return json.dumps(value, sort_keys=True)
+            return _canonical(value)
         known = self._kinds[name.removeprefix("next_")]
         if isinstance(value, str):
             kind = Kind.TEXT
@@ -196,7 +203,7 @@ class JsonLines:
             kind, value = Kind.VECTOR, [_real(name, x) for x in value]
         elif name == "context" and known is None:
             self._any_json = True
-            return json.dumps(value, sort_keys=True)
+            return _canonical(value)
         elif name == "context" and known is not None:
             raise _Wrong(name, f"{name} = {_short(value)}, but before there were {known.value}")
         else:
@@ -207,6 +214,19 @@ class JsonLines:
         elif known is not kind:
             raise _Wrong(name, f"{name} = {_short(value)}, but before there were {known.value}")
         return value
+
+
+def _loads(line: bytes) -> Any:
+    """Python's parser where the fast one refuses: it knows NaN and integers of any size, and gets better errors."""
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return json.loads(line)
+
+
+def _canonical(value: Any) -> str | None:
+    """The same text for the same JSON value."""
+    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class _Wrong(Exception):

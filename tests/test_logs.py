@@ -147,7 +147,7 @@ def test_both_formats_say_the_same_in_any_order_of_rows(rows, shuffle, tmp_path_
 def test_names_vectors_and_numbers_are_kept(tmp_path):
     log, _ = read(save([r | {"context": {"b": [r["k"]], "a": None}} for r in three()], tmp_path / "a.jsonl"))
     assert log.names.agent == ("a0", "a1", "a2") and log.names.option == ("go",)
-    assert log.names.context == ('{"a": null, "b": [0]}', '{"a": null, "b": [1]}', '{"a": null, "b": [2]}')
+    assert log.names.context == ('{"a":null,"b":[0]}', '{"a":null,"b":[1]}', '{"a":null,"b":[2]}')
     assert log.next_agent.tolist() == [1, 2, -1] and log.follows.tolist() == [False, True, True]
     for suffix in SUFFIXES:
         views = [[9, 1], [5.5, 0], [9, 1]]
@@ -223,9 +223,15 @@ def test_chains_put_their_tasks_together(tmp_path):
     assert report.tasks == 3 and report.breaks.count == 2
 
 
-@given(size=st.integers(1, 400), head=st.integers(1, 5))
-def test_blocks_of_any_size_read_the_same(size, head, tmp_path_factory):
-    path = save(three(*"tuvw"), tmp_path_factory.mktemp("log") / "a.jsonl")
+VIEWS = st.sampled_from(
+    [(), (1, 2, 1), ("x", "y", "x"), ([1], [2.5], [1]), ({"b": 1, "a": "ö"}, 0.5, {"a": "ö", "b": 1})]
+)
+
+
+@given(size=st.integers(1, 400), head=st.integers(1, 5), views=VIEWS)
+def test_blocks_of_any_size_read_the_same(size, head, views, tmp_path_factory):
+    rows = [r | ({"context": views[i % 3]} if views else {}) for i, r in enumerate(three(*"tuvw"))]
+    path = save(rows, tmp_path_factory.mktemp("log") / "a.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"u"', b'"u\\n"') + b'{"task": "w", "k"')
     expected, report = read(path)
     with pytest.MonkeyPatch.context() as patch:
@@ -233,6 +239,9 @@ def test_blocks_of_any_size_read_the_same(size, head, tmp_path_factory):
         patch.setattr(log_lines, "HEAD", head)
         found, again = read(path)
     assert_same(found, expected)
+    if views:
+        assert expected.context.tolist() == [expected.context[0], expected.context[1], expected.context[0]] * 4
+        assert len(set(expected.context.tolist())) == 2
     assert again == report and report.torn == Finding(1, 14)
 
 
