@@ -56,6 +56,21 @@ def test_a_reducible_chain_is_reported_not_averaged(tmp_path, capsys):
     assert "reducible" in capsys.readouterr().out
 
 
+def test_learn_splits_the_residual(workflow, capsys):
+    arguments = ["learn", str(workflow), "--handoffs", "3000", "--seeds", "8", "--split"]
+    main([*arguments, "--json"])
+    said = json.loads(capsys.readouterr().out)
+    last = said["split"][-1]
+    assert last["excess_rms"]["value"] == pytest.approx(last["markov"]["value"] - last["iid"]["value"])
+    assert last["markov"]["value"] == pytest.approx(said["mix"][-1]["value"])
+    assert said["split_ratio_limit"] == pytest.approx(1.0)  # tables: correlation costs a transient only
+    main(arguments)
+    assert "same random numbers" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main([*arguments, "--iid"])
+    assert "leave out iid" in capsys.readouterr().err
+
+
 def test_learn_reports_the_terms(workflow, capsys):
     main(["learn", str(workflow), "--handoffs", "3000", "--seeds", "3", "--json"])
     said = json.loads(capsys.readouterr().out)
