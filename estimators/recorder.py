@@ -58,20 +58,20 @@ class Recorder:
 
         Two processes that begin a file together may both write the header: readers allow that.
         """
-        size = os.fstat(file).st_size
-        if size:
+        header = json.dumps({"schema": SCHEMA, "gamma": self.gamma}).encode() + b"\n"
+        if os.fstat(file).st_size:
             with open(self.path, "rb") as old:
                 first = old.readline(1 << 16)
                 old.seek(-1, os.SEEK_END)
                 whole = old.read(1) == b"\n"
-            torn_header = not first.endswith(b"\n")
+            torn_header = not whole and header.startswith(first)
             if not torn_header:
                 self._check_header(first)
             if not whole:
                 self._append(b"\n")
             if not torn_header:
                 return
-        self._append(json.dumps({"schema": SCHEMA, "gamma": self.gamma}).encode() + b"\n")
+        self._append(header)
 
     def _check_header(self, line: bytes) -> None:
         try:

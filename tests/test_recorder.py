@@ -147,6 +147,10 @@ def test_a_log_is_continued_with_its_gamma_only(tmp_path):
     with pytest.raises(LogError, match="line 1 is not the header"):
         Recorder(tmp_path / "notes.txt", gamma=0.9)
     assert (tmp_path / "notes.txt").read_text() == "milk\n"
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and so on")
+    with pytest.raises(LogError, match="line 1 is not the header"):
+        Recorder(tmp_path / "a.parquet", gamma=0.9)
+    assert (tmp_path / "a.parquet").read_bytes() == b"PAR1 and so on"
     recorder.close()
     with pytest.raises(ValueError, match="closed"):
         recorder.handoff(**HANDOFF)
