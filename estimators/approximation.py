@@ -121,12 +121,12 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
     if isinstance(found, Estimate):
         return found
     try:
-        whole, *fixed = error_vector(known := found.whole(), members)
+        whole, inside, everywhere = error_vector(known := found.whole(), members)
         parts = [error_vector(part, members) for part in found.without()]
     except FixedPointError as error:
         return missing(str(error), n_eff)
-    for i, one in enumerate(fixed):
-        doubt = doubtful(known, one.q, np.stack([part[i + 1].q for part in parts]))
+    for q, others in ((inside.q, [part[1].q for part in parts]), (everywhere.q, [part[2].q for part in parts])):
+        doubt = doubtful(known, q, np.stack(others))
         if doubt.share > DOUBT:
             return missing(doubt.where, n_eff)
     return length(whole, np.stack([part[0] for part in parts]), n_eff, confidence)

@@ -134,7 +134,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
 
 
 def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
-    """The gap, by how much sigma_2 leads sigma_3 at the best power, and by how much the best power leads the next."""
+    """The gap, the lead of sigma_2^2 over sigma_3^2 at the best power, and the lead of that power over the next."""
     dense, size = p.toarray(), p.shape[0]
     if size == 1:
         return 1.0, 1.0, 1.0
@@ -144,9 +144,9 @@ def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
     power, gaps, leads = np.eye(size), [], []
     for k in range(1, HORIZON + 1):
         power = power @ step
-        sigma = np.linalg.svd(power, compute_uv=False)
-        gaps.append((1 - sigma[1] ** 2) / k)
-        leads.append((sigma[1] - sigma[2]) / k if size > 2 else 1.0)
+        squares = np.linalg.eigvalsh(power.T @ power)  # ascending; the largest is 1
+        gaps.append((1 - squares[-2]) / k)
+        leads.append((squares[-2] - squares[-3]) / k if size > 2 else 1.0)
     order = np.argsort(gaps)
     return float(gaps[order[-1]]), float(leads[order[-1]]), float(gaps[order[-1]] - gaps[order[-2]])
 

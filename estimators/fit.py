@@ -9,8 +9,8 @@ sections 1, 4 and 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial, singledispatch
+from dataclasses import dataclass
+from functools import cache, partial, singledispatch
 from typing import Any
 
 import jax
@@ -115,7 +115,7 @@ def _iterate(
         raise ValueError(f"cls has a table of shape {q.shape}, the source needs {known.mass.shape}")
     weight = np.zeros(q.shape)
     weight[:rows, :options] = known.mass
-    transform = optax.adam(optax.exponential_decay(rate, STEPS * sweeps, 0.01))
+    transform = _adam(rate, sweeps)
     with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
         state, change, converged, done = transform.init(params), np.inf, False, 0
         with Progress(transient=True, disable=not progress) as bar:
@@ -130,6 +130,12 @@ def _iterate(
                 q, done = after, done + 1
                 bar.update(task, advance=1, description=f"fitted iteration, moved {change:.1e}")
     return Fit(q, params, done, change, converged)
+
+
+@cache
+def _adam(rate: float, sweeps: int) -> optax.GradientTransformation:
+    """One object per setting, so that equal settings share one compiled program."""
+    return optax.adam(optax.exponential_decay(rate, STEPS * sweeps, 0.01))
 
 
 def _single(x: np.ndarray) -> Float[Array, "O A"]:
@@ -154,18 +160,15 @@ def _sweep(
 
 def rows_of(log: Log, rows: slice) -> Log:
     """Consecutive rows of a log, with the same names and codes."""
-    part = {
-        name: value[rows]
-        for name, value in vars(log).items()
-        if isinstance(value, np.ndarray) and name not in _CODES and value.shape[:1] == (len(log),)
-    }
-    follows = part["follows"].copy()
+    follows = log.follows[rows].copy()
     follows[:1] = False
-    return replace(log, **{name: value for name, value in part.items() if name in log.__dataclass_fields__}
-                   | {"follows": follows})  # fmt: skip
-
-
-_CODES = ("features",)
+    return Log(
+        gamma=log.gamma, task=log.task[rows], k=log.k[rows], agent=log.agent[rows], observation=log.observation[rows],
+        option=log.option[rows], reward=log.reward[rows], duration=log.duration[rows], done=log.done[rows],
+        next_agent=log.next_agent[rows], next_observation=log.next_observation[rows], scalar=log.scalar[rows],
+        follows=follows, context=None if log.context is None else log.context[rows],
+        probability=None if log.probability is None else log.probability[rows], features=log.features, names=log.names,
+    )  # fmt: skip
 
 
 def held_out(

@@ -54,7 +54,7 @@ def span(cls: Tabular | Linear | None, available: Bool[np.ndarray, "O A"]) -> Sp
     observations, options = available.shape
     flat = available.reshape(-1)
     if cls is None or isinstance(cls, Tabular):
-        _fits("table", flat.sum())
+        _fits("table", int(flat.sum()))
         return Span(np.eye(flat.size)[:, flat], np.zeros(flat.size), True)
     if not isinstance(cls, Linear):
         raise TypeError(f"{type(cls).__name__} is not linear: fit it (estimators.fit) and take its Bellman residual")
