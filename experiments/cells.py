@@ -60,21 +60,20 @@ class Cell:
         return ", ".join([self.who.value, kind, *numbers, "iid" if self.iid else "Markov"])
 
     def program(self) -> Hashable:
-        """Cells that agree in this run the same compiled program (the order of cells rests on it, no result does)."""
+        """Cells that agree in this run the same compiled program."""
         method = replace(self.method, schedule=SGD)
         return (method, self.who is Who.CENTRALISED, self.seeds, len(self.checkpoints), self.family.sizes())
 
-
-def run(cell: Cell) -> Arrays:
-    """Learn once; return the value of the learned policies and, for IC-Q, every error beside its bound."""
-    true = analyse(cell.family.workflow())
-    if cell.who is Who.ICQ:
-        return learn_and_measure(true, cell.method, cell.seeds, cell.checkpoints, cell.iid) | exact_numbers(true)
-    change = baselines.centralised if cell.who is Who.CENTRALISED else baselines.independent
-    seen = analyse(change(true.smdp))
-    _, q = learn_tables(seen, cell.method, cell.seeds, cell.checkpoints, cell.iid)
-    rows = np.arange(true.smdp.num_states) if cell.who is Who.CENTRALISED else np.asarray(true.smdp.observation)
-    return values(true, q[:, -1][:, rows])
+    def run(self) -> Arrays:
+        """Learn once; return the value of the learned policies and, for IC-Q, every error beside its bound."""
+        true = analyse(self.family.workflow())
+        how = (self.method, self.seeds, self.checkpoints, self.iid)
+        if self.who is Who.ICQ:
+            return learn_and_measure(true, *how) | exact_numbers(true)
+        change = baselines.centralised if self.who is Who.CENTRALISED else baselines.independent
+        _, q = learn_tables(analyse(change(true.smdp)), *how)
+        rows = np.arange(true.smdp.num_states) if self.who is Who.CENTRALISED else np.asarray(true.smdp.observation)
+        return values(true, q[:, -1][:, rows])
 
 
 def learn_tables(

@@ -13,25 +13,42 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import joblib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments.cells import Cell, run
 from experiments.errors import FailedCells, Interrupted, WorkError
 from experiments.provenance import machine, xla_flags
 from experiments.store import Arrays, Store, code_version
 
-Results: TypeAlias = dict[Cell, Arrays]
+
+@runtime_checkable
+class Cell(Protocol):
+    """A frozen dataclass that names its own result; equal cells give equal numbers."""
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        ...
+
+    def program(self) -> Hashable:
+        """Cells that agree in this run the same compiled program (the order of cells rests on it, no result does)."""
+        ...
+
+    def run(self) -> Arrays:
+        """The result: named arrays."""
+        ...
+
+
+C = TypeVar("C", bound=Cell)
 PATIENCE = "20s"  # until a scheduler has to answer
 QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
 
@@ -84,7 +101,7 @@ def attempt(cell: Cell, code: str, pool: Pool | None = None) -> Outcome:
         pool.join()
     start = time.monotonic()
     try:
-        result = run(cell)
+        result = cell.run()
     except Exception as error:  # any error whatever belongs to its cell
         return Outcome(cell, None, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
     seconds = round(time.monotonic() - start, 3)
@@ -136,7 +153,7 @@ def cluster(address: str) -> Executor:
     return execute
 
 
-def run_all(cells: Sequence[Cell], store: Store, execute: Executor, console: Console | None = None) -> Results:
+def run_all(cells: Sequence[C], store: Store, execute: Executor, console: Console | None = None) -> dict[C, Arrays]:
     """Run the missing cells and return every result; equal cells run once.
 
     Every finished cell is on disk at once, so an interrupted run goes on where it stopped.  `console` shows how many
@@ -144,7 +161,7 @@ def run_all(cells: Sequence[Cell], store: Store, execute: Executor, console: Con
     Raises FailedCells after the last cell when some had errors, Interrupted on Ctrl-C or SIGTERM.
     """
     cells = in_order(cells)
-    done: Results = {cell: found for cell in cells if (found := store.get(cell)) is not None}
+    done: dict[Any, Arrays] = {cell: found for cell in cells if (found := store.get(cell)) is not None}
     failed: list[Outcome] = []
     console = console or Console(quiet=True)
     try:
@@ -165,7 +182,7 @@ def run_all(cells: Sequence[Cell], store: Store, execute: Executor, console: Con
     return {cell: done[cell] for cell in cells}
 
 
-def in_order(cells: Sequence[Cell]) -> list[Cell]:
+def in_order(cells: Sequence[C]) -> list[C]:
     """Every cell once; the first of each compiled program comes first, so that workers compile different ones."""
     program = {cell: cell.program() for cell in cells}
     first = {program[cell]: cell for cell in reversed(cells)}

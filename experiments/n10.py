@@ -7,13 +7,13 @@ a Markov trajectory and with the i.i.d. control, D observed against bound for ev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from estimators import estimate
 from estimators.estimate import Estimate
 from experiments.cells import TERMS, Cell, Who
-from experiments.engine import Results
 from experiments.methods import Features, Mlp, Table
 from experiments.settings import DialsFamily
 from experiments.store import Arrays
@@ -21,6 +21,8 @@ from icq.exact import analyse
 from icq.smdp import index
 from synthetic.dials import Dials, Shape, make_many
 from synthetic.topology import complete
+
+Results: TypeAlias = dict[Cell, Arrays]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("icq", "synthetic", "estimators", "bounds")
-MODULES = ("cells", "methods", "settings")  # of experiments: what a cell runs; figures and commands change no number
+MODULES = ("cells*", "methods", "settings")  # of experiments: what cells run; figures and commands change no number
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pot")
 ABOUT = "_about"
 STALE = 3600  # seconds after which the remains of a killed write are removed
@@ -38,7 +38,8 @@ def code_version() -> str:
     """A hash of every source file and library version that can change a number."""
     digest = hashlib.sha256()
     files = [file for package in SOURCES for file in (ROOT / package).rglob("*.py")]
-    for file in sorted([*files, *(ROOT / "experiments" / f"{name}.py" for name in MODULES)]):
+    files += [file for name in MODULES for file in (ROOT / "experiments").glob(f"{name}.py")]
+    for file in sorted(files):
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     digest.update(repr([(name, version(name)) for name in LIBRARIES]).encode())
     return digest.hexdigest()[:16]

@@ -12,9 +12,8 @@ from estimators import estimate
 from estimators.estimate import Estimate
 from experiments import n10, store
 from experiments.cells import Who
-from experiments.engine import Results
 from experiments.methods import Features
-from experiments.n10 import Preset
+from experiments.n10 import Preset, Results
 from experiments.provenance import provenance
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from experiments import axes, cells, engine, errors, provenance, results, store, sweep
 from experiments.cells import TERMS, Cell, Who
 from experiments.cli import main
-from experiments.settings import FAMILIES, Learning
+from experiments.settings import FAMILIES
 
 SMALL = {"agents": (2,), "clusters": (2,)}
 
@@ -204,7 +204,8 @@ def test_only_missing_and_damaged_cells_run_and_all_is_counted(finished, tmp_pat
     lost.unlink()
     damaged.write_bytes(damaged.read_bytes()[:-100])
     ran = []
-    monkeypatch.setattr(engine, "run", lambda cell: ran.append(cell) or cells.run(cell))
+    whole = Cell.run
+    monkeypatch.setattr(Cell, "run", lambda cell: ran.append(cell) or whole(cell))
     said = io.StringIO()
     with pytest.warns(UserWarning, match="damaged"):
         found = run(spec, again, console=Console(file=said, force_terminal=False))
@@ -216,14 +217,14 @@ def test_only_missing_and_damaged_cells_run_and_all_is_counted(finished, tmp_pat
 
 def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
     spec = ask(gap=[0, 0.5, 1])
-    bad = spec.cells()[1]
+    bad, whole = spec.cells()[1], Cell.run
 
     def broken(cell):
         if cell == bad:
             raise ArithmeticError("no fixed point")
-        return cells.run(cell)
+        return whole(cell)
 
-    monkeypatch.setattr(engine, "run", broken)
+    monkeypatch.setattr(Cell, "run", broken)
     with pytest.raises(errors.FailedCells, match=r"1 of 3 cells failed.*gap 0\.5.*no fixed point"):
         run(spec, tmp_path)
     ds = results.load(tmp_path)
@@ -349,7 +350,7 @@ def test_the_dataset_holds_every_number_at_its_place(finished):
     spec, _, ds = finished
     assert ds.e_mix.dims == ("gap", "method", "replica", "checkpoint")
     for point, cell in zip(spec.points(), spec.cells(), strict=True):
-        result, there = cells.run(cell), ds.sel(point)
+        result, there = cell.run(), ds.sel(point)
         for name, term in results.TERMS.items():
             np.testing.assert_array_equal(there[f"e_{name}"], result[f"e_{term}"])
             np.testing.assert_array_equal(there[f"bound_{name}"], result[f"b_{term}"])
@@ -425,15 +426,13 @@ def test_garnets_sweep_too(tmp_path, capsys):
 
 def test_everything_a_cell_runs_is_in_its_key():
     """The key hashes these modules of experiments; store keeps results and makes none."""
-    root, seen, todo = Path(cells.__file__).parent, set(), ["cells"]
+    root = Path(cells.__file__).parent
+    hashed = {file.stem for name in store.MODULES for file in root.glob(f"{name}.py")}
+    todo = {file.stem for file in root.glob("cells*.py")}
+    assert {"cells", "methods", "settings"} <= hashed and todo
     while todo:
         name = todo.pop()
-        if name in seen or name == "store":
-            continue
-        seen.add(name)
         for node in ast.walk(ast.parse((root / f"{name}.py").read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments"):
-                inner = node.module.split(".")[1:]
-                todo += inner or [alias.name for alias in node.names]
-    assert seen == set(store.MODULES)
-    assert isinstance(ask(gap=[0]).cells()[0], Cell) and Learning().learner() is Who.ICQ
+                inner = node.module.split(".")[1:] or [alias.name for alias in node.names]
+                assert set(inner) <= hashed | {"store"}, f"{name} imports {inner}"

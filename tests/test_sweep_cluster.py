@@ -14,14 +14,14 @@ distributed = pytest.importorskip("distributed")
 # A worker that dies by kill -9 inside its second cell.
 DOOMED = """
 import os, signal
-from experiments import engine
-run, left = engine.run, [2]
+from experiments.cells import Cell
+run, left = Cell.run, [2]
 def doomed(cell):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return run(cell)
-engine.run = doomed
+Cell.run = doomed
 """
 
 
