@@ -8,7 +8,7 @@ quantity of `estimators.interface` is one function of a `Law`.  Letters: docs/th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -37,7 +37,8 @@ class Frame:
     """Which cells and edges there are.
 
     observation [S] of each state; code [O], agent [O] of each observation in the log or instance; options A; cells are
-    rows s*A + a.  Edge e leads from cell source[e] to target[e], a state if `onward`, else an observation.
+    rows s*A + a.  Edge e leads from cell source[e] to target[e], a state if `onward`, else an observation.  behaviour
+    [O, A]: beta(a|o), None where the log does not tell.
     """
 
     observation: Int[np.ndarray, "S"]
@@ -47,6 +48,7 @@ class Frame:
     onward: bool
     source: Int[np.ndarray, "E"]
     target: Int[np.ndarray, "E"]
+    behaviour: Float[np.ndarray, "O A"] | None = None
 
     @property
     def states(self) -> int:
@@ -190,7 +192,7 @@ def exact_law(a: Analysis) -> Law:
     agent = np.asarray(a.smdp.agent)
     frame = Frame(
         np.asarray(a.smdp.observation)[keep].astype(np.int64), np.arange(len(agent)), agent, options, True,
-        kernel.row[order].astype(np.int64), kernel.col[order].astype(np.int64),
+        kernel.row[order].astype(np.int64), kernel.col[order].astype(np.int64), np.asarray(a.smdp.behaviour),
     )  # fmt: skip
     return Law(frame, a.d_state_pair[keep], a.oracle.reward[keep], kernel.data[order])
 
@@ -201,7 +203,7 @@ class Cells:
 
     count, reward [B, S*A]: handoffs and summed rewards of each cell; discount [B, E]: summed g of each edge (sparse).
     handoffs: rows of the log; covered: share of them that is kept.  Kept are handoffs in cells seen in at least two
-    batches (and often, if edges lead to states) that end the task, or lead to a state (or observation) with such a cell.
+    batches (and often, if edges lead to states) that end the task or lead to a state, or observation, with such a cell.
     """
 
     frame: Frame
@@ -241,10 +243,19 @@ class Cells:
         """The laws of everything but one batch."""
         return [self._law(b, self.whole) for b in range(self.batches)]
 
+    def only(self, batches: Bool[np.ndarray, "B"]) -> Cells:
+        """Some of the batches, on the same frame; cells may have no visits there."""
+        return replace(
+            self,
+            count=self.count[batches],
+            reward=self.reward[batches],
+            discount=self.discount[np.flatnonzero(batches)],
+        )
+
     @cached_property
     def visits(self) -> Float[np.ndarray, "B S"]:
         """Handoffs in each state per batch."""
-        return self.count.reshape(self.batches, self.frame.states, -1).sum(axis=2)
+        return self.count.reshape(self.batches, self.frame.states, self.frame.options).sum(axis=2)
 
     @cached_property
     def memory(self) -> float:
@@ -275,9 +286,11 @@ class Cells:
         stars = np.stack([law.q_star for law in laws])
         return max(found, doubt(self.whole.q_star, stars, self.whole.mass > 0, self.whole.mass.sum(axis=1)))
 
-    def lacking(self) -> str | None:
-        """Why there is too little data for any quantity, and what to do; None when there is enough."""
+    def lacking(self, *, optimum: bool = True) -> str | None:
+        """Why there is too little data, and what to do; None when there is enough.  optimum: Qbar or Q* is needed."""
         least, often = (COVERED_ONWARD, f" and {VISITS_OF_A_CELL} times") if self.frame.onward else (COVERED, "")
+        if not np.isfinite(self._totals[1]).all():
+            return "a reward in the log is not finite"
         if self.covered < least:
             return (
                 f"{1 - self.covered:.2%} of the handoffs are in cells (observation, context, option) not seen in "
@@ -289,7 +302,7 @@ class Cells:
                 f"visits of neighbouring batches have correlation {self.memory:.2f}, at most {CORRELATED} is allowed: "
                 "the chain is slow against a batch, log longer"
             )
-        if self.doubt > DOUBTFUL:
+        if optimum and self.doubt > DOUBTFUL:
             return (
                 f"on {self.doubt:.0%} of the handoffs the best option may be another one, on at most {DOUBTFUL:.0%} it "
                 "may: log longer"
@@ -385,10 +398,30 @@ def _tally(
         entries.append(np.flatnonzero(found))
         sums.append(found[entries[b]])
         ends.append(ends[b] + len(entries[b]))
-    frame = Frame(of_state, names, log.owner[names], options, onward, code // max(targets, 1), code % max(targets, 1))
+    frame = Frame(
+        of_state, names, log.owner[names], options, onward, code // max(targets, 1), code % max(targets, 1),
+        None if log.probability is None else _behaviour(of_state, cell, log.probability[kept], (len(names), options)),
+    )  # fmt: skip
     shape = (len(starts) - 1, len(code))
     discount = sp.csr_array((np.concatenate(sums), np.concatenate(entries), np.array(ends)), shape=shape)
     return Cells(frame, count, total, discount, len(log), len(cell) / len(log))
+
+
+def _behaviour(
+    observation: Int[np.ndarray, "S"],
+    cell: Int[np.ndarray, "n"],
+    probability: Float[np.ndarray, "n"],
+    shape: tuple[int, int],
+) -> Float[np.ndarray, "O A"] | None:
+    """The mean logged probability of each pair; None if one is not logged."""
+    if not np.isfinite(probability).all():
+        return None
+    pair = observation[cell // shape[1]] * shape[1] + cell % shape[1]
+    total, visits = (
+        np.bincount(pair, probability, shape[0] * shape[1]),
+        np.bincount(pair, minlength=shape[0] * shape[1]),
+    )
+    return np.divide(total, visits, out=np.zeros(len(visits)), where=visits > 0).reshape(shape)
 
 
 def doubt(

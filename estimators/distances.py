@@ -5,27 +5,32 @@ the other.  The distance of a cell is averaged over handoffs, of all agents or o
 estimated from a `Log` with context (docs/theory.md section 7).
 
 The maximum mean discrepancy is a norm, and its square has an unbiased estimate.  Total variation and Wasserstein have
-none: an expectation under n handoffs is a polynomial in the law, and |p - q| is not.  Their plug-in value is too
-large, by as much as its own standard error where p = q.  The jackknife halves that bias there and removes it
-elsewhere; a correction that is not small against the standard error is a `result` and no number.
+none: an expectation under n handoffs is a polynomial in the law, and |p - q| is not.  Near p = q their plug-in value
+is too large by more than its standard error, so they come with an interval that is conservative by construction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import ot
 from jaxtyping import Float
+from scipy import stats
 from scipy.spatial.distance import cdist
 
 from estimators.cells import Cells, Law
-from estimators.estimate import Estimate, missing
+from estimators.estimate import Estimate
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
+from estimators.jackknife import jackknife
 from estimators.logs import Log
-from icq.exact import Analysis
 
-SMALL = 0.25  # largest jackknife correction of a distance, in standard errors
+Witness: TypeAlias = Callable[
+    [Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]], Float[np.ndarray, "SA O"]
+]  # p, q -> the f that tells them apart most
 
 
 def next_laws(law: Law) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]]:
@@ -42,14 +47,14 @@ def next_laws(law: Law) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "S
     return kernel, np.divide(mixed, total, out=np.zeros_like(mixed), where=own > 0)
 
 
-def _variation(law: Law) -> Float[np.ndarray, "SA"]:
-    p, q = next_laws(law)
-    return 0.5 * np.abs(p - q).sum(axis=1)
+def _sign(p: Float[np.ndarray, "SA O"], q: Float[np.ndarray, "SA O"]) -> Float[np.ndarray, "SA O"]:
+    """f with TV(p, q) = (p - q).f, of values -1/2 and 1/2."""
+    return 0.5 * np.sign(p - q)
 
 
 def total_variation(source: Source, *, agent: int | None = None) -> Estimate:
-    """Mean of TV(p, q) = (1/2) sum |p - q| over handoffs, in [0, 1]."""
-    return _mean(source, _variation, agent)
+    """Mean of TV(p, q) = (1/2) sum |p - q| over handoffs, in [0, 1]; from a log with a guaranteed interval."""
+    return _mean(source, lambda law: _sign, agent)
 
 
 def mean_discrepancy(
@@ -67,7 +72,7 @@ def mean_discrepancy(
         apart = p - q if factor is None else (p - q) @ factor[law.frame.code]
         return apart.reshape(*law.mass.shape, -1)
 
-    return norm(source, table, agent=agent, note=LOWER)
+    return norm(source, table, agent=agent, optimum=False, note=LOWER)
 
 
 def _factor(kernel: Float[np.ndarray, "O O"]) -> Float[np.ndarray, "O O"]:
@@ -99,54 +104,75 @@ def wasserstein(
         raise ValueError(f"features[{o}, {k}] = {features[o, k]} is not finite")
     place = np.asarray(features, np.float64)
 
-    def transport(law: Law) -> Float[np.ndarray, "SA"]:
-        p, q = next_laws(law)
+    def potential(law: Law) -> Witness:
         here = place[law.frame.code]
-        return _line(p, q, here[:, 0]) if here.shape[1] == 1 else _plan(p, q, cdist(here, here))
+        if here.shape[1] == 1:
+            return partial(_line, place=here[:, 0])
+        return partial(_potential, metric=cdist(here, here))
 
-    return _mean(source, transport, agent)
+    return _mean(source, potential, agent)
 
 
 def _line(
     p: Float[np.ndarray, "n O"], q: Float[np.ndarray, "n O"], place: Float[np.ndarray, "O"]
-) -> Float[np.ndarray, "n"]:
-    """The area between the two distribution functions."""
+) -> Float[np.ndarray, "n O"]:
+    """f of slope -1 or 1 with W1 = (p - q).f: W1 is the area between the distribution functions."""
     order = np.argsort(place)
-    return np.abs(np.cumsum((p - q)[:, order], axis=1)[:, :-1]) @ np.diff(place[order])
+    slope = -np.sign(np.cumsum((p - q)[:, order], axis=1)[:, :-1]) * np.diff(place[order])
+    f = np.zeros_like(p)
+    f[:, order[1:]] = np.cumsum(slope, axis=1)
+    return f
 
 
-def _plan(
+def _potential(
     p: Float[np.ndarray, "n O"], q: Float[np.ndarray, "n O"], metric: Float[np.ndarray, "O O"]
-) -> Float[np.ndarray, "n"]:
-    """The cost of the cheapest transport on the supports, row by row."""
-    out = np.zeros(len(p))
+) -> Float[np.ndarray, "n O"]:
+    """f(o) = min_j metric(o, j) - v(j) with v the prices of a cheapest transport: Lipschitz 1, W1 = (p - q).f."""
+    f = np.zeros_like(p)
     for row in np.flatnonzero(p.any(axis=1)):
         start, stop = np.flatnonzero(p[row]), np.flatnonzero(q[row])
         cost = np.ascontiguousarray(metric[np.ix_(start, stop)])
         mass, goal = p[row, start], q[row, stop]
-        plan, log = ot.emd(mass / mass.sum(), goal / goal.sum(), cost, log=True)
+        _, log = ot.emd(mass / mass.sum(), goal / goal.sum(), cost, log=True)
         if log["warning"] is not None:
             raise ValueError(f"Wasserstein distance: {log['warning']}")
-        out[row] = float((plan * cost).sum())
-    return out
+        f[row] = (metric[:, stop] - log["v"]).min(axis=1)
+    return f
 
 
-def _mean(source: Source, distance: Callable[[Law], Float[np.ndarray, "SA"]], agent: int | None) -> Estimate:
-    """The mean over handoffs; the jackknife must not have to correct much."""
+def _along(law: Law, f: Float[np.ndarray, "SA O"], agent: int | None) -> float:
+    """The mean over handoffs of (p - q).f."""
+    p, q = next_laws(law)
+    return float(weight(law, agent).reshape(-1) @ ((p - q) * f).sum(axis=1))
 
-    def mean(law: Law) -> float:
-        return float(weight(law, agent).reshape(-1) @ distance(law))
 
-    found = scalar(source, mean, note=LOWER)
-    whole = law_of(source) if found.result == "ok" and not isinstance(source, Analysis) else None
-    if not isinstance(whole, Cells):
+def _mean(source: Source, witness: Callable[[Law], Witness], agent: int | None, confidence: float = 0.95) -> Estimate:
+    """The mean over handoffs of max over f of (p - q).f.
+
+    Lemma: E[(p - q).f] with f chosen on other batches <= distance <= E[plug-in].  So the lower limit is that of the
+    mean of two halves, each with f from the other one, the upper limit that of the plug-in value; the interval is
+    conservative.  The value is the jackknifed plug-in, moved into the interval.
+    """
+
+    def best(law: Law) -> Float[np.ndarray, "SA O"]:
+        return witness(law)(*next_laws(law))
+
+    def plug_in(law: Law) -> float:
+        return max(_along(law, best(law), agent), 0.0)  # rounding
+
+    cells = law_of(source)
+    found = scalar(source if isinstance(cells, Law | str) else cells, plug_in, note=LOWER)
+    if found.result != "ok" or not isinstance(cells, Cells):
         return found
-    correction = mean(whole.whole) - found.value
-    if abs(correction) <= SMALL * found.stderr:
-        return found
-    times = (correction / (SMALL * max(found.stderr, 1e-300))) ** 2
-    return missing(
-        f"the plug-in distance {mean(whole.whole):.3g} is too large by about {correction:.2g}, {SMALL} standard errors "
-        f"({found.stderr:.2g}) are allowed: log about {times:.2g} times as much, or use mean_discrepancy, which has no "
-        "such bias", found.n_eff,
-    )  # fmt: skip
+    halves = (np.arange(cells.batches) % 2 == 0, np.arange(cells.batches) % 2 == 1)
+    under = []
+    for own, other in (halves, halves[::-1]):
+        f, part = best(cells.only(other).whole), cells.only(own)
+        without = np.array([_along(law, f, agent) for law in part.without])
+        under.append(jackknife(_along(part.whole, f, agent), without, n_eff=found.n_eff))
+    t = float(stats.t.ppf(0.5 + confidence / 2, cells.batches // 2 - 1))
+    spread = 0.5 * np.hypot(under[0].stderr, under[1].stderr)
+    low = max(0.5 * (under[0].value + under[1].value) - t * spread, 0.0)
+    t = float(stats.t.ppf(0.5 + confidence / 2, cells.batches - 1))
+    high = max(plug_in(cells.whole) + t * found.stderr, low)
+    return replace(found, value=min(max(found.value, low), high), interval=(low, high))

@@ -33,6 +33,7 @@ NEEDS_CONTEXT = (
     "needs context: without it the log has the same law with and without a gap (docs/theory.md section 8); "
     "log a context column, the richest view of the state there is"
 )
+NEEDS_PROBABILITY = "needs probability: log the probability with which the behaviour chose the option"
 LOWER = "a lower bound of the true gap unless the context is Markov"
 CONTEXT = "of the process whose state is observation and context: the true one if the context is Markov"
 
@@ -75,18 +76,26 @@ def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
     return chosen / total
 
 
-def norm(source: Source, table: Table, *, agent: int | None = None, onward: bool = False, note: str = "") -> Estimate:
+def norm(
+    source: Source,
+    table: Table,
+    *,
+    agent: int | None = None,
+    onward: bool = False,
+    optimum: bool = True,
+    note: str = "",
+) -> Estimate:
     """||F||_d of a table of cells, or over the handoffs of one agent, (E[F^2 | agent acts])^{1/2}.
 
-    table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts.  From a log:
-    `estimators.jackknife.norm`.
+    table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts; optimum: it needs a fixed
+    point.  From a log: `estimators.jackknife.norm`.
     """
     found = law_of(source, onward)
     if isinstance(found, str):
         return missing(found)
     if isinstance(found, Law):
         return exact(float(np.sqrt(_square(found, table(found), agent))))
-    if why := found.lacking():
+    if why := found.lacking(optimum=optimum):
         return missing(why, found.n_eff)
     whole, mass = table(found.whole), weight(found.whole, agent)
     root = np.sqrt(np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0))
@@ -105,13 +114,13 @@ def _square(law: Law, table: Float[np.ndarray, "S A *k"], agent: int | None) -> 
 
 
 def scalar(source: Source, of: Callable[[Law], float], *, onward: bool = False, note: str = "") -> Estimate:
-    """A number that depends smoothly on the law, with its jackknife interval."""
+    """A number that depends smoothly on the law and on no fixed point, with its jackknife interval."""
     found = law_of(source, onward)
     if isinstance(found, str):
         return missing(found)
     if isinstance(found, Law):
         return exact(of(found))
-    if why := found.lacking():
+    if why := found.lacking(optimum=False):
         return missing(why, found.n_eff)
     without = np.array([of(law) for law in found.without])
     return replace(jackknife.jackknife(of(found.whole), without, n_eff=found.n_eff), note=note)
@@ -130,7 +139,7 @@ def local_gap(source: Source, q: Float[np.ndarray, "O A"] | None = None, *, agen
     agent: root mean square over the handoffs of that agent.  q must not come from the same log.
     Raises ValueError for an agent that never acts.
     """
-    return norm(source, partial(residual, q=q), agent=agent, note=LOWER)
+    return norm(source, partial(residual, q=q), agent=agent, optimum=q is None, note=LOWER)
 
 
 def local_gap_by_agent(source: Source) -> dict[int, Estimate]:
@@ -166,6 +175,10 @@ def channel_tables(law: Law) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray
     return law.reward - law.mean(law.reward), (mass - mean_mass) * worth, carried - mass * worth
 
 
+def _channel(law: Law, which: int) -> Float[np.ndarray, "S A"]:
+    return channel_tables(law)[which]
+
+
 def local_gap_channels(source: Source, *, agent: int | None = None) -> Channels:
     """The norms of the reward, duration and transition part of the local gap at Qbar.
 
@@ -173,7 +186,7 @@ def local_gap_channels(source: Source, *, agent: int | None = None) -> Channels:
     """
     found = law_of(source)
     keep = found if isinstance(found, Cells) else source
-    return Channels(*(norm(keep, lambda law, k=k: channel_tables(law)[k], agent=agent, note=LOWER) for k in range(3)))
+    return Channels(*(norm(keep, partial(_channel, which=k), agent=agent, note=LOWER) for k in range(3)))
 
 
 def gap(law: Law) -> Float[np.ndarray, "S A"]:
@@ -191,13 +204,24 @@ def interface_gap(source: Source, *, agent: int | None = None) -> Estimate:
 
 
 def modulus(law: Law) -> float:
-    """kappa_S: the d-norm modulus of the operator of the process whose state is observation and context."""
-    return contraction(law.oracle.kernel, law.mass, law.oracle.available)
+    """kappa_S: the d-norm modulus of the operator of the process whose state is observation and context.
+
+    The least likely option of a state enters, and where options tie the least of their frequencies would be too low:
+    so the behaviour must be known.
+    """
+    behaviour = law.frame.behaviour
+    if behaviour is None:
+        raise ValueError("kappa_S needs the probability of the chosen option in the log")
+    mass = np.where(law.mass > 0, law.mass.sum(axis=1, keepdims=True) * behaviour[law.frame.observation], 0.0)
+    return contraction(law.oracle.kernel, mass, law.oracle.available)
 
 
 def oracle_contraction(source: Source) -> Estimate:
     """kappa_S = ||D^{1/2} K Dmin^{-1/2}||_2, without unit; below 1 the oracle's operator contracts in ||.||_d."""
-    return scalar(source, modulus, onward=True, note=CONTEXT)
+    found = law_of(source, onward=True)
+    if isinstance(found, Cells) and found.frame.behaviour is None:
+        return missing(NEEDS_PROBABILITY, found.n_eff)
+    return scalar(found if isinstance(found, Cells) else source, modulus, onward=True, note=CONTEXT)
 
 
 def certified_gap(source: Source, *, agent: int | None = None) -> Estimate:
