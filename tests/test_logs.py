@@ -1,7 +1,9 @@
 """Handoff logs on disk: what is written is read, what is wrong is named, what is irregular is counted."""
 
 import json
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -576,3 +578,10 @@ def test_every_column_of_the_format_is_written(tmp_path):
     log, _ = read(save(rows, tmp_path / "a.jsonl"))
     write(log, tmp_path / "b.parquet")
     assert sorted(pq.read_schema(tmp_path / "b.parquet").names) == sorted(COLUMNS)
+
+
+def test_the_page_describes_every_column():
+    page = (Path(__file__).parents[1] / "docs" / "logs.md").read_text()
+    table = page.split("## Columns")[1].split("\n\n")[1]
+    described = {name: needed for name, needed in re.findall(r"^\| `(\w+)` \|[^|]*\| (yes|no) \|", table, re.MULTILINE)}
+    assert described == {name: "yes" if name in REQUIRED else "no" for name in COLUMNS}
