@@ -13,7 +13,6 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
-REASSOCIATE = {"reassoc", "contract", "nsz"}  # for sums over states only; inside a short row it is slower
 RUN = 1e-5  # one run reduces the residual this much at most: its recursion drifts away from the truth
 GOOD_RATE = 0.5  # sweeps go on alone while each shrinks the step this much
 
@@ -45,20 +44,16 @@ class Policy(NamedTuple):
     column_sum: Float[np.ndarray, "S"]
 
 
-def _jit(fastmath: bool | set[str] = False) -> Callable[[Callable[..., Any]], Any]:
+def _jit(function: Callable[..., Any]) -> Any:
     """Compile on first call and remember on disk; without a writable place, remember in memory only."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        plain = inspect.unwrap(function)  # a type checker wrapped around it cannot be compiled
-        try:
-            return numba.njit(plain, cache=True, fastmath=fastmath, nogil=True)
-        except RuntimeError:
-            return numba.njit(plain, fastmath=fastmath, nogil=True)
-
-    return decorate
+    plain = inspect.unwrap(function)  # a type checker wrapped around it cannot be compiled
+    try:
+        return numba.njit(plain, cache=True, nogil=True)
+    except RuntimeError:
+        return numba.njit(plain, nogil=True)
 
 
-@_jit()
+@_jit
 def measure(
     kernel: Rows, reward: Float[np.ndarray, "S A"], available: Bool[np.ndarray, "S A"]
 ) -> tuple[float, int, float]:
@@ -78,7 +73,7 @@ def measure(
     return largest, width, scale
 
 
-@_jit()
+@_jit
 def slots(starts: Int[np.ndarray, "rows+1"], options: int, start: Int[np.ndarray, "S"]) -> int:
     """start[s]: where the row of state s begins if each state has room for its longest option; returns the end."""
     total = 0
@@ -91,7 +86,7 @@ def slots(starts: Int[np.ndarray, "rows+1"], options: int, start: Int[np.ndarray
     return total
 
 
-@_jit()
+@_jit
 def improve(
     kernel: Rows,
     reward: Float[np.ndarray, "S A"],
@@ -127,7 +122,7 @@ def improve(
     return (change, size) if np.isfinite(total) else (np.inf, np.inf)
 
 
-@_jit()
+@_jit
 def first_best(
     q: Float[np.ndarray, "S A"],
     available: Bool[np.ndarray, "S A"],
@@ -144,7 +139,7 @@ def first_best(
         option[s], v[s] = first, best
 
 
-@_jit()
+@_jit
 def select(
     kernel: Rows,
     reward: Float[np.ndarray, "S A"],
@@ -191,7 +186,7 @@ def select(
     return moved, mass
 
 
-@_jit()
+@_jit
 def shift(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[np.ndarray, "S"]) -> None:
     """Add the constant that makes the sum of reward + K v - v vanish; mass = inf switches it off."""
     total = 0.0
@@ -201,7 +196,7 @@ def shift(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[
         v[s] += total / mass
 
 
-@_jit()
+@_jit
 def sweep(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[np.ndarray, "S"]) -> float:
     """One Gauss-Seidel sweep of v = reward + K v in place, then `shift`.
 
@@ -221,7 +216,7 @@ def sweep(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[
     return step if np.isfinite(total) else np.inf
 
 
-@_jit()
+@_jit
 def evaluate(
     policy: Policy,
     reward: Float[np.ndarray, "S"],
@@ -260,7 +255,7 @@ def evaluate(
     return False
 
 
-@_jit(REASSOCIATE)
+@_jit
 def accelerate(
     policy: Policy,
     reward: Float[np.ndarray, "S"],
@@ -271,7 +266,8 @@ def accelerate(
     work: Float[np.ndarray, "6 S"],
 ) -> int:
     """BiCGSTAB (van der Vorst) for v - G(v) = 0 where G is one `sweep`; returns the sweeps used."""
-    zero, residual, shadow, direction, image, half = work
+    zero, residual, shadow = work[0], work[1], work[2]
+    direction, image, half = work[3], work[4], work[5]
     zero[:] = v
     step = sweep(policy, reward, mass, zero)
     rho = 0.0
@@ -319,7 +315,7 @@ def accelerate(
     return used
 
 
-@_jit()
+@_jit
 def reduce_states(p: Float[np.ndarray, "S S"]) -> None:
     """State reduction of a dense stochastic matrix in place, last state first (docs/theory.md section 1, Lemma 1.3)."""
     for k in range(len(p) - 1, 0, -1):

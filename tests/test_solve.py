@@ -1,5 +1,7 @@
 """The certified solver against brute force over all policies."""
 
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import instances
 
-from icq import exact, solve
+from icq import chain, exact, solve
 from synthetic.random import garnet
 
 
@@ -76,6 +78,189 @@ def test_the_certificate_is_attained():
     out = solve.solve(np.array([[3.0]]), kernel, available, max_iterations=0)
     assert not out.converged
     assert 3.0 / (1 - gbar) - out.q[0, 0] == pytest.approx(out.error, rel=1e-12)
+
+
+needs_numba = pytest.mark.skipif(solve.compiled() is None, reason="numba is not installed")
+
+
+def compiled_solve(reward, kernel, available, patience=None, **options):
+    """The compiled loops at any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "COMPILED_FROM", 0)
+        if patience is not None:
+            patch.setattr(solve, "PATIENCE", patience)
+        return solve.solve(reward, kernel, available, **options)
+
+
+@needs_numba
+@given(m=small, stop=st.integers(0, 4))
+def test_compiled_loops_agree_with_brute_force(m, stop):
+    reward, kernel, available = oracle(m)
+    v, q = best_of_all_policies(reward, kernel, available)
+    slack = 1e-13 * (1 + np.abs(v).max()) / (1 - solve.modulus(kernel))
+    for limit in (stop, 1000):
+        out = compiled_solve(reward, kernel, available, max_iterations=limit)
+        assert out.converged or limit == stop
+        assert np.abs(out.q - q).max() <= out.error + slack and np.abs(out.v - v).max() <= out.error + slack
+        assert (out.q[~available] == 0).all() and available_at(available, out.policy).all()
+    plain = solve.solve(reward, kernel, available)
+    assert out.error <= 4 * plain.error + slack
+
+
+@needs_numba
+@pytest.mark.parametrize("terminal", [0.0, 0.3])
+@pytest.mark.parametrize("gamma", [0.9, 0.999, 1 - 1e-6])
+@pytest.mark.parametrize("states", [300, 1500])
+def test_compiled_loops_agree_with_plain_ones(monkeypatch, states, gamma, terminal):
+    reward, kernel, available = oracle(garnet(1, states=states, observations=50, gamma=gamma, terminal=terminal))
+    fast = solve.solve(reward, kernel, available)
+    monkeypatch.setattr(solve, "compiled", lambda: None)
+    monkeypatch.setattr(solve, "DIRECT_SOLVE_LIMIT", states)
+    plain = solve.solve(reward, kernel, available)
+    assert fast.converged and plain.converged and fast.iterations <= 25
+    assert np.abs(fast.q - plain.q).max() <= fast.error + plain.error
+    assert fast.error <= 2 * plain.error
+
+
+def lines(size, gamma):
+    """Kernels of one option on which sweeps are slow in some order, and one with very unequal rows."""
+    rng = np.random.default_rng(0)
+    ring = gamma * sp.csr_array((np.ones(size), (np.arange(size), (np.arange(size) + 1) % size)), shape=(size, size))
+    walk = sp.diags_array([np.full(size - 1, 0.25), np.full(size, 0.5), np.full(size - 1, 0.25)], offsets=[-1, 0, 1])
+    order = rng.permutation(size)
+    half = sp.diags_array(np.where(rng.random(size) < 0.5, gamma, 0.0)) @ walk
+    kernels = {"ring": ring, "back": ring.T, "shuffled": ring[order][:, order], "walk": gamma * walk, "half": half}
+    return {name: sp.csr_array(kernel) for name, kernel in kernels.items()}
+
+
+@needs_numba
+@pytest.mark.parametrize("limit", [1000, 0])
+@pytest.mark.parametrize("gamma", [0.99, 0.9999])
+def test_slow_policies_are_evaluated(monkeypatch, gamma, limit):
+    """By acceleration or, should that fail, by elimination, in a band where the matrix is too large for another."""
+    monkeypatch.setattr(solve, "DIRECT_SOLVE_LIMIT", limit)
+    reward, one = np.random.default_rng(1).random((400, 1)), np.ones((400, 1), bool)
+    for name, kernel in lines(400, gamma).items():
+        out = solve.solve(reward, kernel, one, max_iterations=50)
+        exact_v = np.linalg.solve(np.eye(400) - kernel.toarray(), reward[:, 0])
+        assert out.converged, name
+        assert np.abs(out.v - exact_v).max() <= out.error + 1e-13 * np.abs(exact_v).max() / (1 - gamma), name
+
+
+def test_elimination_is_declined_where_it_would_fill_in(monkeypatch):
+    monkeypatch.setattr(solve, "DIRECT_SOLVE_LIMIT", 0)
+    monkeypatch.setattr(solve, "ENVELOPE", 1000)
+    ring = lines(300, 0.9)["ring"]
+    assert solve._factorised(ring, np.ones(300)) is None
+    monkeypatch.undo()
+    assert not solve.affordable(10**6, 10**4) and solve.affordable(10**6, 3)
+
+
+class Stubborn:
+    """An evaluator that answers nonsense: the safeguard must converge all the same."""
+
+    def __init__(self, engine, answer):
+        self.engine, self.answer = engine, answer
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def evaluate(self, q, v, goal):
+        return self.answer(v)
+
+
+@pytest.mark.parametrize("answer", [lambda v: -v, lambda v: v + 1e3, np.zeros_like])
+def test_a_useless_evaluation_only_costs_time(monkeypatch, answer):
+    plain = solve._Plain
+    monkeypatch.setattr(solve, "_Plain", lambda *model: Stubborn(plain(*model), answer))
+    monkeypatch.setattr(solve, "PATIENCE", 3)
+    reward, kernel, available = oracle(garnet(0))
+    out = solve.solve(reward, kernel, available)
+    monkeypatch.undo()
+    judge = solve.solve(reward, kernel, available)
+    assert out.converged and np.abs(out.q - judge.q).max() <= out.error + judge.error
+
+
+@needs_numba
+def test_what_is_not_finite_never_passes_for_converged():
+    """Comparisons pass over a NaN; the loops must not."""
+    loops, (reward, kernel, available) = solve.compiled(), oracle(garnet(0))
+    engine = solve.Compiled(loops, reward, kernel, available)
+    for bad in (np.nan, np.inf):
+        v = np.zeros(len(reward))
+        v[3] = bad
+        _, _, change, size = engine.improve(v)
+        assert change == np.inf and size == np.inf
+    q, v, _, _ = engine.improve(np.zeros(len(reward)))
+    _, mass = loops.select(*engine.model, q, v, engine.policy)
+    v[5] = np.nan
+    assert loops.sweep(engine.policy, engine.policy.reward, mass, v) == np.inf
+    assert not loops.evaluate(engine.policy, engine.policy.reward, mass, v, 0.0, 1e-12, 50)
+
+
+@needs_numba
+@given(instances(states=(2, 8)), st.integers(0, 2**32 - 1))
+def test_one_sweep_as_its_definition_reads(m, seed):
+    """Gauss-Seidel in order, then the constant for which the residual has sum zero."""
+    loops, (reward, kernel, available) = solve.compiled(), oracle(m)
+    engine, rng = solve.Compiled(loops, reward, kernel, available), np.random.default_rng(seed)
+    for _ in range(3):  # policies that change row by row
+        q = np.where(available, rng.normal(size=reward.shape), 0.0)
+        policy, best = solve.greedy(q, available)
+        _, mass = loops.select(*engine.model, q, best, engine.policy)
+    rows = np.arange(len(reward))
+    k, r = kernel.toarray()[rows * reward.shape[1] + policy], reward[rows, policy]
+    assert mass == pytest.approx((np.eye(len(k)) - k).sum(), rel=1e-12)
+    v = rng.normal(size=len(k))
+    expected = v.copy()
+    for s in rows:
+        expected[s] = (r[s] + k[s] @ expected - k[s, s] * expected[s]) / (1 - k[s, s])
+    step = np.abs(expected - v).max()
+    expected += (r + k @ expected - expected).sum() / (np.eye(len(k)) - k).sum()
+    assert loops.sweep(engine.policy, engine.policy.reward, mass, v) == pytest.approx(step, rel=1e-10, abs=1e-12)
+    assert np.allclose(v, expected, rtol=1e-9, atol=1e-9)
+    assert (r + k @ v - v).sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_without_numba_the_plain_loops_serve(monkeypatch):
+    reward, kernel, available = oracle(garnet(0, states=300, observations=100))
+    fast = solve.solve(reward, kernel, available)
+    monkeypatch.setattr(solve, "_COMPILED", {})
+    monkeypatch.setitem(sys.modules, "icq.kernels", None)  # importing it now fails
+    assert solve.compiled() is None
+    plain = solve.solve(reward, kernel, available)
+    assert np.abs(fast.q - plain.q).max() <= fast.error + plain.error
+    monkeypatch.setattr(chain, "DENSE_LIMIT", 100)
+    m = garnet(0, states=300, observations=100)
+    law = chain.stationary(exact.handoff_chain(m), chain.structure(exact.handoff_chain(m)))
+    assert law.method == "power iteration" and law.converged
+
+
+@needs_numba
+def test_small_instances_do_not_import_the_compiler():
+    code = "import sys; from icq import exact; from synthetic.random import garnet; exact.analyse(garnet(0))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "; print('numba' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@needs_numba
+def test_an_unwritable_cache_is_no_obstacle(monkeypatch):
+    """As when the package lies in a read-only place and there is no home directory."""
+    kernels, real = solve.compiled(), solve.compiled().numba.njit
+
+    def refuse(function, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(function, **options)
+
+    monkeypatch.setattr(kernels.numba, "njit", refuse)
+
+    def double(x):
+        return 2 * x
+
+    assert kernels._jit(double)(3.0) == 6.0
 
 
 @given(m=small)
