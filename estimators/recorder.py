@@ -22,6 +22,9 @@ Number: TypeAlias = Any
 Json: TypeAlias = Any
 
 
+HEAD = 4  # lines among which the header is looked for
+
+
 class Recorder:
     """A handoff log that a running workflow appends to.
 
@@ -61,28 +64,31 @@ class Recorder:
         header = json.dumps({"schema": SCHEMA, "gamma": self.gamma}).encode() + b"\n"
         if os.fstat(file).st_size:
             with open(self.path, "rb") as old:
-                first = old.readline(1 << 16)
+                head = [line for line in (old.readline(1 << 16) for _ in range(HEAD)) if line]
                 old.seek(-1, os.SEEK_END)
                 whole = old.read(1) == b"\n"
-            torn_header = not whole and header.startswith(first)
+            torn_header = len(head) == 1 and not whole and header.startswith(head[0])
             if not torn_header:
-                self._check_header(first)
+                self._check_header(head)
             if not whole:
                 self._append(b"\n")
             if not torn_header:
                 return
         self._append(header)
 
-    def _check_header(self, line: bytes) -> None:
-        try:
-            found = json.loads(line)
-            schema, gamma = found["schema"], found["gamma"]
-        except (ValueError, KeyError, TypeError):
-            raise LogError(
-                f"{self.path}: line 1 is not the header of a handoff log; record into another file"
-            ) from None
-        if schema != SCHEMA or gamma != self.gamma:
-            raise LogError(f"{self.path}: is a log of {schema} with gamma = {gamma}, not {SCHEMA} with {self.gamma}")
+    def _check_header(self, head: list[bytes]) -> None:
+        """Find the header among the first lines: torn ones may stand before it."""
+        for line in head:
+            try:
+                found = json.loads(line)
+                schema, gamma = found["schema"], found["gamma"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if schema != SCHEMA or gamma != self.gamma:
+                had = f"is a log of {schema} with gamma = {gamma}"
+                raise LogError(f"{self.path}: {had}, not {SCHEMA} with {self.gamma}")
+            return
+        raise LogError(f"{self.path}: has no header of a handoff log in its first lines; record into another file")
 
     def start(self, task: Id, *, agent: Id, observation: View, context: Json = None, k: Number = 0) -> Task:
         """A task whose next decision is `agent`'s, on `observation`.

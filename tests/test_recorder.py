@@ -144,11 +144,11 @@ def test_a_log_is_continued_with_its_gamma_only(tmp_path):
     with pytest.raises(LogError, match=r"gamma = 1: a number inside \(0, 1\)"):
         Recorder(path, gamma=1)
     (tmp_path / "notes.txt").write_text("milk\n")
-    with pytest.raises(LogError, match="line 1 is not the header"):
+    with pytest.raises(LogError, match="no header of a handoff log"):
         Recorder(tmp_path / "notes.txt", gamma=0.9)
     assert (tmp_path / "notes.txt").read_text() == "milk\n"
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and so on")
-    with pytest.raises(LogError, match="line 1 is not the header"):
+    with pytest.raises(LogError, match="no header of a handoff log"):
         Recorder(tmp_path / "a.parquet", gamma=0.9)
     assert (tmp_path / "a.parquet").read_bytes() == b"PAR1 and so on"
     recorder.close()
@@ -169,6 +169,7 @@ def test_a_torn_end_is_closed_before_going_on(cut, tmp_path):
     assert cut < len(whole) and b"\n" not in whole[cut - 1 : cut]
     with Recorder(path, gamma=0.9) as recorder:
         recorder.handoff(**(HANDOFF | {"task": "u"}))
+    with Recorder(path, gamma=0.9) as recorder:
         recorder.handoff(**(HANDOFF | {"task": "v"}))
     log, report = read(path)
     assert len(log) == 2 and report.torn.count == 1 and report.torn.first == (1 if cut < whole.index(b"\n") else 2)
