@@ -506,6 +506,9 @@ def test_first_offenders_are_named(suffix, tmp_path):
     assert report.unfinished == Finding(1, first + 7)
     for name in ("duplicates", "missing", "interleaved", "out_of_order", "contradictions"):
         assert MENDED[name] in str(report)
+    rows = [row("s", 0), row("t", 0), row("t", 2), row("s", 2)]  # the first in the file, not the first in the log
+    _, report = read(save(rows, tmp_path / f"b{suffix}"))
+    assert report.missing == Finding(2, first + 2)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
