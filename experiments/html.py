@@ -172,9 +172,14 @@ def estimate(e: Estimate) -> Markup:
     low, high = e.interval
     places = _places(e.value, high - low)
     if low == high:
-        return Markup("<span>{}</span>").format(number(e.value))
-    value, *ends = (f"{x:.{places}f}" if abs(e.value) < 1e6 else number(x) for x in (e.value, low, high))
+        return Markup("<span>{}</span>").format(number(e.value + 0.0))
+    value, *ends = (_decimal(x, places) if abs(e.value) < 1e6 else number(x) for x in (e.value, low, high))
     return Markup('<span>{}</span> <span class="interval">[{}, {}]</span>').format(value, *ends)
+
+
+def _decimal(x: float, places: int) -> str:
+    """A number with this many decimals; no minus before what rounds to zero."""
+    return f"{round(x, places) + 0.0:.{places}f}"
 
 
 def _places(value: float, width: float) -> int:
@@ -194,7 +199,7 @@ def cell(value: Cell) -> Markup:
         case Estimate():
             return estimate(value)
         case float():
-            return escape("–" if real.isnan(value) else number(value))
+            return escape("–" if real.isnan(value) else number(value + 0.0))
         case _:
             return escape(value)
 

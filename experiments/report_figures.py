@@ -19,6 +19,11 @@ from experiments import html, plots
 WIDE = 20.0  # a range of more than this factor is drawn on a logarithmic scale
 
 
+def is_scale(axis: xr.DataArray) -> bool:
+    """Whether values of an axis measure something; words, switches and seeds only tell cells apart."""
+    return axis.dtype.kind in "if" and axis.name != "seed"
+
+
 def drawn(ax: Axes, name: str, alt: str, caption: str = "") -> Markup:
     """The finished figure of these axes, which is closed."""
     figure = ax.get_figure(root=True)
@@ -61,7 +66,7 @@ def value_along(ds: xr.Dataset, name: str) -> Markup:
         for (label, part), colour in zip(groups.items(), plots.WHO.values()):
             other = [d for d in part.dims if d not in (name, "replica")]
             table = part.mean(other, skipna=True).transpose("replica", name).values
-            _line(ax, ds[name], [estimate.mean(table[:, k]) for k in range(table.shape[1])], colour, label)
+            _line(ax, ds[name], [_mean(table[:, k]) for k in range(table.shape[1])], colour, label)
         for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
             exact = 100 * ds[key] / ds["value_oracle"]
             line = exact.mean([d for d in exact.dims if d != name], skipna=True).values
@@ -79,10 +84,15 @@ def _rms(errors: Float[np.ndarray, "R"]) -> Estimate:
     return estimate.root_mean_square(errors)
 
 
+def _mean(values: Float[np.ndarray, "R"]) -> Estimate:
+    """The mean; without an interval for a single replica."""
+    return estimate.exact(float(values[0])) if (values == values[0]).all() else estimate.mean(values)
+
+
 def _line(ax: Axes, axis: xr.DataArray, estimates: list[Estimate], colour: str, label: str, shift: float = 0.0) -> None:
     """A line with a band for numbers, points with bars, side by side, for words."""
     x = _places(axis)
-    if axis.dtype.kind in "if":
+    if is_scale(axis):
         plots.band(ax, x.tolist(), estimates, colour, label)
         if axis.name == "checkpoint" or (x.min() > 0 and _wide(x)):
             ax.set_xscale("log")
@@ -90,12 +100,12 @@ def _line(ax: Axes, axis: xr.DataArray, estimates: list[Estimate], colour: str, 
     value = np.array([e.value for e in estimates])
     reach = np.abs(np.array([e.interval for e in estimates]).T - value)
     ax.errorbar(x + shift, value, reach, fmt="o", color=colour, label=label, capsize=3)
-    ax.set_xticks(x, [str(v) for v in axis.values])
+    ax.set_xticks(x, [str(v).lower() if axis.dtype.kind == "b" else str(v) for v in axis.values])
     ax.set_xlim(-0.5, len(x) - 0.5)
 
 
 def _places(axis: xr.DataArray) -> Float[np.ndarray, "K"]:
-    return axis.values.astype(float) if axis.dtype.kind in "if" else np.arange(axis.size, dtype=float)
+    return axis.values.astype(float) if is_scale(axis) else np.arange(axis.size, dtype=float)
 
 
 def _label(axis: xr.DataArray) -> str:

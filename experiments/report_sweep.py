@@ -22,7 +22,7 @@ from experiments import axes, html, plots, results
 from experiments.html import Cell, Page, Section
 from experiments.methods import Features, Mlp
 from experiments.plots import NAME
-from experiments.report_figures import along, drawn, value_along
+from experiments.report_figures import along, drawn, is_scale, value_along
 from experiments.report_parts import (
     EXACT,
     Records,
@@ -114,11 +114,15 @@ def slope(x: Float[np.ndarray, "K"], found: Float[np.ndarray, "L K R"]) -> Estim
     if len(found) == 0:
         return missing("no finished line")
     curves = pooled(found)
+    if len(curves) < 2:
+        return missing("one replica")
+    if not np.isfinite(curves).all():
+        return missing("a run diverged")
     if (curves.max(axis=0) <= 1e-9).any():
         return missing("the error is 0")
-    found_slope = estimate.log_log_slope(x, curves)
-    low, high = found_slope.interval
-    return estimate.exact(round(low, 9)) if low == high else found_slope  # the same in every replica
+    e = estimate.log_log_slope(x, curves)
+    low, high = e.interval
+    return estimate.exact(round(low, 9)) if high - low < 1e-9 else e  # the same in every replica
 
 
 def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
@@ -136,7 +140,8 @@ def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
     if violated:
         parts.append(html.notice(f"{violated} records violate a bound; they are listed under Verdicts.", bad=True))
     if diverged := int(np.isnan(seen).sum()):
-        parts.append(html.notice(f"{diverged} records are NaN because their run diverged: choose smaller steps."))
+        why = "because their run diverged, and so is every mean over them: choose smaller steps."
+        parts.append(html.notice(f"{diverged} records are NaN {why}"))
     if moving := int((ds["reference_converged"] == 0).sum()):
         parts.append(html.notice(f"In {moving} cells the reference Q_F still moves: raise reference_iterations."))
     parts.append(html.paragraph(largest_term(errors), " ", ratios_in_words(records.ratio_rows())))
@@ -147,12 +152,10 @@ def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else _written(value)
 
 
 def _figures(ds: xr.Dataset, records: Records) -> list[Markup]:
-    if len(records.arrays["e_total"]) == 0:
-        return [html.paragraph("No cell has a result with errors yet.")]
     names = [*map(str, ds["finished"].dims), "checkpoint"]
     panels = []
     for name in names:
@@ -161,7 +164,7 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Markup]:
             curves = {term: pooled(part) for term, part in found.items()}
             colours = {NAME[t]: plots.COLOUR[t] for t in TERMS.values()}
             panels.append(along(ds[name], curves, colours))
-    if ds.sizes[names[0]] > 1:
+    if ds.sizes[names[0]] > 1 and ds["value"].notnull().any():
         panels.append(value_along(ds, names[0]))
     a = records.arrays
     if any((np.isfinite(a[f"b_{t}"]) & (a[f"e_{t}"] > a[f"slack_{t}"])).any() for t in TERMS.values()):
@@ -172,7 +175,7 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Markup]:
                 drawn(ax, "bounds", f"{len(a['e_total'])} records, observed error against certified bound, per term; "
                       f"{records.violations()} lie below the diagonal.")
             )  # fmt: skip
-    return [html.figures(*panels)]
+    return [html.figures(*panels)] if panels else [html.paragraph("There is nothing to draw yet.")]
 
 
 def _slopes(ds: xr.Dataset) -> list[Markup]:
@@ -181,7 +184,7 @@ def _slopes(ds: xr.Dataset) -> list[Markup]:
     late = grid >= grid[-1] / 2**OCTAVES
     for name in map(str, ds["finished"].dims):
         x = ds[name].values
-        if x.dtype.kind in "if" and (x > 0).sum() > 1:
+        if is_scale(ds[name]) and (x > 0).sum() > 1:
             found = {s: lines(ds.isel({name: x > 0}), s, name) for s in TERMS}
             rows.append([name, len(found["total"]), *(slope(x[x > 0].astype(float), found[s]) for s in TERMS)])
     if late.sum() > 1:
@@ -227,7 +230,7 @@ def _cells(ds: xr.Dataset) -> list[Markup]:
         terms: list[Cell] = [None] * len(TERMS)
         if (last["verdict_mix"] >= 0).all():
             terms = [_rms(last[f"e_{s}"].values, float(last[f"slack_{s}"].max())) for s in TERMS]
-        rows.append([*point, *terms, estimate.mean(100 * (cell["value"] / cell["value_oracle"]).values)])
+        rows.append([*point, *terms, _mean(100 * (cell["value"] / cell["value_oracle"]).values)])
     header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS.values()), "value, % of the oracle")
     say = html.paragraph(
         "Root mean square errors in the d-norm at the last checkpoint and the value of the learned policy, with 95 % "
@@ -243,6 +246,11 @@ def _rms(errors: Float[np.ndarray, "R"], slack: float) -> Estimate:
     if (errors <= slack).all():
         return estimate.exact(0.0)
     return estimate.exact(float(errors[0])) if (errors == errors[0]).all() else estimate.root_mean_square(errors)
+
+
+def _mean(values: Float[np.ndarray, "R"]) -> Estimate:
+    """The mean; a single number where all replicas agree."""
+    return estimate.exact(float(values[0])) if (values == values[0]).all() else estimate.mean(values)
 
 
 def _violations(ds: xr.Dataset) -> list[Markup]:

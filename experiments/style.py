@@ -55,7 +55,8 @@ td:not(.number, .short) { min-width: 8rem; }
 .number { text-align: right; }
 td.number, td.short { white-space: nowrap; }
 .interval { color: var(--soft); white-space: nowrap; }
-.none { color: var(--soft); font-style: italic; }
+.none { color: var(--soft); font-style: italic; white-space: normal; display: inline-block; min-width: 6rem;
+  max-width: 11rem; }
 .badge { white-space: nowrap; font-weight: 600; font-size: .93em; }
 .badge.holds { color: var(--good); } .badge.violated, .badge.FAILS { color: var(--bad); }
 .badge.undecided { color: var(--warn); }
@@ -100,7 +101,8 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
   .scroll, .maths, pre { overflow: visible; background: none; }
   table { font-size: 8pt; max-width: 100%; }
   th, td, td:not(.number, .short) { padding-right: .6rem; min-width: 0; }
-  td.number { white-space: normal; }
+  td.number:has(.interval) { white-space: normal; }
+  .none { min-width: 0; max-width: 6rem; }
   td.number > span { white-space: nowrap; }
   td:first-child { min-width: 5rem; }
   .broad svg { min-width: 0; }

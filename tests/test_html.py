@@ -1,10 +1,8 @@
 """The page kit: everything escaped, anchors unique, and what a real browser makes of a page."""
 
 import math
-from pathlib import Path
 
 import matplotlib
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,6 +169,7 @@ def test_numbers_show_the_digits_their_interval_leaves():
     assert said(math.nan, math.nan, math.nan) == "–"
     assert html.estimate(missing("no runs")).striptags() == "none: no runs"
     assert html.cell(math.nan) == "–" == html.cell(None)
+    assert said(-0.0001, -0.1, 0.1) == "0.000 [-0.100, 0.100]" and html.cell(-0.0) == "0"
     assert html.cell(1 / 3) == "0.3333" and html.cell(12345) == "12345"
 
 
@@ -200,9 +199,8 @@ def test_formulas_keep_their_source_and_errors_say_what():
 def test_a_page_is_saved_whole(tmp_path, monkeypatch):
     path = everything().save(tmp_path / "deep" / "page.html")
     before = path.read_text()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         html.page("other", "", []).save(path)
     assert path.read_text() == before and [p.name for p in path.parent.iterdir()] == ["page.html"]
-    assert np.array_equal(before.count("<section"), 4)
-    assert isinstance(path, Path)
+    assert before.count("<section") == 4

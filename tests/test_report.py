@@ -130,6 +130,44 @@ def test_the_words_follow_the_numbers():
     assert report_parts.ratios_in_words([["total", "b", "d-norm", 0, None, None, None]]).startswith("No bound applies")
 
 
+def test_slopes_say_why_there_is_none():
+    """Diverged runs, a single replica, an error that is 0, no finished line; what all replicas share is exact."""
+    x, good = np.array([1.0, 2.0, 4.0]), np.random.default_rng(0).uniform(1.0, 2.0, (5, 3, 4))
+    diverged, zero = good.copy(), good.copy()
+    diverged[2, 1, 3], zero[:, 2] = np.nan, 1e-17
+    for found, why in (
+        (diverged, "a run diverged"), (zero, "the error is 0"), (good[:, :, :1], "one replica"),
+        (good[:0], "no finished line"),
+    ):  # fmt: skip
+        assert report_sweep.slope(x, found).result == why
+    curve = np.broadcast_to((3 * x**-0.5)[None, :, None], good.shape)
+    shared = report_sweep.slope(x, curve)
+    assert shared.value == pytest.approx(-0.5) and shared.interval == (shared.value, shared.value)
+    wide = report_sweep.slope(x, good * x[None, :, None])
+    assert wide.interval[0] < wide.value < wide.interval[1]
+
+
+def test_lines_leave_out_what_is_not_finished(swept):
+    _, ds = report_sweep.load(swept)
+    assert report_sweep.lines(ds, "mix", "gap").shape == (2, 3, 4)  # tables and features of IC-Q
+    assert report_sweep.lines(ds, "mix", "who").shape[0] == 0, "independent learners have no residual"
+    ds["verdict_mix"][{"gap": 0, "method": 1, "who": 0}] = -1
+    assert report_sweep.lines(ds, "mix", "gap").shape == (1, 3, 4)
+    assert report_sweep.lines(ds, "mix", "checkpoint").shape == (5, 7, 4)
+    np.testing.assert_array_equal(
+        report_sweep.lines(ds, "mix", "gap")[0], ds["e_mix"][:, 0, 0, :, -1].values
+    )  # fmt: skip
+
+
+def test_diverged_runs_are_said(swept):
+    spec, ds = report_sweep.load(swept)
+    ds["e_mix"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
+    ds["e_total"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
+    said = html.join(report_sweep._summary(spec, ds, report_sweep.flat(ds))).striptags()
+    assert "7 records are NaN because their run diverged" in said
+    assert "none: samples are not finite" in html.join(report_sweep._cells(ds)).striptags()
+
+
 def test_every_cell_has_its_row(page):
     rows = table(page, "Every cell")
     assert len(rows) == 12
