@@ -270,7 +270,10 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
 
 @singledispatch
 def control_constant(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """tr(G J^{-1} Sigma_0 J^{-T}): the limit of T E||Qavg - Q_F||_d^2 if handoffs were independent."""
+    """tr(G J^{-1} Sigma_0 J^{-T}): the limit of T E||Qavg - Q_F||_d^2 if handoffs were independent.
+
+    From a `Log`: the jackknife on the log scale, as errors of rare pairs are amplified and skewed.
+    """
     raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
 
 
@@ -289,7 +292,9 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
         _second(part, fixed, influence(part, found.span, fixed.policy)) for part, fixed in found.parts
     ])  # fmt: skip
     whole = _second(found.law, found.fixed, found.maps())
-    return jackknife(whole, without, n_eff=found.n_eff, confidence=confidence)
+    logs = jackknife(float(np.log(whole)), np.log(without), n_eff=found.n_eff, confidence=confidence)
+    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), found.n_eff)
 
 
 @singledispatch
