@@ -169,7 +169,7 @@ def test_numbers_show_the_digits_their_interval_leaves():
     assert said(math.nan, math.nan, math.nan) == "–"
     assert html.estimate(missing("no runs")).striptags() == "none: no runs"
     assert html.cell(math.nan) == "–" == html.cell(None)
-    assert said(-0.0001, -0.1, 0.1) == "0.000 [-0.100, 0.100]" and html.cell(-0.0) == "0"
+    assert said(-0.0001, -0.1, 0.1) == "0.00 [-0.10, 0.10]" and html.cell(-0.0) == "0"
     assert html.cell(1 / 3) == "0.3333" and html.cell(12345) == "12345"
 
 
