@@ -403,7 +403,7 @@ def _tally(
         None if log.probability is None else _behaviour(of_state, cell, log.probability[kept], (len(names), options)),
     )  # fmt: skip
     shape = (len(starts) - 1, len(code))
-    discount = sp.csr_array((np.concatenate(sums), np.concatenate(entries), np.array(ends)), shape=shape)
+    discount = sp.csr_array((np.concatenate(sums).astype(float), np.concatenate(entries), np.array(ends)), shape=shape)
     return Cells(frame, count, total, discount, len(log), len(cell) / len(log))
 
 

@@ -233,9 +233,9 @@ def test_a_coarser_context_shows_less_and_never_more():
     assert local_gap(blind).value == 0
 
 
-@pytest.mark.parametrize(("gap", "size"), [(0.0, 3000), (0.3, 3000), (1.0, 3000)])
+@pytest.mark.parametrize(("gap", "size"), [(0.0, 3000), (0.6, 3000)])
 def test_intervals_hold_the_truth(gap, size):
-    a, replicates = dials(gap), 60
+    a, replicates = dials(gap), 40
     truth, hits = (local_gap(a).value, interface_gap(a).value), np.zeros(2)
     numbers = 0
     for seed in range(replicates):
@@ -263,8 +263,8 @@ def test_the_square_is_unbiased_and_the_plug_in_is_caught():
     a = dials(0.3)
     truth = local_gap(a).value ** 2
     found = np.array([
-        [_square(gather(log_of(a, 640, seed)), a.q_bar, debias) for debias in (True, False)] for seed in range(80)
+        [_square(gather(log_of(a, 640, seed)), a.q_bar, debias) for debias in (True, False)] for seed in range(48)
     ])  # fmt: skip
     error, stderr = found.mean(axis=0) - truth, found.std(axis=0) / np.sqrt(len(found))
     assert abs(error[0]) < 4 * stderr[0]
-    assert error[1] > 8 * stderr[1]
+    assert error[1] > 6 * stderr[1]
