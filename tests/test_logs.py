@@ -152,12 +152,13 @@ def test_names_vectors_and_numbers_are_kept(tmp_path):
     assert log.names.context == ('{"a":null,"b":[0]}', '{"a":null,"b":[1]}', '{"a":null,"b":[2]}')
     assert log.next_agent.tolist() == [1, 2, -1] and log.follows.tolist() == [False, True, True]
     for suffix in SUFFIXES:
-        views = [[9, 1], [5.5, 0], [9, 1]]
+        views = [[9, 1], [5.5, 0.0], [9, 1]]
         rows = [
             r | {"agent": 7, "next_agent": None if r["done"] else 7, "observation": views[i], "context": [i % 2, 0]}
             | {"next_observation": None if r["done"] else views[i + 1]}
             for i, r in enumerate(three())
         ]  # fmt: skip
+        rows[0]["next_observation"] = [5.5, -0.0]  # the same number
         log, _ = read(save(rows, tmp_path / f"b{suffix}"))
         np.testing.assert_array_equal(log.features, [[5.5, 0.0], [9.0, 1.0]])
         assert log.observation.tolist() == [1, 0, 1] and log.next_observation.tolist() == [0, 1, -1]
@@ -439,6 +440,17 @@ def test_torn_lines_are_counted_and_rows_behind_them_kept(tmp_path, monkeypatch)
     assert report.torn == Finding(3, 4) and report.rows == len(log) == 5
     assert report.missing.count == 0 and report.unfinished == Finding(1, 3)  # the last handoff of t is gone
     assert log.task.tolist() == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n \n"])
+def test_blank_lines_are_lines(between, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_lines, "HEAD", 1)
+    rows = three("t", "u")
+    rows[4] |= {"duration": 0}
+    lines = [json.dumps(r) for r in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines[:2]) + between + "\n".join(lines[2:]))
+    with pytest.raises(LogError, match=f"line {4 + between.count(chr(10))}, column duration"):
+        read(tmp_path / "a.jsonl", gamma=0.9)
 
 
 def reference(rows):
