@@ -4,7 +4,7 @@ icq make dials --gap 0.5 --out m.npz     an instance of a family
 icq analyse m.npz [--json]               everything exact about it
 icq learn m.npz --handoffs 100000        run IC-Q and split its error
 icq simulate m.npz --handoffs 1000000 --out log.parquet   a handoff log of it
-icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures
+icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures; also routing, cpu
 icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
 icq report results/sweep                 one HTML page of a folder of results
 """
@@ -144,17 +144,18 @@ class Theorem:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Reproduce an experiment: five figures and summary.json.
+    """Reproduce an experiment: figures and summary.json.
 
     Interrupted? Run the same command again: finished cells are kept in OUT/cells.
     """
 
-    experiment: Positional[Literal["n10"]]
-    """n10: the ten-agent synthetic workflow."""
+    experiment: Positional[Literal["n10", "routing", "cpu"]]
+    """n10: the ten-agent synthetic workflow; routing: a gateway and specialists around a partly seen request;
+    cpu: four agents write programs for a small register machine."""
     preset: Literal["full", "smoke"] = "full"
     """full takes up to ten minutes on two cores, smoke under one."""
-    out: Path = Path("results/n10")
-    """Folder for figures, summary.json and finished cells."""
+    out: Path | None = None
+    """Folder for figures, summary.json and finished cells (default results/EXPERIMENT)."""
     jobs: int = 2
     """Processes."""
 
@@ -251,7 +252,9 @@ def run(command: Command, console: Console) -> None:
         case Theorem():
             commands.prove_file(command, console)
         case Reproduce():
-            commands.reproduce_n10(command, console)
+            from experiments import reproduce
+
+            reproduce.reproduce(command, console)
         case Sweep():
             from experiments import sweep_command
 

@@ -17,18 +17,18 @@ from bounds.bound import Bound, verdict
 from estimators import estimate
 from estimators.decomposition import MixingSplit, mixing_split
 from estimators.estimate import Estimate
-from experiments import engine, n10, plots, summary, theorem_report
+from experiments import plots, theorem_report
 from experiments.cells import TERMS, learn_and_measure
 from experiments.methods import Features, Mlp, Table
 from experiments.settings import Family
-from experiments.store import Arrays, Store
+from experiments.store import Arrays
 from icq import chain as chains
 from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model
 from icq.smdp import ICSMDP
 from icq.solve import modulus
 
 if TYPE_CHECKING:
-    from experiments.cli import Learn, Reproduce, Theorem
+    from experiments.cli import Learn, Theorem
 
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
 
@@ -256,29 +256,3 @@ def prove_file(options: Theorem, console: Console) -> None:
         print(theorem_report.as_latex(found))
     else:
         print(found)
-
-
-def reproduce_n10(options: Reproduce, console: Console) -> None:
-    """Run the ten-agent experiment and write its figures and summary."""
-    if options.jobs < 1:
-        raise ValueError(f"jobs = {options.jobs} must be at least 1")
-    preset = {p.name: p for p in (n10.FULL, n10.SMOKE)}[options.preset]
-    start = time.perf_counter()
-    store = Store(options.out / "cells")
-    results = engine.run_all(n10.all_cells(preset), store, engine.processes(options.jobs), console)
-    gaps, local_gap = n10.local_gap_curves(preset)
-    said = summary.summarise(preset, results, gaps, local_gap)
-    said["seconds"] = round(time.perf_counter() - start, 1)
-    files = plots.draw_all(preset, results, options.out)
-    summary.write(said, options.out / "summary.json")
-    console.print(f"local gap slope {_short(said['local_gap_slope'])}, residual slope {_short(said['residual_slope'])}")
-    console.print(f"IC-Q reaches {said['oracle_value_percent_at_zero_gap']:.2f} % of the oracle at zero gap")
-    worst = ", ".join(f"{plots.NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
-    console.print(f"{said['records']} records, {said['violations']} violations; largest bound/observed: {worst}")
-    for label in said["references_not_converged"]:
-        console.print(f"note: the reference of {label} still moves (at most {said['reference_residual_max']:.1e})")
-    console.print(f"figures and summary.json in {options.out} ({len(files)} figures, {said['seconds']} s)")
-
-
-def _short(e: dict[str, Any]) -> str:
-    return f"{e['value']:.4f} [{e['interval'][0]:.4f}, {e['interval'][1]:.4f}]"

@@ -113,12 +113,10 @@ def terms(results: Results, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q, with the certified interface gap."""
     ax = plots.axes(ax)
     rows = _of(results, Who.ICQ)
-    bits = [b for b, _ in rows]
-    ax.plot(
-        bits, [float(r["e_interface"]) for _, r in rows], "o-", color=plots.COLOUR["interface"], label="interface gap"
-    )
-    ax.plot(bits, [float(r["b_signed"]) for _, r in rows], "o--", color=plots.COLOUR["interface"], label="its certificate",
-            markerfacecolor="white")  # fmt: skip
+    bits, colour = [b for b, _ in rows], plots.COLOUR["interface"]
+    ax.plot(bits, [float(r["e_interface"]) for _, r in rows], "o-", color=colour, label="interface gap")
+    certified = [float(r["b_signed"]) for _, r in rows]
+    ax.plot(bits, certified, "o--", color=colour, markerfacecolor="white", label="its certificate")
     for term, label in (("mix", "residual"), ("total", "total")):
         plots.band(ax, bits, [estimate.root_mean_square(r[f"e_{term}"]) for _, r in rows], plots.COLOUR[term], label)
     ax.set(xlabel="bits of a request that everybody sees", ylabel="error in the d-norm", xticks=bits, ylim=(0, None),

@@ -1,0 +1,103 @@
+"""`icq reproduce`: run the cells of an experiment, conclude, and draw its panels.
+
+An experiment is its cells, and a function of their results that draws and returns what to write and what to print.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from experiments import cpu, engine, n10, plots, routing, summary
+from experiments.store import Store
+
+if TYPE_CHECKING:
+    from experiments.cli import Reproduce
+
+Said = dict[str, Any]
+Concluded = tuple[Said, list[Path], list[str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """cells: what runs; conclude: conclusions, figures and lines to print, from every result."""
+
+    cells: Sequence[Any]
+    conclude: Callable[[Any, Path], Concluded]
+
+
+def _n10(preset: n10.Preset) -> Experiment:
+    def conclude(results: Any, folder: Path) -> Concluded:
+        said = summary.summarise(preset, results, *n10.local_gap_curves(preset))
+        worst = ", ".join(f"{plots.NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
+        lines = [
+            f"local gap slope {_short(said['local_gap_slope'])}, residual slope {_short(said['residual_slope'])}",
+            f"IC-Q reaches {said['oracle_value_percent_at_zero_gap']:.2f} % of the oracle at zero gap",
+            f"{said['records']} records, {said['violations']} violations; largest bound/observed: {worst}",
+        ]
+        moving = f"still moves (at most {said['reference_residual_max']:.1e})"
+        lines += [f"note: the reference of {label} {moving}" for label in said["references_not_converged"]]
+        return said, plots.draw_all(preset, results, folder), lines
+
+    return Experiment(n10.all_cells(preset), conclude)
+
+
+def _routing(preset: routing.Preset) -> Experiment:
+    def conclude(results: Any, folder: Path) -> Concluded:
+        said = routing.summarise(preset, results)
+        right = 100 * said["accuracy_at_full_view"]["value"]
+        lines = [
+            f"IC-Q routes {right:.2f} % of requests correctly at full view",
+            f"rank correlation of gap and accuracy lost: {said['rank_correlation_of_gap_and_accuracy_lost']:.3f}",
+        ]
+        return said, routing.draw(results, folder), lines
+
+    return Experiment(routing.cells(preset), conclude)
+
+
+def _cpu(preset: cpu.Preset) -> Experiment:
+    def conclude(results: Any, folder: Path) -> Concluded:
+        said = cpu.summarise(preset, results)
+        full = str(max(preset.shown))
+        solved = 100 * said["pairs_solved"]["IC-Q"][full]["value"]
+        lines = [
+            f"IC-Q solves {solved:.1f} % of (task, start) pairs at the full summary; "
+            f"search solves {100 * said['pairs_solved_by_search']:.1f} %",
+            f"value {said['value_of_icq']:.4f} of the optimum's {said['value_of_optimum']:.4f}",
+        ]
+        return said, cpu.draw(results, folder), lines
+
+    return Experiment(cpu.cells(preset), conclude)
+
+
+EXPERIMENTS: dict[str, dict[str, Callable[[], Experiment]]] = {
+    "n10": {p.name: partial(_n10, p) for p in (n10.FULL, n10.SMOKE)},
+    "routing": {p.name: partial(_routing, p) for p in (routing.FULL, routing.SMOKE)},
+    "cpu": {p.name: partial(_cpu, p) for p in (cpu.FULL, cpu.SMOKE)},
+}
+
+
+def reproduce(options: Reproduce, console: Console) -> None:
+    """Run an experiment and write its figures and summary."""
+    if options.jobs < 1:
+        raise ValueError(f"jobs = {options.jobs} must be at least 1")
+    experiment = EXPERIMENTS[options.experiment][options.preset]()
+    folder = options.out or Path("results") / options.experiment
+    start = time.perf_counter()
+    results = engine.run_all(experiment.cells, Store(folder / "cells"), engine.processes(options.jobs), console)
+    said, files, lines = experiment.conclude(results, folder)
+    said = {"experiment": options.experiment} | said | {"seconds": round(time.perf_counter() - start, 1)}
+    summary.write(said, folder / "summary.json")
+    for line in lines:
+        console.print(line)
+    console.print(f"figures and summary.json in {folder} ({len(files)} figures, {said['seconds']} s)")
+
+
+def _short(e: dict[str, Any]) -> str:
+    return f"{e['value']:.4f} [{e['interval'][0]:.4f}, {e['interval'][1]:.4f}]"
