@@ -97,14 +97,14 @@ class Law:
 
     def mean(self, table: Float[np.ndarray, "S A"]) -> Float[np.ndarray, "S A"]:
         """E[table | x], on cells; 0 where nothing occurs."""
-        total = self.fold(self.mass * table)
-        mean = np.divide(total, self.pair_mass, out=np.zeros_like(total), where=self.pair_mass > 0)
+        sums = self.fold(self.mass * table)
+        mean = np.divide(sums, self.pair_mass, out=np.zeros_like(sums), where=self.pair_mass > 0)
         return np.where(self.mass > 0, mean[self.frame.observation], 0.0)
 
     def follow(self, value: Float[np.ndarray, "O"]) -> Float[np.ndarray, "S A"]:
         """E[g V(o') | cell]."""
         weight = self.discount * value[self.frame.arrival]
-        return np.bincount(self.frame.source, weight, self.mass.size).reshape(self.mass.shape)
+        return total(self.frame.source, weight, self.mass.size).reshape(self.mass.shape)
 
     @cached_property
     def interface(self) -> Model:
@@ -112,11 +112,11 @@ class Law:
         code, edge = self.frame.merged
         observations = len(self.frame.agent)
         rows, columns = code // observations, code % observations
-        weight = np.bincount(edge, self.mass.reshape(-1)[self.frame.source] * self.discount, len(code))
-        total = self.pair_mass
-        inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
-        kernel = _csr(weight * inverse.reshape(-1)[rows], rows, columns, (total.size, observations))
-        return Model(self.fold(self.mass * self.reward) * inverse, kernel, total > 0)
+        weight = total(edge, self.mass.reshape(-1)[self.frame.source] * self.discount, len(code))
+        mass = self.pair_mass
+        inverse = np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0)
+        kernel = _csr(weight * inverse.reshape(-1)[rows], rows, columns, (mass.size, observations))
+        return Model(self.fold(self.mass * self.reward) * inverse, kernel, mass > 0)
 
     @cached_property
     def oracle(self) -> Model:
@@ -170,6 +170,11 @@ def _csr(
     """A matrix from entries already sorted by row and column."""
     starts = np.searchsorted(rows, np.arange(shape[0] + 1))
     return sp.csr_array((data, columns.astype(np.int64), starts.astype(np.int64)), shape=shape)
+
+
+def total(index: Int[np.ndarray, "n"], weight: Float[np.ndarray, "n"], size: int) -> Float[np.ndarray, "size"]:
+    """Sums of weights by index (`np.bincount` forgets that they are floats when there are none)."""
+    return np.bincount(index, weight, size).astype(np.float64, copy=False)
 
 
 def compress(code: Int[np.ndarray, "n"], size: int) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "n"]]:
@@ -388,12 +393,12 @@ def _tally(
     code, edge = compress(cell[live] * targets + rename[after[live]], size * targets)
     edges = np.concatenate(([0], np.cumsum(live)))[bounds]
     g = g[live]
-    count, total = np.zeros((len(starts) - 1, size)), np.zeros((len(starts) - 1, size))
+    count, earned = np.zeros((len(starts) - 1, size)), np.zeros((len(starts) - 1, size))
     entries, sums, ends = [], [], [0]
     for b in range(len(starts) - 1):
         part, on = slice(bounds[b], bounds[b + 1]), slice(edges[b], edges[b + 1])
         count[b] = np.bincount(cell[part], minlength=size)
-        total[b] = np.bincount(cell[part], reward[part], minlength=size)
+        earned[b] = np.bincount(cell[part], reward[part], minlength=size)
         found = np.bincount(edge[on], g[on], minlength=len(code))
         entries.append(np.flatnonzero(found))
         sums.append(found[entries[b]])
@@ -404,7 +409,7 @@ def _tally(
     )  # fmt: skip
     shape = (len(starts) - 1, len(code))
     discount = sp.csr_array((np.concatenate(sums).astype(float), np.concatenate(entries), np.array(ends)), shape=shape)
-    return Cells(frame, count, total, discount, len(log), len(cell) / len(log))
+    return Cells(frame, count, earned, discount, len(log), len(cell) / len(log))
 
 
 def _behaviour(

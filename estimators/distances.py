@@ -22,7 +22,7 @@ from jaxtyping import Float
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from estimators.cells import Cells, Law
+from estimators.cells import Cells, Law, total
 from estimators.estimate import Estimate
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
 from estimators.jackknife import jackknife
@@ -37,14 +37,14 @@ def next_laws(law: Law) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "S
     """p and q, one row per cell; rows of cells without discounted mass are 0 in both."""
     cells, observations = law.mass.size, len(law.frame.agent)
     code = law.frame.source * observations + law.frame.arrival
-    kernel = np.bincount(code, law.discount, cells * observations).reshape(cells, observations)
+    kernel = total(code, law.discount, cells * observations).reshape(cells, observations)
     flat = law.mass.reshape(-1)
     pairs = np.zeros((law.pair_mass.size, observations))
     np.add.at(pairs, law.frame.pair, flat[:, None] * kernel)
     mixed, own = pairs[law.frame.pair], kernel.sum(axis=1, keepdims=True)
-    total = mixed.sum(axis=1, keepdims=True)
+    mixed_mass = mixed.sum(axis=1, keepdims=True)
     kernel = np.divide(kernel, own, out=np.zeros_like(kernel), where=own > 0)
-    return kernel, np.divide(mixed, total, out=np.zeros_like(mixed), where=own > 0)
+    return kernel, np.divide(mixed, mixed_mass, out=np.zeros_like(mixed), where=own > 0)
 
 
 def _sign(p: Float[np.ndarray, "SA O"], q: Float[np.ndarray, "SA O"]) -> Float[np.ndarray, "SA O"]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import ot
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from scipy.spatial.distance import cdist
 from strategies import instances
 
@@ -43,6 +43,7 @@ def laws_by_hand(a: Analysis) -> list[tuple[float, np.ndarray, np.ndarray]]:
     return out
 
 
+@settings(max_examples=10)
 @given(instances())
 def test_exact_distances_as_their_definitions_read(m):
     a = analyse(m)
@@ -76,9 +77,9 @@ def test_guaranteed_intervals_hold_the_truth_at_every_size():
     places = np.arange(len(a.d_obs), dtype=float)[:, None]
     truth = np.array([total_variation(a).value, wasserstein(a, places).value])
     for size in (1000, 4000):
-        found = [(total_variation(c), wasserstein(c, places)) for c in (gather(log_of(a, size, s)) for s in range(25))]
+        found = [(total_variation(c), wasserstein(c, places)) for c in (gather(log_of(a, size, s)) for s in range(16))]
         held = np.array([[f.interval[0] <= t <= f.interval[1] for f, t in zip(pair, truth)] for pair in found])
-        assert (held.sum(axis=0) >= 21).all()
+        assert (held.sum(axis=0) >= 13).all()
         assert all(f.interval[0] <= f.value <= f.interval[1] for pair in found for f in pair)
 
 
@@ -97,8 +98,8 @@ def test_without_a_gap_the_interval_reaches_zero_and_the_plug_in_does_not():
 def test_the_mean_discrepancy_of_a_log_holds_the_truth():
     a = instance()
     truth = mean_discrepancy(a).value
-    found = [mean_discrepancy(log_of(a, 3000, seed)).interval for seed in range(20)]
-    assert sum(low <= truth <= high for low, high in found) >= 16
+    found = [mean_discrepancy(log_of(a, 3000, seed)).interval for seed in range(12)]
+    assert sum(low <= truth <= high for low, high in found) >= 9
 
 
 def test_bad_kernels_features_and_logs_are_refused():
