@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -580,6 +580,17 @@ def test_a_reward_that_is_no_number_is_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"reward\[1\] = nan is not finite"):
         write(log, tmp_path / "b.jsonl")
     assert not (tmp_path / "b.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_log_cut_in_the_middle_is_written(suffix, tmp_path):
+    rows = three("t", "u")
+    rows[2] |= {"next_agent": "a0", "next_observation": "o0"}
+    whole, _ = read(save([r | {"chain": 0} for r in rows], tmp_path / "a.jsonl"))
+    columns = {f.name: getattr(whole, f.name) for f in fields(Log) if isinstance(getattr(whole, f.name), np.ndarray)}
+    write(replace(whole, **{name: column[1:] for name, column in columns.items()}), tmp_path / f"b{suffix}")
+    log, report = read(tmp_path / f"b{suffix}")
+    assert log.follows.tolist() == [False, True, True, True, True] and report.missing.count == 1
 
 
 def test_an_unknown_suffix_is_refused(tmp_path):
