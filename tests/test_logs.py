@@ -317,6 +317,16 @@ def test_a_wrong_row_is_named_or_left_out(suffix, change, column, words, tmp_pat
     assert report.missing.count == 1
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_observation_belongs_to_the_agent_first_seen_with_it(suffix, tmp_path):
+    rows = three("s", "t")
+    rows[4] |= {"agent": "a2"}
+    with pytest.raises(
+        LogError, match=f"{place(suffix, 4)}, column agent: 'a2' acts on observation 'o1', but 'a1' did"
+    ):
+        read(save(rows, tmp_path / f"a{suffix}"))
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("change", "column", "words"), WRONG_VALUES)
 def test_a_value_of_the_wrong_type_is_named(change, column, words, late, tmp_path, monkeypatch):
