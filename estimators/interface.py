@@ -229,9 +229,12 @@ def certified_gap(source: Source, *, agent: int | None = None) -> Estimate:
 
     From a log both come from the process of contexts: a certificate only if the context is Markov.
     """
-    kappa = oracle_contraction(source)
-    if kappa.result != "ok" or kappa.interval[1] >= 1:
-        return kappa if kappa.result != "ok" else missing(
-            f"kappa_S = {kappa} is not below 1, and no bound in ||.||_d follows: use interface_gap", kappa.n_eff
-        )  # fmt: skip
-    return norm(source, lambda law: residual(law) / (1 - modulus(law)), agent=agent, onward=True, note=CONTEXT)
+    found = law_of(source, onward=True)
+    keep = found if isinstance(found, Cells) else source
+    kappa = oracle_contraction(keep)
+    if kappa.result != "ok":
+        return kappa
+    if kappa.interval[1] >= 1:
+        why = f"kappa_S = {kappa} is not surely below 1, and no bound in ||.||_d follows: use interface_gap"
+        return missing(why, kappa.n_eff)
+    return norm(keep, lambda law: residual(law) / (1 - modulus(law)), agent=agent, onward=True, note=CONTEXT)
