@@ -35,8 +35,8 @@ class Preset:
     intents: int
 
 
-FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=4, intents=4)
-SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2, 3), specialists=3, intents=2)
+FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4)
+SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2)
 
 Results = dict[RoutingCell, Arrays]
 
@@ -102,10 +102,10 @@ def accuracy(results: Results, ax: Axes | None = None) -> Axes:
         plots.band(ax, [b for b, _ in rows], values, plots.WHO[who], who.value)
     learned = _of(results, Who.ICQ)
     ax.plot([b for b, _ in learned], [100 * float(r["right_bar"]) for _, r in learned], ":", color="black",
-            label="best possible with this view")  # fmt: skip
+            label="exact interface fixed point")  # fmt: skip
     ax.set(xlabel="bits of a request that everybody sees", ylabel="requests answered by the right specialist, %",
            ylim=(-3, 103), xticks=[b for b, _ in learned], title="Routing")  # fmt: skip
-    ax.legend(loc="center right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06))
     return ax
 
 
@@ -130,7 +130,7 @@ def against_gap(results: Results, ax: Axes | None = None) -> Axes:
     ax = plots.axes(ax)
     rows = _of(results, Who.ICQ)
     gap = np.array([float(r["e_interface"]) for _, r in rows])
-    for key, marker, label in (("right_bar", "s", "best possible with this view"), ("right", "o", "IC-Q")):
+    for key, marker, label in (("right_bar", "s", "exact interface fixed point"), ("right", "o", "IC-Q")):
         lost = [100 * float(r["right_star"] - r[key].mean()) for _, r in rows]
         colour = "black" if key == "right_bar" else plots.WHO[Who.ICQ]
         ax.plot(
