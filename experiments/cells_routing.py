@@ -60,7 +60,7 @@ class RoutingCell:
         change = {Who.CENTRALISED: baselines.centralised, Who.INDEPENDENT: baselines.independent}.get(self.who)
         seen = true if change is None else analyse(change(m))
         config = LearnerConfig(
-            step=1.0, decay_power=0.6, decay_offset=300.0, averaging_power=2.0, visit_normalised=True
+            step=1.0, decay_power=1.0, decay_offset=30.0, averaging_power=2.0, visit_normalised=True
         )
         record = learn(rollout.tables(seen), networks.tabular(seen.smdp), config, range(self.seeds), [self.handoffs])
         q = np.asarray(record.q_average[:, -1], np.float64)
