@@ -29,6 +29,7 @@ from icq.exact import Analysis, contraction
 
 Source: TypeAlias = Analysis | Log | Cells
 Table: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
+ENTRIES = 200_000_000  # numbers that a table may have in all batches together, 1.5 GiB
 NEEDS_CONTEXT = (
     "needs context: without it the log has the same law with and without a gap (docs/theory.md section 8); "
     "log a context column, the richest view of the state there is"
@@ -98,6 +99,8 @@ def norm(
     if why := found.lacking(optimum=optimum):
         return missing(why, found.n_eff)
     whole, mass = table(found.whole), weight(found.whole, agent)
+    if whole.size * found.batches > ENTRIES:
+        return missing(f"{whole.size} entries in {found.batches} batches do not fit: coarsen the context", found.n_eff)
     root = np.sqrt(np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0))
     squares, influence = np.empty(found.batches), np.empty((found.batches, whole.size))
     for b, law in enumerate(found.without):
