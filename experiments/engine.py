@@ -7,13 +7,14 @@ dead worker's cells are run again by another.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence, Sized
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -136,7 +137,10 @@ def cluster(address: str) -> Executor:
             client = Client(address, timeout=PATIENCE)
         except (OSError, ValueError) as error:
             raise ConnectionError(f"dask: no scheduler answers at {address} ({error})") from error
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what is lost is said below
         with client:
+            if not client.scheduler_info()["workers"]:
+                warnings.warn(f"dask: {address} has no workers yet, waiting for them", stacklevel=2)
             futures = client.map(partial(attempt, code=code_version()), cells, pure=False)
             waiting = {future.key: cell for future, cell in zip(futures, cells, strict=True)}
             arriving = as_completed(futures)
@@ -174,12 +178,20 @@ def run_all(cells: Sequence[C], store: Store, execute: Executor, console: Consol
                     done[outcome.cell] = outcome.result
                 finished(outcome.cell.label())
     except KeyboardInterrupt as error:
-        kept = f"{len(done)} of {len(cells)} cells are finished and kept"
-        raise Interrupted(f"interrupted; {kept}: run the same command again to continue") from error
+        raise Interrupted(f"interrupted; {_kept(done, cells, store)}; run the same command again to go on") from error
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{error.strerror or error}; {_kept(done, cells, store)}; run the same command again to go on",
+            error.filename,
+        ) from error  # fmt: skip
     if failed:
         worst = "; ".join(f"{o.cell.label()}: {o.error}" for o in failed[:3])
         raise FailedCells(f"{len(failed)} of {len(cells)} cells failed, the others are kept ({worst})")
     return {cell: done[cell] for cell in cells}
+
+
+def _kept(done: Sized, cells: Sequence[Cell], store: Store) -> str:
+    return f"{len(done)} of {len(cells)} cells are finished and kept in {store.folder}"
 
 
 def in_order(cells: Sequence[C]) -> list[C]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import axes, engine, results, sweep
+from experiments.errors import FailedCells, Interrupted
 
 if TYPE_CHECKING:
     from experiments.cli import Sweep
@@ -37,9 +38,11 @@ def run(options: Sweep, console: Console) -> None:
     start = time.perf_counter()
     try:
         engine.run_all([*cells], store, executor, console)
-    finally:
-        ds = results.load(out)
-        results.save(ds, out / "sweep.nc")
+    except (FailedCells, Interrupted):
+        results.save(results.load(out), out / "sweep.nc")  # what there is, the rest NaN
+        raise
+    ds = results.load(out)
+    results.save(ds, out / "sweep.nc")
     _say(ds, console)
     console.print(f"{out / 'sweep.nc'} written, {time.perf_counter() - start:.1f} s.  To load it:", soft_wrap=True)
     console.print("  import xarray as xr", soft_wrap=True)

@@ -120,7 +120,7 @@ def test_ctrl_c_says_how_to_go_on(place, undisturbed):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody in the group hears it
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "cells are finished and kept" in err and "run the same command again" in err and "Traceback" not in err
+    assert "cells are finished and kept in" in err and "run the same command again" in err and "Traceback" not in err
     assert left_behind and not list((folder / "cells").glob("*.part"))
     assert_gone(left_behind)
     with warnings.catch_warnings(action="error"):
