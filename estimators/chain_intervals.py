@@ -27,6 +27,7 @@ from icq.exact import Analysis
 
 HORIZON = 10  # powers over which the pseudo-spectral gap is maximised
 APART = 3.0  # standard errors that decide which of two eigenvalues is the slower one
+GUARANTEED = "guaranteed, hence wide; of the Markov chain with the one-step probabilities of the view"
 
 
 @singledispatch
@@ -176,7 +177,9 @@ def _(source: Log, epsilon: float = 0.25, *, context: bool = False, confidence: 
     if isinstance(found, Estimate):
         return found
     p, steps, n_eff = found
-    return Estimate(_mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff)
+    return Estimate(
+        _mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff, note=GUARANTEED
+    )
 
 
 @singledispatch
@@ -200,7 +203,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
     if isinstance(found, Estimate):
         return found
     value, low, high = dobrushin.rate(found[1])
-    return Estimate(value, float("nan"), (low, high), found[2])
+    return Estimate(value, float("nan"), (low, high), found[2], note=GUARANTEED)
 
 
 def _check(epsilon: float) -> None:

@@ -143,7 +143,7 @@ def test_without_a_batch_is_the_law_of_the_other_rows(log):
 def test_intervals_cover_with_aliasing_and_without_a_residual(aliased):
     rng = np.random.default_rng(0)
     q = aliased.q_bar + 0.05 * rng.normal(size=aliased.q_bar.shape)
-    runs = logs(aliased, 3000, 120)
+    runs = logs(aliased, 2000, 80)
     stderr = (0.95 * 0.05 / len(runs)) ** 0.5
     for source, truth in ((q, bellman_residual(aliased, q).value), (aliased.q_bar, 0.0)):
         rate = covered([bellman_residual(one, source) for one in runs], truth)
@@ -167,11 +167,11 @@ def test_class_error_from_logs(aliased):
         aliased.smdp, jnp.asarray(np.stack([aliased.q_bar, np.ones_like(aliased.q_bar)], -1), jnp.float32)
     )
     assert exact.value > 0.01 and class_error(aliased, spanning).value < 1e-6
-    runs = logs(aliased, 4000, 40)
+    runs = logs(aliased, 3000, 20)
     found = [e for e in (class_error(one, cls) for one in runs) if e.result == "ok"]
-    assert len(found) > 30 and covered(found, exact.value) >= 0.93 - 3 * (0.95 * 0.05 / len(found)) ** 0.5
+    assert len(found) > 15 and covered(found, exact.value) >= 0.93 - 3 * (0.95 * 0.05 / len(found)) ** 0.5
     inside = [e for e in (class_error(one, spanning) for one in runs) if e.result == "ok"]
-    assert len(inside) > 30 and covered(inside, 0.0) >= 0.93 - 3 * (0.95 * 0.05 / len(inside)) ** 0.5
+    assert len(inside) > 15 and covered(inside, 0.0) >= 0.93 - 3 * (0.95 * 0.05 / len(inside)) ** 0.5
     assert np.mean([e.value for e in inside]) < 0.2 * exact.value
     assert class_error(runs[0]).value == class_error(runs[0], tabular(aliased.smdp)).value == 0
     everything = random_features(aliased.smdp, 40, 0)
@@ -191,11 +191,11 @@ def test_length_of_a_known_vector():
     rng = np.random.default_rng(0)
     for size in (0.0, 0.3):
         found = []
-        for _ in range(400):
+        for _ in range(200):
             batch = rng.normal(size=(32, 5)) + size
             whole = batch.mean(0)
             found.append(length(whole, (batch.sum(0) - batch) / 31, 32.0))
-        assert 0.93 - 0.033 <= covered(found, size * 5**0.5) <= 0.98 + 0.02
+        assert 0.93 - 0.046 <= covered(found, size * 5**0.5) <= 0.98 + 0.02
 
 
 # --- results and refusals -------------------------------------------------------------------------------------------
@@ -257,16 +257,16 @@ def test_doubtful_greedy_options_are_found(small, log):
 
 def test_a_network_is_fitted_on_one_half_and_judged_on_the_other(small, log):
     net = network_of(log, 8)
-    on_instance = fit(small, net, jax.random.key(0), sweeps=40)
+    on_instance = fit(small, net, jax.random.key(0), sweeps=30)
     assert on_instance.converged and "converged" in on_instance.result
     assert bellman_residual(small, on_instance.q).value < 0.02 * small.norm_d(small.q_bar)
-    found, judged = held_out(log, net, jax.random.key(0), sweeps=40)
+    found, judged = held_out(log, net, jax.random.key(0), sweeps=30)
     truth = bellman_residual(small, found.q).value
     assert judged.interval[0] <= truth <= judged.interval[1]
-    again = fit(rows_of(log, slice(0, len(log) // 2)), net, jax.random.key(0), sweeps=40)
+    again = fit(rows_of(log, slice(0, len(log) // 2)), net, jax.random.key(0), sweeps=30)
     assert (again.q == found.q).all()
-    unfinished = fit(small, net, jax.random.key(0), sweeps=40, tolerance=0.0)
-    assert not unfinished.converged and unfinished.sweeps == 40 and "did not converge" in unfinished.result
+    unfinished = fit(small, net, jax.random.key(0), sweeps=30, tolerance=0.0)
+    assert not unfinished.converged and unfinished.sweeps == 30 and "did not converge" in unfinished.result
     with pytest.raises(TypeError, match="is not linear"):
         class_error(log, net)
     with pytest.raises(ValueError, match="sweeps = 0"):
