@@ -150,7 +150,9 @@ def main() -> None:
     parser.add_argument("--million", action="store_true", help="also analyse 10^6 states (5 GiB)")
     parser.add_argument("--rounds", type=int, default=11, help="rounds of the interleaved comparison")
     arguments = parser.parse_args()
-    common = "4 options, 8 outcomes, gamma 0.9, float64, one core, wall clock: compare within a row. Setup is not timed. "
+    common = (
+        "4 options, 8 outcomes, gamma 0.9, float64, one core, wall clock: compare within a row. Setup is not timed. "
+    )
     sections = [
         table(
             "Optimal values, one discount",

@@ -86,17 +86,21 @@ MEANING = {
 
 def analysis_report(m: ICSMDP) -> dict[str, Any]:
     """Every number of `icq analyse`; null where the instance leaves it undefined, `problems` says why."""
-    transition = handoff_chain(m)
-    structure = chains.structure(transition)
-    problems = structure.problems()
     report: dict[str, Any] = dict.fromkeys(MEANING)
-    report["gamma_bar"] = modulus(oracle_model(m).kernel)
-    report["slem"] = _finite(chains.slem(transition))
     a: Analysis | None = None
+    refused: list[str] = []
     try:
         a = analyse(m)
     except AnalysisError as error:
-        problems = list(dict.fromkeys([*problems, str(error)]))
+        refused = [str(error)]
+    if a is None:
+        transition = handoff_chain(m)
+        structure = chains.structure(transition)
+        report["gamma_bar"] = modulus(oracle_model(m).kernel)
+        report["slem"] = _finite(chains.slem(transition))
+    else:
+        structure, report["gamma_bar"], report["slem"] = a.chain, a.gamma_bar, _finite(a.slem)
+    problems = list(dict.fromkeys([*structure.problems(), *refused]))
     report["bounds"] = {}
     if a is not None:
         report |= {name: _finite(value) for name, value in _numbers(a).items()}
