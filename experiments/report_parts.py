@@ -89,6 +89,7 @@ class Records:
         return rows
 
 
+PAIRS = 240  # pairs up to which a report waits for the theorem's numbers
 EXACT = ("gap_exact_sup", "gap_value_sup", "gap_scalar", "trivial_cap")
 RATIO_HEADER = ("term", "bound", "norm", "numbers", "smallest", "median", "largest")
 
@@ -142,6 +143,11 @@ def theorem_section(m: ICSMDP, features: int, handoffs: int, which: str) -> Sect
         html.maths(symbolic.statement()),
         html.details("What the letters mean", html.definitions(_legend()), printed=False),
     )
+    if (pairs := int(np.asarray(m.available).sum())) > PAIRS:
+        why = f"{pairs} pairs of observation and option are more than {PAIRS}, where it takes minutes; use "
+        return html.section(
+            "Theorem", *statement, html.notice(f"No numbers for {which}: {why}", html.code("icq theorem"))
+        )
     try:
         found = theorem_report(m, features=features, handoffs=handoffs, points=3)
     except AnalysisError as error:
