@@ -29,7 +29,7 @@ from estimators.jackknife import BATCHES, jackknife, norm
 from estimators.logs import Log
 from estimators.view import LEAVES, too_short
 from icq.exact import Analysis, contraction
-from icq.networks import Linear, Tabular
+from icq.networks import FunctionClass, Tabular
 
 
 def length(
@@ -91,8 +91,8 @@ def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> 
 
 
 @singledispatch
-def class_error(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """||Q_F - Qbar||_d: what the class cannot represent.  0 for a table (cls None or `Tabular`).
+def class_error(source: object, cls: FunctionClass | None = None, *, confidence: float = 0.95) -> Estimate:
+    """||Q_F - Qbar||_d: what the class cannot represent.  0 for a table (cls None or `Tabular`), else `Linear`.
 
     Exact from an `Analysis`.  From a `Log` both fixed points are solved for on the log's own interface model, again
     for every left-out batch.  A class without a fixed point, or greedy options in doubt, is a `result`.
@@ -101,7 +101,7 @@ def class_error(source: object, cls: Tabular | Linear | None = None, *, confiden
 
 
 @class_error.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+def _(source: Analysis, cls: FunctionClass | None = None, *, confidence: float = 0.95) -> Estimate:
     known = law(source)
     try:
         vector = error_vector(known, span(cls, known.model.available))[0]
@@ -111,7 +111,7 @@ def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: floa
 
 
 @class_error.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+def _(source: Log, cls: FunctionClass | None = None, *, confidence: float = 0.95) -> Estimate:
     if cls is None or isinstance(cls, Tabular):
         return exact(0.0)
     members = span(cls, source.available)

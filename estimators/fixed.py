@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from estimators.empirical import Law
-from icq.networks import Linear, Tabular
+from icq.networks import FunctionClass, Linear, Tabular
 from icq.solve import greedy, solve
 
 DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
@@ -45,7 +45,7 @@ class Span:
         return left[:, size > size.max(initial=0.0) * max(self.psi.shape) * np.finfo(float).eps]
 
 
-def span(cls: Tabular | Linear | None, available: Bool[np.ndarray, "O A"]) -> Span:
+def span(cls: FunctionClass | None, available: Bool[np.ndarray, "O A"]) -> Span:
     """Psi of a class on available pairs; None is the table.
 
     Raises ValueError when the class does not cover the observations, or is too large to be solved for densely, and
