@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from estimators import approximation, chain_intervals, distances, interface, mixing
-from estimators.cells import Cells, gather
 from estimators.estimate import Estimate
 from estimators.logs import Log, from_handoffs
 from experiments.calibrate_rows import Quantity, Source
@@ -40,13 +40,18 @@ class Workflow:
     cls: Linear
     table: Float[np.ndarray, "O A"]
 
+    @property
+    def places(self) -> Float[np.ndarray, "O 1"]:
+        """Observations on a line, a unit apart."""
+        return np.arange(len(self.table), dtype=np.float64)[:, None]
+
 
 @dataclass(frozen=True)
 class Walk:
-    """A sampled trajectory [n] of a workflow, not yet a log."""
+    """A sampled trajectory [n] of a workflow, not yet a log: the leaves of a `Handoff`."""
 
     workflow: Workflow
-    handoff: Handoff
+    leaves: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +62,9 @@ class Logged:
     log: Log
 
     @cached_property
-    def cells(self) -> Cells:
-        """Cells of the log with the process of contexts."""
-        return gather(self.log, onward=True)
+    def channels(self) -> interface.Channels:
+        """The three parts of the local gap, estimated together."""
+        return interface.local_gap_channels(self.log)
 
 
 def build(make: Callable[[], ICSMDP]) -> Workflow:
@@ -78,14 +83,14 @@ def _simulate(t: rollout.Tables, keys: Key[Array, "R"], length: int) -> Handoff:
 def draw(workflow: Workflow, seeds: Sequence[int], length: int) -> Iterator[Walk]:
     """One stationary trajectory per seed."""
     handoffs = _simulate(rollout.tables(workflow.analysis), seed_keys(list(seeds)), length)
-    found = jax.tree.map(np.asarray, handoffs)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(handoffs)]
     for r in range(len(seeds)):
-        yield Walk(workflow, jax.tree.map(lambda leaf, r=r: leaf[r], found))
+        yield Walk(workflow, tuple(leaf[r] for leaf in leaves))
 
 
 def cut(walk: Walk, length: int) -> Logged:
     """The log of its first handoffs, with the global state as context."""
-    first = jax.tree.map(lambda leaf: leaf[:length], walk.handoff)
+    first = Handoff(*(jnp.asarray(leaf[:length]) for leaf in walk.leaves))
     return Logged(walk.workflow, from_handoffs(walk.workflow.analysis.smdp, first))
 
 
@@ -101,10 +106,9 @@ def dials(graph: Topology, **settings: float) -> Callable[[], ICSMDP]:
 
 SOURCES = (
     source("ten agents", dials(complete(10), gap=0.5)),
-    source("no gap", dials(complete(4), gap=0.0)),
+    source("no gap, star", dials(star(6), gap=0.0)),
     source("slow mixing", dials(ring(3), gap=0.5, mixing=0.02), SLOW_LENGTHS),
     source("persistent", dials(complete(4), gap=0.8, persistence=0.5)),
-    source("star", dials(star(6), gap=1.0)),
     source("random (Garnet)", partial(garnet, 10, states=12, observations=6, gamma=0.8)),
 )
 
@@ -113,9 +117,12 @@ def _truth(found: Estimate) -> float:
     return found.value if found.result == "ok" else math.nan
 
 
-def of_cells(name: str, of: Callable[[Analysis | Cells], Estimate]) -> Quantity:
-    """A quantity of `estimators.interface` or `estimators.distances`."""
-    return Quantity(name, lambda data: of(data.cells), lambda workflow: _truth(of(workflow.analysis)))
+def channel(name: str) -> Quantity:
+    """One part of the local gap."""
+    return Quantity(
+        f"local gap, {name} channel", lambda data: getattr(data.channels, name),
+        lambda workflow: _truth(getattr(interface.local_gap_channels(workflow.analysis), name)),
+    )  # fmt: skip
 
 
 def of_log(name: str, of: Callable[[Analysis | Log, Workflow], Estimate], *, guaranteed: bool = False) -> Quantity:
@@ -127,17 +134,18 @@ def of_log(name: str, of: Callable[[Analysis | Log, Workflow], Estimate], *, gua
 
 
 QUANTITIES = (
-    of_cells("local gap", interface.local_gap),
-    of_cells("local gap of agent 0", partial(interface.local_gap, agent=0)),
+    of_log("local gap", lambda of, w: interface.local_gap(of)),
+    of_log("local gap of agent 0", lambda of, w: interface.local_gap(of, agent=0)),
     of_log("residual of a table in the true process", lambda of, w: interface.local_gap(of, w.table)),
-    of_cells("local gap, reward channel", lambda of: interface.local_gap_channels(of).reward),
-    of_cells("local gap, duration channel", lambda of: interface.local_gap_channels(of).duration),
-    of_cells("local gap, transition channel", lambda of: interface.local_gap_channels(of).transition),
-    of_cells("interface gap", interface.interface_gap),
-    of_cells("oracle contraction kappa_S", interface.oracle_contraction),
-    of_cells("certified gap", interface.certified_gap),
-    of_cells("total variation", distances.total_variation),
-    of_cells("mean discrepancy", distances.mean_discrepancy),
+    channel("reward"),
+    channel("duration"),
+    channel("transition"),
+    of_log("interface gap", lambda of, w: interface.interface_gap(of)),
+    of_log("oracle contraction kappa_S", lambda of, w: interface.oracle_contraction(of)),
+    of_log("certified gap", lambda of, w: interface.certified_gap(of)),
+    of_log("total variation", lambda of, w: distances.total_variation(of), guaranteed=True),
+    of_log("Wasserstein distance", lambda of, w: distances.wasserstein(of, w.places), guaranteed=True),
+    of_log("mean discrepancy", lambda of, w: distances.mean_discrepancy(of)),
     of_log("Bellman residual", lambda of, w: approximation.bellman_residual(of, w.table)),
     of_log("class error", lambda of, w: approximation.class_error(of, w.cls)),
     of_log("contraction kappa", lambda of, w: approximation.kappa(of)),

@@ -126,8 +126,7 @@ def panels(rows: Sequence[Row], draw: Callable[[Axes, list[Row], str, str], None
         for source, group in groupby(mine, key=lambda row: row.source):
             draw(ax, list(group), *look[source])
         ax.set_title(quantity, fontsize=9)
-        ax.set_xscale("log")
-        ax.margins(x=0.08)
+        ax.set(xscale="log", xlim=(0.8 * min(row.size for row in mine), 1.25 * max(row.size for row in mine)))
     for ax in grid.flat[len(quantities) :]:
         ax.set_visible(False)
     for ax in grid[:, 0]:
@@ -165,7 +164,8 @@ def bias(ax: Axes, rows: list[Row], colour: str, marker: str) -> None:
 def rmse(ax: Axes, rows: list[Row], colour: str, marker: str) -> None:
     """root mean square error"""
     judged = [row for row in rows if row.verdict is not Calibration.TOO_SHORT and row.rmse > 0]
-    ax.set_yscale("log")
+    if judged:
+        ax.set_yscale("log")
     ax.plot([row.size for row in judged], [row.rmse for row in judged], color=colour, marker=marker, markersize=3.5,
             linewidth=1)  # fmt: skip
 
