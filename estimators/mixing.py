@@ -10,6 +10,7 @@ covariance of batch sums per handoff.  Every function has one number for an `Ana
     control_constant       tr(G J^{-1} Sigma_0 J^{-T}), G = Psi'D Psi: T E||Qavg - Q_F||_d^2 of the i.i.d. control
     residual_constant      tr(G J^{-1} L J^{-T}): T E||Qavg - Q_F||_d^2 of the trajectory
 
+The last two also take the whitened `Noise` of a log, when more than one number is wanted of a long one.
 The class is a table (None or `Tabular`) or `Linear`; it is solved for on the log's own interface model.  A log shows
 the correlation of what it contains, whatever the hidden state is.  Letters and lemmas: docs/theory.md sections 5a, 7.
 """
@@ -286,8 +287,11 @@ def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: floa
 @control_constant.register
 def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
     found = noise(source, cls, whitened=True)
-    if isinstance(found, Estimate):
-        return found
+    return found if isinstance(found, Estimate) else control_constant(found, confidence=confidence)
+
+
+@control_constant.register
+def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
     without = np.array([
         _second(part, fixed, influence(part, found.span, fixed.policy)) for part, fixed in found.parts
     ])  # fmt: skip
@@ -316,8 +320,11 @@ def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: floa
 @residual_constant.register
 def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
     found = noise(source, cls, whitened=True)
-    if isinstance(found, Estimate):
-        return found
+    return found if isinstance(found, Estimate) else residual_constant(found, confidence=confidence)
+
+
+@residual_constant.register
+def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
     run = found.long_run(found.maps())
     if isinstance(run, Estimate):
         return run

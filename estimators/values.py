@@ -1,0 +1,127 @@
+"""How far given values are from the interface fixed point: those of a fitted table, and those that agents sent back.
+
+`value_error` has one call for an instance and for a log (docs/theory.md section 7): Qbar is solved for on the log's own
+interface model, again without each batch, so its noise is in the interval and its bias is taken off.  A table that was
+fitted must not come from the same rows.  Letters: docs/theory.md sections 1 and 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import singledispatch
+
+import numpy as np
+from jaxtyping import Float
+
+from estimators.approximation import enough, length, table
+from estimators.empirical import Law, slices
+from estimators.estimate import Estimate, exact, missing
+from estimators.fixed import DOUBT, Fixed, doubtful, interface_fixed_point
+from estimators.jackknife import BATCHES, jackknife
+from estimators.logs import Log
+from estimators.mixing import Noise
+from icq.exact import Analysis
+
+
+@singledispatch
+def value_error(source: object, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+    """||q - Qbar||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
+
+    A greedy option of Qbar in doubt is a `result`.  Raises ValueError for a table that lacks a pair of the log.
+    """
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@value_error.register
+def _(source: Analysis, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+    return exact(source.norm_d(table(q, source.interface.available) - source.q_bar))
+
+
+@value_error.register
+def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+    q = table(q, source.available)
+    known = _fixed_points(source)
+    if isinstance(known, Estimate):
+        return known
+    whole, parts, n_eff = known
+    return length(_apart(q, *whole), np.stack([_apart(q, *part) for part in parts]), n_eff, confidence)
+
+
+def value_error_change(
+    log: Log, before: Float[np.ndarray, "O A"], after: Float[np.ndarray, "O A"], *, confidence: float = 0.95
+) -> Estimate:
+    """||before - Qbar||_d - ||after - Qbar||_d of two tables on the same rows: positive where `after` is better.
+
+    The plain jackknife, which needs both errors to be clear of zero.
+    """
+    first, second = table(before, log.available), table(after, log.available)
+    known = _fixed_points(log)
+    if isinstance(known, Estimate):
+        return known
+
+    def change(law: Law, fixed: Fixed) -> float:
+        return float(np.linalg.norm(_apart(first, law, fixed)) - np.linalg.norm(_apart(second, law, fixed)))
+
+    whole, parts, n_eff = known
+    return jackknife(change(*whole), np.array([change(*p) for p in parts]), n_eff=n_eff, confidence=confidence)
+
+
+def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]], float] | Estimate:
+    """The law and Qbar of everything and without each batch, or why they are not known well enough."""
+    found, n_eff = enough(log)
+    if isinstance(found, Estimate):
+        return found
+    law = found.whole()
+    fixed = interface_fixed_point(law)
+    parts = [(part, interface_fixed_point(part)) for part in found.without()]
+    doubt = doubtful(law, fixed.q, np.stack([f.q for _, f in parts]))
+    if doubt.share > DOUBT:
+        return missing(doubt.where, n_eff)
+    return (law, fixed), parts, n_eff
+
+
+def _apart(q: Float[np.ndarray, "O A"], law: Law, fixed: Fixed) -> Float[np.ndarray, "X"]:
+    """sqrt(d)(q - Qbar)."""
+    return np.where(law.flat > 0, np.sqrt(law.flat) * (q - fixed.q).reshape(-1), 0.0)
+
+
+def typical_value(known: Noise, *, confidence: float = 0.95) -> Estimate:
+    """||Qbar||_d: the size of the values themselves, which errors are compared with."""
+    parts = np.stack([_apart(np.zeros_like(f.q), law, f) for law, f in known.parts])
+    whole = _apart(np.zeros_like(known.fixed.q), known.law, known.fixed)
+    return length(whole, parts, known.n_eff, confidence)
+
+
+def sent_error(log: Log, known: Noise, *, confidence: float = 0.95) -> Estimate:
+    """Root mean square over handoffs of (mean scalar sent back on o') - Vbar(o'), in reward units.
+
+    What the learner that ran believed, against what the log says: its approximation error and residual together.
+    Scalars that change on the same observation (the learner still moves) are averaged, and `note` says by how much
+    they scatter.  known: the noise of the same log at its table (`estimators.mixing.noise`).
+    """
+    size = log.num_observations
+    acted = known.law.model.available.any(1)
+    count, total, square = (np.zeros((BATCHES, size)) for _ in range(3))
+    for b, rows in enumerate(slices(len(log))):
+        use = np.isfinite(log.scalar[rows]) & ~log.done[rows] & (log.next_observation[rows] >= 0)
+        arrive, sent = log.next_observation[rows][use], log.scalar[rows][use]
+        for sums, weight in ((count, None), (total, sent), (square, sent**2)):
+            sums[b] = np.bincount(arrive, weights=weight, minlength=size)
+    often = (count > 0).sum(0) >= 2
+    count, total, square = (np.where(acted & often, sums, 0.0) for sums in (count, total, square))
+    if count.sum() == 0:
+        return missing("no scalar was logged (`scalar`)")
+
+    def vector(drop: int | None, fixed: Fixed) -> Float[np.ndarray, "O"]:
+        n, s = (x.sum(0) - (0.0 if drop is None else x[drop]) for x in (count, total))
+        mean = np.divide(s, n, out=np.zeros(size), where=n > 0)
+        return np.sqrt(n / n.sum()) * np.where(n > 0, mean - fixed.v, 0.0)
+
+    without = np.stack([vector(b, fixed) for b, (_, fixed) in enumerate(known.parts)])
+    found = length(vector(None, known.fixed), without, known.n_eff, confidence)
+    n, s, s2 = count.sum(0), total.sum(0), square.sum(0)
+    mean = np.divide(s, n, out=np.zeros(size), where=n > 0)
+    scatter = float(np.sqrt(max((s2 - n * mean**2).sum() / n.sum(), 0.0)))
+    if scatter <= 1e-6 * max(float(np.sqrt(s2.sum() / n.sum())), 1e-300):
+        return found
+    return replace(found, note=f"scalars on one observation scatter by {scatter:.3g}: their means are compared")
