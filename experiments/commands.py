@@ -17,7 +17,7 @@ from bounds.bound import Bound, verdict
 from estimators import estimate
 from estimators.decomposition import MixingSplit, mixing_split
 from estimators.estimate import Estimate
-from experiments import plots, theorem_report
+from experiments import n10, plots, summary, theorem_report
 from experiments.cells import TERMS, learn_and_measure
 from experiments.methods import Features, Mlp, Table
 from experiments.settings import Family
