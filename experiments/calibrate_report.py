@@ -60,14 +60,12 @@ OVERVIEW = ("estimator", "rows", "least %", "most %", *(verdict.value for verdic
 
 def summary(rows: Sequence[Row]) -> TextTable:
     """One line per estimator, for the terminal."""
-    table = TextTable(*OVERVIEW, title="coverage of 95 % intervals")
+    table = TextTable(*OVERVIEW[:4], "verdicts", title="coverage of 95 % intervals")
     for line in _overview(rows):
-        table.add_row(*line)
-    for row in rows:
-        if at_fault(row):
-            table.caption = "outside the band: " + "; ".join(
-                f"{r.quantity}, {r.source}, {r.size}: {100 * r.coverage:.1f} %" for r in rows if at_fault(r)
-            )
+        said = zip(line[4:], Calibration, strict=True)
+        table.add_row(*line[:4], ", ".join(f"{count} {verdict.value}" for count, verdict in said if count))
+    bad = "; ".join(f"{r.quantity}, {r.source}, {r.size}: {100 * r.coverage:.1f} %" for r in rows if at_fault(r))
+    table.caption = f"outside the band: {bad}" if bad else None
     return table
 
 
