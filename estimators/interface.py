@@ -85,6 +85,7 @@ def norm(
     onward: bool = False,
     optimum: bool = True,
     note: str = "",
+    confidence: float = 0.95,
 ) -> Estimate:
     """||F||_d of a table of cells, or over the handoffs of one agent, (E[F^2 | agent acts])^{1/2}.
 
@@ -108,7 +109,8 @@ def norm(
         squares[b] = _square(law, part, agent)
         scale = (found.batches - 1) * weight(law, agent) * root
         influence[b] = ((whole - part).reshape(mass.size, -1) * scale.reshape(-1, 1)).reshape(-1)
-    return replace(jackknife.norm(_square(found.whole, whole, agent), squares, influence, n_eff=found.n_eff), note=note)
+    square = _square(found.whole, whole, agent)
+    return replace(jackknife.norm(square, squares, influence, n_eff=found.n_eff, confidence=confidence), note=note)
 
 
 def _square(law: Law, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:
@@ -197,13 +199,13 @@ def gap(law: Law) -> Float[np.ndarray, "S A"]:
     return np.where(law.mass > 0, law.q_star - law.lift(law.q_bar), 0.0)
 
 
-def interface_gap(source: Source, *, agent: int | None = None) -> Estimate:
+def interface_gap(source: Source, *, agent: int | None = None, confidence: float = 0.95) -> Estimate:
     """e_int = ||Q* - Qbar o phi||_d, reward units; from a log, of the process whose state is observation and context.
 
     The fixed points are solved again for every left-out batch.  If the context is not Markov the number is about the
     process with the same one-step law, neither below nor above the true gap in general.
     """
-    return norm(source, gap, agent=agent, onward=True, note=CONTEXT)
+    return norm(source, gap, agent=agent, onward=True, note=CONTEXT, confidence=confidence)
 
 
 def modulus(law: Law) -> float:
