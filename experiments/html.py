@@ -34,6 +34,7 @@ Cell: TypeAlias = str | int | float | Estimate | Verdict | None
 # The browser itself refuses to fetch anything or to run anything.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 SHORT = 18  # letters that stay on one line
+BRIEF = 12  # rows that stay on one sheet of paper
 WIDE = 9  # more columns are printed smaller
 BROAD = 600  # points; a wider figure keeps its letters legible on a phone by scrolling
 SIGN = {"holds": "✓", "violated": "✗", "undecided": "?", "vacuous": "○", "inapplicable": "–", "FAILS": "✗"}
@@ -225,7 +226,8 @@ def table(
     if len(rows) > fold:
         return details(f"{caption} ({len(rows)} rows)", grid, printed=printed)
     label = Markup("<figcaption>{}</figcaption>").format(caption) if caption else Markup()
-    return Markup('<figure class="table">{}{}</figure>').format(label, grid)
+    brief = " brief" if len(rows) <= BRIEF else ""
+    return Markup('<figure class="table{}">{}{}</figure>').format(brief, label, grid)
 
 
 def _kind(column: Sequence[Cell]) -> str:

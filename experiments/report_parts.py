@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import sympy
 from jaxtyping import Float
 from markupsafe import Markup
 
@@ -156,9 +157,10 @@ def theorem_section(m: ICSMDP, features: int, handoffs: int, which: str) -> Sect
 
 
 def _legend() -> dict[str, Cell]:
-    used = (symbolic.INTERFACE, symbolic.APPROXIMATION, symbolic.LAST)
-    letters = sorted({s for formula in used for s in formula.free_symbols}, key=str)
-    return {str(s): symbolic.MEANING[s] for s in letters}
+    """Every letter of the statement, in the order in which their meanings build on one another."""
+    formulas = (symbolic.INTERFACE, symbolic.APPROXIMATION, symbolic.LAST, symbolic.RATE)  # mu's meaning needs the rate
+    used = set().union(*(formula.free_symbols for formula in formulas))
+    return {html.symbol(sympy.latex(s)): meaning for s, meaning in symbolic.MEANING.items() if s in used}
 
 
 def _numbers(found: Theorem, which: str) -> tuple[Markup, ...]:

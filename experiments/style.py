@@ -50,7 +50,7 @@ th, td { text-align: left; vertical-align: top; padding: .32rem .9rem .32rem 0; 
   min-width: 3.5rem; }
 th:last-child, td:last-child { padding-right: .3rem; }
 th { color: var(--soft); font-weight: 600; font-size: .84rem; vertical-align: bottom; border-bottom-color: #b9c0ca; }
-td:first-child { min-width: 7rem; }
+td:first-child:not(.number) { min-width: 7rem; }
 td:not(.number, .short) { min-width: 8rem; }
 .number { text-align: right; }
 td.number, td.short { white-space: nowrap; }
@@ -86,7 +86,7 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
   .pairs { grid-template-columns: 1fr; gap: 0; }
   .pairs dd { margin-bottom: .5rem; }
   table { font-size: .84rem; }
-  td:first-child { min-width: 5.5rem; }
+  td:first-child:not(.number) { min-width: 5.5rem; }
   td:not(.number, .short) { min-width: 10rem; }
 }
 @media print {
@@ -96,7 +96,7 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
   nav, details.screen { display: none; }
   section { margin-top: 1.8rem; }
   h2, h3, figcaption, summary { break-after: avoid; }
-  figure:not(.table), .facts, .notice, .maths, tr { break-inside: avoid; }
+  figure:not(.table), .brief, .facts, .notice, .maths, tr { break-inside: avoid; }
   thead { display: table-header-group; }
   .scroll, .maths, pre { overflow: visible; background: none; }
   table { font-size: 8pt; max-width: 100%; }
@@ -104,7 +104,7 @@ summary { cursor: pointer; color: var(--link); font-size: .93rem; padding: .2rem
   td.number:has(.interval) { white-space: normal; }
   .none { min-width: 0; max-width: 6rem; }
   td.number > span { white-space: nowrap; }
-  td:first-child { min-width: 5rem; }
+  td:first-child:not(.number) { min-width: 5rem; }
   .broad svg { min-width: 0; }
   .wide table { font-size: 5.6pt; }
   .wide th, .wide td { padding-right: .28rem; }

@@ -282,6 +282,7 @@ def test_the_theorem_comes_with_its_assumptions(page):
     rows = table(page, "Assumptions")
     assert len(rows) > 10 and {row[1] for row in rows} <= {"✓ holds", "✗ FAILS"}
     assert "the middle of the grid (gap 0.5, method features, who independent)" in text(page)
+    assert "drift in the d-norm" in page.html and "Lipschitz constant" in page.html, "the letters are explained"
     assert "gap value, d-norm" in text(page) and r"\underbrace" in page.html
 
 
