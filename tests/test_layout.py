@@ -1,7 +1,11 @@
 """The arrows between the rooms: who may import whom."""
 
 import ast
+import builtins
+import dis
+from importlib import import_module
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -39,3 +43,29 @@ def test_the_check_sees_both_import_forms():
         "bounds",
         "experiments",
     }
+
+
+def missing_globals(module):
+    """Names that code of a module looks up globally and that are not there (annotations are never looked up)."""
+    code = [compile(Path(module.__file__).read_text(), module.__file__, "exec", dont_inherit=True)]
+    missing = set()
+    while code:
+        block = code.pop()
+        code += [part for part in block.co_consts if isinstance(part, CodeType)]
+        looked_up = {i.argval for i in dis.get_instructions(block) if i.opname == "LOAD_GLOBAL"}
+        missing |= {name for name in looked_up if not hasattr(module, name) and not hasattr(builtins, name)}
+    return missing
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_every_name_is_defined(package):
+    """Array shapes in annotations hide undefined names from the linters, so the compiled code is asked."""
+    for file in (ROOT / package).rglob("*.py"):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        assert not missing_globals(import_module(name)), name
+
+
+def test_an_undefined_name_is_found(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("def f():\n    return nowhere.to_be_found\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert missing_globals(import_module("broken_module")) == {"nowhere"}
