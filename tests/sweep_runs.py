@@ -23,7 +23,7 @@ PLAIN = "from experiments.cli import main; main()"
 
 def copy_code(place):
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, place / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, place / "code" / package)
 
 
 def python(place, *arguments):

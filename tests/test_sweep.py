@@ -260,6 +260,15 @@ def test_a_worker_with_other_code_is_refused():
         engine.attempt(ask(gap=[0]).cells()[0], "another")
 
 
+def test_no_scheduler_at_the_address(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(engine, "PATIENCE", "0.3s")
+    with pytest.raises(SystemExit):
+        main(["sweep", "--axes", "gap=0,1", "--out", str(tmp_path / "s"), "--dask", "tcp://127.0.0.1:9"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "no scheduler answers at tcp://127.0.0.1:9" in said
+
+
 def test_a_file_in_the_folders_place_is_refused(tmp_path, capsys):
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         (tmp_path / "file").write_text("mine")
@@ -330,8 +339,9 @@ def test_one_static_shape_compiles_once(tmp_path):
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
     execute = engine.processes(1)
-    shape = {"method": ("features",), "agents": (3,), "clusters": (2,)}
+    shape = SMALL | {"method": ("features",)}
     list(execute(ask(shape, gap=[0.25]).cells()))
+    jax.jit(lambda x: x + len(compiled))(1.0)  # something certainly new
     first = len(compiled)
     spec = ask(shape, gap=[0.5, 1], mixing=[0.1, 0.4], gamma=[0.8, 0.9], step=[0.5, 1], iid=[False, True])
     assert len({cell.program() for cell in spec.cells()}) == 1

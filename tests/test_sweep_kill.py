@@ -1,8 +1,8 @@
-"""Stopped at any moment, for real: kill -9 between and inside writes, of the whole command and of workers, and Ctrl-C.
-
-Every test ends with the same numbers, bit for bit, as a run that nobody disturbed.
+"""Stopped at any moment, for real: kill -9 between and inside writes, of the whole command, of its workers and of
+workers of a Dask cluster, and Ctrl-C.  Every test ends with the same numbers, bit for bit, as an undisturbed run.
 """
 
+import json
 import os
 import signal
 import time
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import results
-from tests.sweep_runs import CELLS, assert_same, copy_code, finish, kept, read, start
+from tests.sweep_runs import CELLS, assert_same, copy_code, finish, kept, python, read, start
 
 # Dies by kill -9 on the doorstep: the third result is written in full but does not have its name yet.
 DOOMED = """
@@ -27,6 +27,18 @@ def doomed(source, target):
     rename(source, target)
 os.replace = doomed
 main()
+"""
+# Preloaded by a worker of a cluster: dies by kill -9 inside its second cell.
+DOOMED_WORKER = """
+import os, signal
+from experiments.cells import Cell
+run, left = Cell.run, [2]
+def doomed(cell):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run(cell)
+Cell.run = doomed
 """
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds the workers in /proc")
 
@@ -128,3 +140,42 @@ def test_ctrl_c_says_how_to_go_on(place, undisturbed):
     there = ds.finished.values
     assert 0 < there.sum() == len(kept(folder)) < CELLS
     np.testing.assert_array_equal(ds.e_mix.values[there], undisturbed.e_mix.values[there])
+
+
+@pytest.fixture
+def cluster(place):
+    """Address of a scheduler, and its workers: one that is doomed and a healthy one."""
+    distributed = pytest.importorskip("distributed")
+    (place / "doomed.py").write_text(DOOMED_WORKER)
+    meeting = place / "scheduler.json"
+    processes = [
+        python(place, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+               "--no-jupyter", "--scheduler-file", str(meeting))
+    ]  # fmt: skip
+    for extra in (("--preload", str(place / "doomed.py")), ()):
+        processes.append(
+            python(place, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(meeting), "--nthreads", "1",
+                   "--no-nanny", "--no-dashboard", "--local-directory", str(place), *extra)
+        )  # fmt: skip
+    try:
+        end = time.monotonic() + 120
+        while not meeting.exists():
+            assert processes[0].poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        address = json.loads(meeting.read_text())["address"]
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=120)
+        yield address, processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_worker_of_a_cluster_dies_and_every_cell_counts_once(cluster, place, undisturbed):
+    address, (doomed, healthy) = cluster
+    said = finish(place / "cluster", "--dask", address)
+    doomed.wait(timeout=60)
+    assert doomed.returncode == -signal.SIGKILL and healthy.poll() is None
+    assert f"{CELLS} of {CELLS} cells" in said and f"{CELLS + 1} of" not in said
+    assert_same(place / "cluster", undisturbed)
