@@ -157,14 +157,17 @@ def _processor() -> str:
     return found.group(1).strip() if found else platform.machine()
 
 
-def compiled_c(source: Path) -> Path | None:
-    """A shared library of a C file, `cc -O3 -march=native`; None (with a clear line) where there is no compiler."""
+def compiled_c(source: Path, **sizes: int) -> Path | None:
+    """A shared library of a C file, `cc -O3 -march=native`, its sizes compile-time constants.
+
+    None, with a clear line, where there is no compiler.
+    """
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         print(f"no C compiler found: {source.name} is left out of the comparison")
         return None
     target = Path(tempfile.mkdtemp(prefix="icq-bench-")) / (source.stem + ".so")
-    flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
+    flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", *(f"-D{k}={v}" for k, v in sizes.items())]
     subprocess.run([compiler, *flags, str(source), "-o", str(target), "-lm"], check=True)
     return target
 

@@ -11,24 +11,27 @@ plain SGD), and c = 1, or one over the visit frequency of x_k.  Notation: docs/t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from icq import rollout, td
-from icq.networks import FunctionClass, Params, put, q_table, take
+from icq.networks import FunctionClass, Params, at, backward, forward, put, q_table, row, take, total
 from icq.rollout import Handoff, Tables
 from icq.smdp import Arr
 
+T = TypeVar("T")
 PLAIN = optax.identity()
+LOOP = "icq_handoffs"  # the name of the loop in compiled programs
 
 
 @struct.dataclass
@@ -54,7 +57,7 @@ class LearnerConfig:
 
     def alpha(self, k: Int[Array, ""]) -> Float[Array, ""]:
         """Step size of handoff k."""
-        return self.step * (1.0 + k.astype(jnp.float32) / self.decay_offset) ** -self.decay_power
+        return self.step * _power(1.0 + k.astype(jnp.float32) / self.decay_offset, -jnp.asarray(self.decay_power))
 
 
 @struct.dataclass
@@ -62,7 +65,8 @@ class LearnerState:
     """Everything a run carries.  `average` lags behind: a block is brought up to date when touched (see `_catch_up`).
 
     params, average: the class's pytree [slots, ...]; opt_state: Optax state per block; touched [slots]: handoffs done
-    when the block last changed; visits [O, A]; state: global state of the chain; key: of the run's stream.
+    when the block last changed; visits [O, A], of which prior_total before the run; state: global state of the chain;
+    key: of the run's stream.
     """
 
     params: Params
@@ -70,6 +74,7 @@ class LearnerState:
     opt_state: Any
     touched: Int[Array, "*batch slots"]
     visits: Float[Array, "*batch O A"]
+    prior_total: Float[Array, "*batch"]
     state: Int[Array, "*batch"]
     key: Key[Array, "*batch"]
 
@@ -101,12 +106,18 @@ def begin(
     prior_visits seeds the visit counts; proportional to d(x) and large it fixes the frequency at its exact value.
     """
     _, start, run_key = _split(key)
+    visits = jnp.zeros(t.available.shape, jnp.float32) if prior_visits is None else prior_visits
     return LearnerState(
         params=params, average=params, opt_state=jax.vmap(config.optimiser.init)(params),
-        touched=jnp.zeros(cls.num_slots, jnp.int32),
-        visits=jnp.zeros(t.available.shape, jnp.float32) if prior_visits is None else prior_visits,
+        touched=jnp.zeros(cls.num_slots, jnp.int32), visits=visits, prior_total=jnp.sum(visits),
         state=rollout.initial_state(t, start), key=run_key,
     )  # fmt: skip
+
+
+def _power(x: Float[Array, "*any"], power: Float[Array, ""]) -> Float[Array, "*any"]:
+    """x^power, at no cost for the usual powers 0 and 1."""
+    choice = jnp.where(power == 0, 0, jnp.where(power == 1, 1, 2))
+    return jax.lax.switch(choice, [jnp.ones_like, lambda x: x, lambda x: x**power], x)
 
 
 def _catch_up(average: Params, current: Params, touched: Int[Array, "*slots"], k: Int[Array, ""], power: Any) -> Params:
@@ -114,7 +125,8 @@ def _catch_up(average: Params, current: Params, touched: Int[Array, "*slots"], k
 
     Iterate j weighs j^(p+1) - (j-1)^(p+1); the sum telescopes, so idle handoffs cost nothing.
     """
-    share = 1.0 - (touched.astype(jnp.float32) / jnp.maximum(k, 1).astype(jnp.float32)) ** (power + 1.0)
+    past = touched.astype(jnp.float32) / jnp.maximum(k, 1).astype(jnp.float32)
+    share = 1.0 - _power(past, jnp.asarray(power + 1.0))
 
     def move(a: Float[Array, "..."], c: Float[Array, "..."]) -> Float[Array, "..."]:
         weight = share.reshape(share.shape + (1,) * (a.ndim - share.ndim)).astype(a.dtype)
@@ -127,35 +139,72 @@ def update(
     t: Tables, cls: FunctionClass, config: LearnerConfig, learner: LearnerState, handoff: Handoff, k: Int[Array, ""]
 ) -> LearnerState:
     """Learn from handoff k (0-based).  Reads the acting agent's block and one scalar from the next agent's."""
-    o, a = handoff.observation, handoff.action
-    slot_next = jnp.asarray(cls.slot)[handoff.next_observation]
-    m = td.scalar(
-        cls.values(take(learner.params, slot_next), handoff.next_observation), t.available[handoff.next_observation]
-    )
+    return _act(cls, config, *_read(t, cls, config, learner, handoff, k), k)
 
-    slot = jnp.asarray(cls.slot)[o]
-    block = take(learner.params, slot)
-    q, pull_back = jax.vjp(lambda b: cls.values(b, o), block)
-    delta = td.td_error(q, a, handoff.reward, handoff.discount, m)
-    (semi_gradient,) = pull_back(delta * jax.nn.one_hot(a, q.shape[0], dtype=q.dtype))
-    with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
-        direction, opt_block = config.optimiser.update(semi_gradient, take(learner.opt_state, slot), block)
 
-    visits = learner.visits.at[o, a].add(1.0)
+@struct.dataclass
+class _Turn:
+    """What the acting agent needs for its update.
+
+    values: Q_i(o, .), with the residual of its gradient; scalar: m, the next agent's answer.
+    """
+
+    handoff: Handoff
+    slot: Int[Array, "*batch"]
+    values: Float[Array, "*batch A"]
+    residual: Any
+    scalar: Float[Array, "*batch"]
+
+
+def _read(
+    t: Tables, cls: FunctionClass, config: LearnerConfig, learner: LearnerState, handoff: Handoff, k: Int[Array, ""]
+) -> tuple[LearnerState, _Turn]:
+    """Everything handoff k reads; the average of the block that will move is brought up to date."""
+    o, o_next = handoff.observation, handoff.next_observation
+    slot = at(cls.slot, o)
+    current = row(learner.params, slot)
+    average = _catch_up(row(learner.average, slot), current, row(learner.touched, slot), k, config.averaging_power)
+    learner = replace(learner, average=put(learner.average, slot, average))
+    q_next, _ = forward(cls, learner.params, o_next)
+    q, residual = forward(cls, learner.params, o)
+    return learner, _Turn(handoff, slot, q, residual, td.scalar(q_next, at(t.available, o_next)))
+
+
+def _act(
+    cls: FunctionClass, config: LearnerConfig, learner: LearnerState, turn: _Turn, k: Int[Array, ""]
+) -> LearnerState:
+    """Move the acting agent's block."""
+    handoff, slot, a = turn.handoff, turn.slot, turn.handoff.action
+    delta = td.td_error(turn.values, a, handoff.reward, handoff.discount, turn.scalar)
+    chosen = (jnp.arange(len(turn.values), dtype=jnp.int32) == a).astype(turn.values.dtype)
+    visits = row(learner.visits, handoff.observation) + chosen[None]
     alpha = config.alpha(k)
     if config.visit_normalised:
-        alpha = jnp.minimum(alpha * jnp.sum(visits) / visits[o, a], 1.0)
-    moved = jax.tree.map(lambda b, d: b + (alpha * d).astype(b.dtype), block, direction)
-    norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(moved)))
-    moved = jax.tree.map(
-        lambda b: b * jnp.minimum(1.0, config.radius / jnp.maximum(norm, 1e-30)).astype(b.dtype), moved
-    )
+        seen = learner.prior_total + (k + 1).astype(jnp.float32)
+        alpha = jnp.minimum(alpha * seen / at(visits[0], a), 1.0)
 
-    average = _catch_up(take(learner.average, slot), block, learner.touched[slot], k, config.averaging_power)
+    def push() -> tuple[Params, Any]:
+        semi_gradient = backward(cls, turn.residual, delta * chosen)
+        with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
+            direction, opt_state = config.optimiser.update(
+                semi_gradient, take(learner.opt_state, slot), take(learner.params, slot)
+            )
+        return jax.tree.map(lambda d: (alpha * d)[None], direction), opt_state
+
+    def shrink() -> Float[Array, ""]:
+        moved = jax.tree.map(jnp.add, row(learner.params, slot), push()[0])
+        norm = jnp.sqrt(sum(total(leaf**2) for leaf in jax.tree.leaves(moved)))
+        return jnp.minimum(1.0, config.radius / jnp.maximum(norm, 1e-30))
+
+    inside = jax.lax.cond(jnp.isfinite(config.radius), shrink, lambda: jnp.ones((), jnp.float32))
+    by, opt_block = push()
+    moved = jax.tree.map(lambda b, d: ((b + d) * inside).astype(b.dtype), row(learner.params, slot), by)
     return replace(
         learner,
-        params=put(learner.params, slot, moved), average=put(learner.average, slot, average),
-        opt_state=put(learner.opt_state, slot, opt_block), touched=learner.touched.at[slot].set(k), visits=visits,
+        params=put(learner.params, slot, moved),
+        opt_state=put(learner.opt_state, slot, jax.tree.map(lambda x: x[None], opt_block)),
+        touched=put(learner.touched, slot, k[None]), visits=put(learner.visits, handoff.observation, visits),
+        state=handoff.next_state,
     )  # fmt: skip
 
 
@@ -163,9 +212,13 @@ def step(
     t: Tables, cls: FunctionClass, config: LearnerConfig, learner: LearnerState, u: Float[Array, "5"], k: Int[Array, ""]
 ) -> LearnerState:
     """Draw handoff k from its five uniforms and learn from it."""
-    s = jnp.where(config.iid, rollout.stationary_state(t, u), learner.state)
-    handoff = rollout.draw(t, s, u)
-    return replace(update(t, cls, config, learner, handoff, k), state=handoff.next_state)
+    return update(t, cls, config, learner, _draw(t, config, learner.state, u), k)
+
+
+def _draw(t: Tables, config: LearnerConfig, s: Int[Array, ""], u: Float[Array, "5"]) -> Handoff:
+    """The handoff that starts in s, or in a fresh stationary state."""
+    s = jax.lax.cond(jnp.asarray(config.iid), lambda: rollout.stationary_state(t, u), lambda: s)
+    return rollout.draw(t, s, u)
 
 
 def run(
@@ -181,23 +234,76 @@ def run(
     `start` and `checkpoints` (increasing) stay unbatched, so that all runs of a batch move in step.  The stream is
     addressed by k: the result at a checkpoint does not depend on the other checkpoints.
     """
-
-    def block(carry: tuple[Int[Array, ""], LearnerState], stop: Int[Array, ""]) -> tuple[Int[Array, ""], LearnerState]:
-        k, state = carry
-        first = (k // rollout.BLOCK) * rollout.BLOCK
-        u = rollout.stream(state.key, k // rollout.BLOCK)
-        end = jnp.minimum(first + rollout.BLOCK, stop)
-        body = lambda j, st: step(t, cls, config, st, u[j - first], j)  # noqa: E731
-        return end, jax.lax.fori_loop(k, end, body, state)
+    words = rollout.stream_words(learner.key)
 
     def segment(carry: tuple[Int[Array, ""], LearnerState], stop: Int[Array, ""]) -> Any:
-        carry = jax.lax.while_loop(lambda c: c[0] < stop, partial(block, stop=stop), carry)
         k, state = carry
-        average = _catch_up(state.average, state.params, state.touched, k, config.averaging_power)
-        return carry, Record(q_table(cls, state.params), q_table(cls, average), state.visits)
+        state = _walk(t, cls, config, words, state, k, stop)
+        average = _catch_up(state.average, state.params, state.touched, stop, config.averaging_power)
+        return (stop, state), Record(q_table(cls, state.params), q_table(cls, average), state.visits)
 
     (_, learner), record = jax.lax.scan(segment, (start, learner), checkpoints)
     return learner, record
+
+
+def _each(loop: Callable[..., T]) -> Callable[..., T]:
+    """`loop`, whose vmap runs the chains one after another on CPU and side by side elsewhere.
+
+    On CPU a chain is one kernel that way; batched, its updates in place would turn into scatters.  Arguments are
+    pytrees of arrays; nothing traced may be closed over.
+    """
+
+    def call(*args: Any) -> T:
+        leaves, tree = jax.tree.flatten(args)
+        result: list[Any] = []
+
+        def flat(*leaves: Any) -> list[Any]:
+            out, structure = jax.tree.flatten(loop(*jax.tree.unflatten(tree, leaves)))
+            result.append(structure)
+            return out
+
+        chain = custom_vmap(flat)
+
+        @chain.def_vmap
+        def chains(size: int, batched: list[bool], *leaves: Any) -> tuple[list[Any], list[bool]]:
+            def one(run: Callable[..., list[Any]], moving: Sequence[Any]) -> list[Any]:
+                rest = iter(moving)
+                return run(*[next(rest) if b else x for x, b in zip(leaves, batched)])
+
+            moving = [x for x, b in zip(leaves, batched) if b]
+            one_by_one, side_by_side = partial(jax.lax.map, partial(one, chain)), jax.vmap(partial(one, flat))
+            out = jax.lax.platform_dependent(moving, cpu=one_by_one, default=side_by_side)
+            return out, [True] * len(out)
+
+        out = chain(*leaves)
+        return jax.tree.unflatten(result[0], out)
+
+    return call
+
+
+@_each
+def _walk(
+    t: Tables, cls: FunctionClass, config: LearnerConfig, words: UInt32[Array, "2"], learner: LearnerState,
+    start: Int[Array, ""], stop: Int[Array, ""],
+) -> LearnerState:  # fmt: skip
+    """Handoffs start, ..., stop - 1.
+
+    A pipeline: a round moves the agent of handoff k, reads for handoff k+1, and draws handoff k+2.  What crosses a
+    round is computed once, where the compiler would compute it anew for everything that uses it.
+    """
+
+    def body(k: Int[Array, ""], carry: Any) -> Any:
+        learner, turn, coming, u = carry
+        learner, turn = _read(t, cls, config, _act(cls, config, learner, turn, k), coming, k + 1)
+        return learner, turn, _draw(t, config, coming.next_state, u), rollout.uniforms(words, k + 3)
+
+    u = [rollout.uniforms(words, start + i) for i in range(3)]
+    handoff = _draw(t, config, learner.state, u[0])
+    learner, turn = _read(t, cls, config, learner, handoff, start)
+    with jax.named_scope(LOOP):
+        carry = (learner, turn, _draw(t, config, handoff.next_state, u[1]), u[2])
+        learner, turn, *_ = jax.lax.fori_loop(start, stop, body, carry)
+    return replace(learner, touched=put(learner.touched, turn.slot, stop[None]))  # `_read` has averaged it
 
 
 @jax.jit

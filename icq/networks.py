@@ -43,6 +43,35 @@ class FunctionClass(Protocol):
         ...
 
 
+@runtime_checkable
+class HasGradient(Protocol):
+    """A class that knows its own gradient: optional, for classes whose automatic one is slow in a loop."""
+
+    def forward(self, params: Params, observation: Int[Array, ""]) -> tuple[Float[Array, "A"], Any]:
+        """Q(o, .) from the block slot[o] of all parameters, and what `backward` needs (a pytree)."""
+        ...
+
+    def backward(self, residual: Any, c: Float[Array, "A"]) -> Block:
+        """The gradient of c' Q(o, .) in the block."""
+        ...
+
+
+def forward(cls: FunctionClass, params: Params, observation: Int[Array, ""]) -> tuple[Float[Array, "A"], Any]:
+    """Q(o, .) from all parameters, and what `backward` needs: the class's own way, or the automatic one."""
+    if isinstance(cls, HasGradient):
+        return cls.forward(params, observation)
+    block = take(params, at(cls.slot, observation))
+    return cls.values(block, observation), (block, observation)
+
+
+def backward(cls: FunctionClass, residual: Any, c: Float[Array, "A"]) -> Block:
+    """The gradient of c' Q(o, .) in the block that answered."""
+    if isinstance(cls, HasGradient):
+        return cls.backward(residual, c)
+    block, observation = residual
+    return jax.vjp(lambda b: cls.values(b, observation), block)[1](c)[0]
+
+
 @struct.dataclass
 class Tabular:
     """One number per (observation, option), all `initial` at the start."""
@@ -91,6 +120,8 @@ class Linear:
         return jnp.asarray(self.offset)[observation] + jnp.sum(features * block[None, :], axis=-1)
 
 
+SHORT = 1024  # sums of 4096 and more are handed to a library, which keeps a loop from becoming one kernel
+ROWS = 4  # rows of a kernel summed at once
 UNIFORM = linen.initializers.lecun_uniform()  # compiles several times faster than truncated normals
 
 
@@ -107,6 +138,44 @@ class MLP(linen.Module):
         for _ in range(self.depth):
             x = jnp.tanh(linen.Dense(self.width, kernel_init=UNIFORM)(x))
         return linen.Dense(self.options, kernel_init=UNIFORM)(x)
+
+
+def total(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """The sum of all elements, folded until it is short enough for one kernel."""
+    x = jnp.ravel(x)
+    while x.shape[0] > SHORT:
+        half = -(-x.shape[0] // 2)
+        x = x[:half] + jnp.pad(x[half:], (0, 2 * half - x.shape[0]))
+    return jnp.sum(x)
+
+
+def _hidden(x: Float[Array, "n"], layer: Any, slot: Int[Array, ""]) -> Float[Array, "m"]:
+    """tanh(x' kernel + bias) of one slot, a few rows of the kernel at a time and read where they lie."""
+    kernel, (_, rows, columns) = layer["kernel"], layer["kernel"].shape
+
+    def term(i: Int[Array, ""]) -> Float[Array, "1 1 m"]:
+        return at(x, i) * _cut(kernel, slot, i)
+
+    def together(first: Int[Array, ""], count: int) -> Float[Array, "1 1 m"]:
+        terms = [term(first + i) for i in range(count)]
+        while len(terms) > 1:
+            terms = [a + b for a, b in zip(terms[::2], terms[1::2])] + terms[len(terms) - len(terms) % 2 :]
+        return terms[0]
+
+    acc = jax.lax.broadcast_in_dim(row(layer["bias"], slot), (1, 1, columns), (0, 2))
+    acc = jax.lax.fori_loop(0, rows // ROWS, lambda j, acc: acc + together(j * ROWS, ROWS), acc)
+    if rows % ROWS:
+        acc = acc + together(jnp.int32(rows - rows % ROWS), rows % ROWS)
+    return jnp.tanh(acc).reshape(columns)
+
+
+def _pair_sum(x: Float[Array, "n m"]) -> Float[Array, "m"]:
+    """The sum over the first axis in pairs, so that the additions of a level do not wait for each other."""
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        folded = x[:half] + x[half : 2 * half]
+        x = folded if x.shape[0] % 2 == 0 else jnp.concatenate([folded, x[2 * half :]])
+    return x[0]
 
 
 @struct.dataclass
@@ -131,6 +200,36 @@ class Network:
     def values(self, block: Block, observation: Int[Array, ""]) -> Float[Array, "A"]:
         """The agent's network at the encoded observation."""
         return jnp.asarray(self.module.apply({"params": block}, jnp.asarray(self.inputs)[observation]))
+
+    def forward(self, params: Params, observation: Int[Array, ""]) -> tuple[Float[Array, "A"], Any]:
+        """By hand for this package's networks: sums of products, which one kernel can hold.  Else automatic."""
+        slot, x = at(self.slot, observation), at(self.inputs, observation)
+        if not isinstance(self.module, MLP):
+            block = take(params, slot)
+            return self.values(block, observation), (block, observation)
+        layers, units = _layers(params), [x]
+        for layer in layers[:-1]:
+            units.append(_hidden(units[-1], layer, slot))
+        q = _pair_sum(units[-1][:, None] * at(layers[-1]["kernel"], slot)) + at(layers[-1]["bias"], slot)
+        return q, (units, [at(layer["kernel"], slot) for layer in layers[1:]])
+
+    def backward(self, residual: Any, c: Float[Array, "A"]) -> Block:
+        """Layer by layer from the output."""
+        if not isinstance(self.module, MLP):
+            block, observation = residual
+            return jax.vjp(lambda b: self.values(b, observation), block)[1](c)[0]
+        units, kernels = residual
+        gradient = {}
+        for i in reversed(range(len(units))):
+            gradient[f"Dense_{i}"] = {"kernel": units[i][:, None] * c[None, :], "bias": c}
+            if i > 0:
+                c = jnp.sum(kernels[i - 1] * c[None, :], axis=1) * (1.0 - units[i] ** 2)
+        return gradient
+
+
+def _layers(params: Params) -> list[Any]:
+    """The layers of an `MLP` from the input on."""
+    return [params[f"Dense_{i}"] for i in range(len(params))]
 
 
 def tabular(m: ICSMDP, initial: float = 0.0, dtype: Any = jnp.float32) -> Tabular:
@@ -212,12 +311,35 @@ def random_inputs(m: ICSMDP, dimension: int, seed: int) -> Float[np.ndarray, "O 
 
 def take(params: Params, slot: int | Int[Arr, ""]) -> Block:
     """The block of one slot."""
-    return jax.tree.map(lambda leaf: leaf[slot], params)
+    return jax.tree.map(lambda leaf: at(leaf, jnp.asarray(slot, jnp.int32)), params)
 
 
-def put(params: Params, slot: int | Int[Arr, ""], block: Block) -> Params:
-    """Parameters with one block replaced."""
-    return jax.tree.map(lambda leaf, b: leaf.at[slot].set(b), params, block)
+def row(params: Params, slot: Int[Arr, ""]) -> Params:
+    """The block of one slot, its leading axis kept: an update that only ever sees this shape happens in place."""
+    return jax.tree.map(lambda x: _cut(x, slot), params)
+
+
+def put(params: Params, slot: Int[Arr, ""], block: Block) -> Params:
+    """Parameters with one block, its leading axis kept, replaced."""
+    return jax.tree.map(
+        lambda x, b: jax.lax.dynamic_update_slice(x, b, _start(x, slot), allow_negative_indices=False), params, block
+    )
+
+
+def at(x: Arr, *index: Int[Arr, ""]) -> Array:
+    """x[index] along the leading axes, as a slice: indices are known to be inside, and none is negative."""
+    return jnp.reshape(_cut(x, *index), np.shape(x)[len(index) :])
+
+
+def _cut(x: Arr, *index: Int[Arr, ""]) -> Array:
+    """x[index] with its leading axes kept."""
+    sizes = (1,) * len(index) + np.shape(x)[len(index) :]
+    return jax.lax.dynamic_slice(jnp.asarray(x), _start(x, *index), sizes, allow_negative_indices=False)
+
+
+def _start(x: Arr, *index: Int[Arr, ""]) -> list[Array]:
+    """Unsigned, because they are clamped with fewer instructions."""
+    return [jnp.asarray(i, jnp.uint32) for i in (*index, *(0,) * (np.ndim(x) - len(index)))]
 
 
 def q_table(cls: FunctionClass, params: Params) -> Float[Array, "O A"]:

@@ -2,7 +2,7 @@
 
 The Markov chain starts a handoff where the last one ended; the i.i.d. control draws s afresh from the stationary law,
 so both see (s, a, b) ~ d x beta x P in the long run (docs/theory.md section 2).  All randomness of a handoff is five
-uniforms, addressed by position in the run: handoff k uses row k of the stream of its key, whatever the checkpoints.
+uniforms, addressed by position in the run: handoff k has its own, whatever the checkpoints.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from icq.exact import Analysis, outcome_discount
+from icq.networks import at
 
-BLOCK = 256  # handoffs whose uniforms are drawn at once
+BLOCK = 256  # handoffs whose uniforms `stream` gives at once
 UNIFORMS = 5  # state cell, state accept, option, outcome cell, outcome accept
+LANES = 8  # uniforms computed at once, the width of a vector register
+ROUNDS = 20
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # of Threefry-2x32
 
 
 @struct.dataclass
@@ -111,9 +115,35 @@ def tables(analysis: Analysis) -> Tables:
     )  # fmt: skip
 
 
+def stream_words(key: Key[Array, ""]) -> UInt32[Array, "2"]:
+    """The two words that name a run's stream, from the key by a full-strength hash; the key is used up."""
+    return jax.random.bits(key, (2,), jnp.uint32)
+
+
+def uniforms(words: UInt32[Array, "2"], k: Int[Array, ""]) -> Float[Array, "5"]:
+    """The uniforms of handoff k in [0, 1), multiples of 2^-24: a counter-based generator, so no state is carried.
+
+    Threefry-2x32 with 20 rounds, the generator of `jax.random`, with key `words` and counter (k, lane).  Written out
+    here because a kernel of one loop can hold it, as one vector per handoff.
+    """
+    k0, k1 = words[0], words[1]
+    keys = (k0, k1, k0 ^ k1 ^ jnp.uint32(0x1BD11BDA))
+    x = jnp.full(LANES, k.astype(jnp.uint32) + k0)
+    y = jnp.arange(LANES, dtype=jnp.uint32) + k1
+    for r in range(ROUNDS):
+        x = x + y
+        turn = ROTATIONS[r % 8]
+        y = ((y << turn) | (y >> (32 - turn))) ^ x
+        if r % 4 == 3:
+            i = r // 4 + 1
+            x, y = x + keys[i % 3], y + (keys[(i + 1) % 3] + jnp.uint32(i))
+    return (x[:UNIFORMS] >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+
+
 def stream(key: Key[Array, ""], block: int | Int[Array, ""]) -> Float[Array, "K 5"]:
-    """Uniforms of handoffs [block*BLOCK, (block+1)*BLOCK) of a run; each derived key is used once."""
-    return jax.random.uniform(jax.random.fold_in(key, block), (BLOCK, UNIFORMS), jnp.float32)
+    """Uniforms of handoffs [block*BLOCK, (block+1)*BLOCK) of a run with this key."""
+    first = jnp.asarray(block, jnp.int32) * BLOCK
+    return jax.vmap(partial(uniforms, stream_words(key)))(first + jnp.arange(BLOCK, dtype=jnp.int32))
 
 
 def stationary_state(t: Tables, u: Float[Array, "5"]) -> Int[Array, ""]:
@@ -123,13 +153,13 @@ def stationary_state(t: Tables, u: Float[Array, "5"]) -> Int[Array, ""]:
 
 def draw(t: Tables, s: Int[Array, ""], u: Float[Array, "5"]) -> Handoff:
     """One handoff from global state s: a ~ beta(.|phi(s)), b ~ P(.|s,a)."""
-    o = t.observation[s]
-    a = jnp.sum(u[2] >= t.cumulative_behaviour[o]).astype(jnp.int32)
-    b = _alias_draw(t.accept[s, a], t.alias[s, a], u[3], u[4])
-    s_next = t.next_state[s, a, b]
+    o = at(t.observation, s)
+    a = jnp.sum((u[2] >= at(t.cumulative_behaviour, o)).astype(jnp.int32))
+    b = _alias_draw(at(t.accept, s, a), at(t.alias, s, a), u[3], u[4])
+    s_next = at(t.next_state, s, a, b)
     return Handoff(
-        state=s, observation=o, action=a, outcome=b, reward=t.reward[s, a, b], discount=t.discount[s, a, b],
-        next_state=s_next, next_observation=t.observation[s_next],
+        state=s, observation=o, action=a, outcome=b, reward=at(t.reward, s, a, b), discount=at(t.discount, s, a, b),
+        next_state=s_next, next_observation=at(t.observation, s_next),
     )  # fmt: skip
 
 
@@ -138,7 +168,7 @@ def _alias_draw(
 ) -> Int[Array, ""]:
     size = accept.shape[0]
     cell = jnp.minimum((u * size).astype(jnp.int32), size - 1)
-    return jnp.where(v < accept[cell], cell, alias[cell])
+    return jnp.where(v < at(accept, cell), cell, at(alias, cell))
 
 
 @partial(jax.jit, static_argnames=("handoffs",))
@@ -148,14 +178,14 @@ def trajectory(t: Tables, key: Key[Array, ""], handoffs: int, iid: bool | Bool[A
     The trajectory a learner with the same key learns from.
     """
     start, run = jax.random.split(key)
-    blocks = -(-handoffs // BLOCK)
-    u = jax.vmap(partial(stream, run))(jnp.arange(blocks)).reshape(-1, UNIFORMS)[:handoffs]
+    words = stream_words(run)
 
-    def step(s: Int[Array, ""], row: Float[Array, "5"]) -> tuple[Int[Array, ""], Handoff]:
-        handoff = draw(t, jnp.where(iid, stationary_state(t, row), s), row)
+    def step(s: Int[Array, ""], k: Int[Array, ""]) -> tuple[Int[Array, ""], Handoff]:
+        u = uniforms(words, k)
+        handoff = draw(t, jnp.where(iid, stationary_state(t, u), s), u)
         return handoff.next_state, handoff
 
-    return jax.lax.scan(step, initial_state(t, start), u)[1]
+    return jax.lax.scan(step, initial_state(t, start), jnp.arange(handoffs, dtype=jnp.int32))[1]
 
 
 def initial_state(t: Tables, key: Key[Array, ""]) -> Int[Array, ""]:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from icq.networks import at
+
 
 def scalar(q: Float[Array, "A"], available: Bool[Array, "A"]) -> Float[Array, ""]:
     """m = max over available options of Q_j(o', a): the one number agent j returns to the agent before it."""
@@ -29,4 +31,4 @@ def td_error(
     m: Float[Array, ""],
 ) -> Float[Array, ""]:
     """delta = R + g m - Q_i(o, a)."""
-    return target(reward, discount, m) - q[action]
+    return target(reward, discount, m) - at(q, action)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen
 
 from bounds.approximation import class_fixed_point
 from bounds.classes import linear_class
@@ -98,9 +99,17 @@ def test_exactly_one_scalar_crosses_the_boundary(name):
             self.slot, self.num_slots, self.init = cls.slot, cls.num_slots, cls.init
 
         def values(self, block, o):
-            q = cls.values(block, o)
-            mine = jnp.asarray(cls.slot)[o] == acting
-            return jnp.where(mine, q, self.reply)
+            return self.answer(cls.values(block, o), o)
+
+        def forward(self, params, o):
+            q, residual = networks.forward(cls, params, o)
+            return self.answer(q, o), residual
+
+        def backward(self, residual, c):
+            return networks.backward(cls, residual, c)
+
+        def answer(self, q, o):
+            return jnp.where(jnp.asarray(cls.slot)[o] == acting, q, self.reply)
 
     rng = np.random.default_rng(0)
     other = jnp.arange(cls.num_slots) != acting
@@ -129,9 +138,9 @@ def test_the_loop_equals_plain_python(name):
     _, record = L.run(TABLES, cls, config, state, jnp.int32(0), jnp.array([7, handoffs], jnp.int32))
 
     params, s, total, weight = state.params, state.state, None, 0.0
-    u = rollout.stream(state.key, jnp.int32(0))
+    words = rollout.stream_words(state.key)
     for k in range(handoffs):
-        h = rollout.draw(TABLES, s, u[k])
+        h = rollout.draw(TABLES, s, rollout.uniforms(words, jnp.int32(k)))
         q_next = networks.q_table(cls, params)[h.next_observation]
         m = np.max(np.where(TABLES.available[h.next_observation], q_next, -np.inf))
         alpha = 0.2 / (1 + k / 10.0) ** 0.5
@@ -225,3 +234,62 @@ def test_a_large_prior_fixes_the_visit_frequency():
     after = L.update(TABLES, cls, config, state, handoff, jnp.int32(0))
     x = (int(handoff.observation), int(handoff.action))
     assert float(after.params[x]) == pytest.approx(1e-3 / ANALYSIS.d_pair[x] * float(handoff.reward), rel=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_gradients_by_hand_are_the_automatic_ones(depth):
+    cls = networks.network(M, networks.random_inputs(M, 7, 0), width=6, depth=depth)
+    params = cls.init(jax.random.key(3))
+    params = jax.tree.map(lambda p: p + 0.1, params)  # biases away from 0
+    for o in range(M.num_observations):
+        q, residual = networks.forward(cls, params, jnp.int32(o))
+        block = networks.take(params, cls.slot[o])
+        expected, pull_back = jax.vjp(lambda b, o=o: cls.values(b, jnp.int32(o)), block)
+        np.testing.assert_allclose(q, expected, rtol=2e-6)
+        c = jnp.asarray([0.3, -1.0, 2.0])
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+            networks.backward(cls, residual, c), pull_back(c)[0],
+        )  # fmt: skip
+
+
+class Plain(linen.Module):
+    """A network of the user's own."""
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(3)(jnp.tanh(linen.Dense(4)(x)))
+
+
+def test_networks_of_the_users_own_learn_the_same_way():
+    """The same architecture through the automatic gradient: equal but for rounding."""
+    own = networks.network(M, networks.one_hot_inputs(M), width=4)
+    other = networks.Network(own.slot, own.inputs, module=Plain(), agents=own.agents)
+    keys, marks = L.seed_keys(range(2)), jnp.array([200], jnp.int32)
+    params = L.initial_params(own, keys)
+    records = [L._learn(TABLES, cls, CONFIGS["sgd"], params, keys, marks) for cls in (own, other)]
+    np.testing.assert_allclose(records[0].q, records[1].q, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_seeds_equals_the_runs_alone():
+    cls, config = CLASSES["tabular"], CONFIGS["sgd"]
+    batch = L.learn(TABLES, cls, config, [4, 9], [50, 400])
+    for i, key in enumerate(L.seed_keys([4, 9])):
+        state = L.init(TABLES, cls, config, key)
+        _, alone = L.run(TABLES, cls, config, state, jnp.int32(0), jnp.array([50, 400], jnp.int32))
+        np.testing.assert_array_equal(batch.visits[i], alone.visits)
+        np.testing.assert_allclose(batch.q[i], alone.q, rtol=1e-6)
+
+
+def test_a_batch_of_settings_shares_one_program():
+    steps = jnp.array([0.05, 0.2], jnp.float32)
+    cls, key, marks = CLASSES["tabular"], jax.random.key(1), jnp.array([300], jnp.int32)
+
+    def run(step):
+        config = L.LearnerConfig(step=step)
+        return L.run(TABLES, cls, config, L.init(TABLES, cls, config, key), jnp.int32(0), marks)[1]
+
+    batch = jax.vmap(run)(steps)
+    assert (batch.visits[0] == batch.visits[1]).all()  # the behaviour policy does not learn
+    for i, step in enumerate(steps):
+        np.testing.assert_allclose(batch.q[i], run(step).q, rtol=1e-6)

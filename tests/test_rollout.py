@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from icq import rollout
@@ -92,3 +93,60 @@ def test_blocks_of_a_stream_never_repeat():
     u = np.concatenate([np.asarray(rollout.stream(jax.random.key(9), b)).ravel() for b in range(20)])
     assert len(np.unique(u)) > 0.99 * len(u)
     assert stats.kstest(u, "uniform").pvalue > 1e-3
+
+
+def test_a_stream_is_the_uniforms_of_its_handoffs():
+    words = rollout.stream_words(jax.random.key(9))
+    alone = [np.asarray(rollout.uniforms(words, jax.numpy.int32(k))) for k in (512, 767)]
+    np.testing.assert_array_equal(np.asarray(rollout.stream(jax.random.key(9), 2))[[0, 255]], alone)
+
+
+def uniforms(seeds, handoffs):
+    """The uniforms [seeds, handoffs, 5] of the runs of some seeds."""
+    words = jax.vmap(lambda seed: rollout.stream_words(jax.random.fold_in(jax.random.key(0), seed)))(seeds)
+    k = jax.numpy.arange(handoffs, dtype="int32")
+    return np.asarray(jax.vmap(lambda w: jax.vmap(lambda i: rollout.uniforms(w, i))(k))(words))
+
+
+def test_the_stream_is_the_generator_of_jax():
+    words, k = rollout.stream_words(jax.random.key(3)), 12345
+    counter = jax.numpy.stack([jax.numpy.full(rollout.LANES, k), jax.numpy.arange(rollout.LANES)]).astype("uint32")
+    bits = threefry_2x32((words[0], words[1]), counter.ravel())
+    expected = np.asarray(bits)[: rollout.UNIFORMS] >> 8
+    np.testing.assert_array_equal(np.asarray(rollout.uniforms(words, jax.numpy.int32(k))) * 2.0**24, expected)
+
+
+def test_the_stream_is_uniform_and_its_five_numbers_are_independent():
+    u = uniforms(np.arange(4), 50_000).reshape(-1, rollout.UNIFORMS)
+    assert u.min() >= 0 and u.max() < 1
+    for i in range(rollout.UNIFORMS):
+        assert stats.kstest(u[:, i], "uniform").pvalue > 1e-4
+        assert stats.chisquare(np.bincount((u[:, i] * 256).astype(int), minlength=256)).pvalue > 1e-4
+        low = (u[:, i] * 2**24).astype(int) % 256  # the lowest of the 24 bits too
+        assert stats.chisquare(np.bincount(low, minlength=256)).pvalue > 1e-4
+        for j in range(i):
+            assert _independent(u[:, i], u[:, j])
+
+
+def test_streams_of_neighbouring_seeds_and_handoffs_are_independent():
+    u = uniforms(np.arange(6), 40_000)
+    for r in range(6):
+        assert _independent(u[r, 1:, 2], u[r, :-1, 2])  # along the run
+        assert _independent(u[r, 1:, 3], u[r, :-1, 4])
+        for other in range(r):
+            assert _independent(u[r, :, 2], u[other, :, 2])
+            assert _independent(u[r, 1:, 3], u[other, :-1, 3])
+    words = jax.vmap(lambda seed: rollout.stream_words(jax.random.fold_in(jax.random.key(0), seed)))(np.arange(10_000))
+    assert len(np.unique(np.asarray(words), axis=0)) == 10_000
+
+
+def test_the_check_sees_dependence():
+    u = uniforms(np.arange(1), 40_000)[0]
+    assert not _independent(u[:, 0], np.where(np.arange(len(u)) % 20 == 0, u[:, 0], u[:, 1]))  # 5% copied
+    assert not _independent(u[1:, 0], (u[:-1, 0] + u[1:, 0]) % 1 * 0.5 + 0.5 * u[1:, 0])
+
+
+def _independent(x, y):
+    """Whether a 16 x 16 contingency table of pairs in [0,1)^2 is flat."""
+    count = np.bincount((x * 16).astype(int) * 16 + (y * 16).astype(int), minlength=256)
+    return stats.chisquare(count).pvalue > 1e-5
