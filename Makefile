@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: reproduce smoke test lint check-bounds calibrate clean
+.PHONY: reproduce smoke test lint bench check-bounds calibrate clean
 
 # Pinned versions hold for the build environment too.
 .venv/ready: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 00
 
 calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about twenty minutes on two cores
 	$(BIN)/python -m experiments.calibrate --jobs 2
+
+bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md, a few minutes on a quiet machine
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks.learner
 
 clean:
 	rm -rf .venv results
