@@ -4,6 +4,7 @@ icq make dials --gap 0.5 --out m.npz     an instance of a family
 icq analyse m.npz [--json]               everything exact about it
 icq learn m.npz --handoffs 100000        run IC-Q and split its error
 icq simulate m.npz --handoffs 1000000 --out log.parquet   a handoff log of it
+icq diagnose log.parquet --html page.html   which error dominates, from a log alone
 icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures; also routing, cpu
 icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
 icq report results/sweep                 one HTML page of a folder of results
@@ -118,6 +119,36 @@ class Simulate:
 
 
 @dataclass(frozen=True)
+class Diagnose:
+    """Which error dominates in a workflow, from its handoff log alone: docs/diagnose.md.
+
+    The interface gap, the approximation error and the residual with intervals; from which agents something is hidden,
+    and whether it is what an option earns, how long it takes or where it leads; what one more unit of data, interface
+    or width would buy; what could not be estimated and what to log next time.
+    Example: icq diagnose log.parquet --html page.html
+    The log may come from any workflow; its columns are described in docs/logs.md, and without a context column the
+    interface gap cannot be known.
+    """
+
+    file: Positional[Path]
+    """A handoff log, Parquet or JSON Lines."""
+    gamma: float | None = None
+    """Discount per primitive step, where the file does not say."""
+    width: int | None = None
+    """Judge networks of this width, fitted on the first half of the log, instead of a table."""
+    double: bool = False
+    """Also fit networks of twice that width, and say what they would buy."""
+    html: Path | None = None
+    """Also write the page here; it needs nothing but itself."""
+    json: bool = False
+    """Print one JSON object instead."""
+    skip_bad: bool = False
+    """Leave unusable rows out and count them, instead of stopping at the first."""
+    seed: int = 0
+    """Seed of the networks."""
+
+
+@dataclass(frozen=True)
 class Theorem:
     """The error theorem on an instance: every rung of every term, its assumptions, and the certified total.
 
@@ -226,6 +257,7 @@ Command: TypeAlias = (
     | Annotated[Analyse, subcommand("analyse", prefix_name=False)]
     | Annotated[Learn, subcommand("learn", prefix_name=False)]
     | Annotated[Simulate, subcommand("simulate", prefix_name=False)]
+    | Annotated[Diagnose, subcommand("diagnose", prefix_name=False)]
     | Annotated[Theorem, subcommand("theorem", prefix_name=False)]
     | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
     | Annotated[Sweep, subcommand("sweep", prefix_name=False, description=_sweep_help())]
@@ -249,6 +281,10 @@ def run(command: Command, console: Console) -> None:
             from experiments import simulate
 
             simulate.simulate_file(command, console)
+        case Diagnose():
+            from experiments import diagnose_command
+
+            diagnose_command.run(command, console)
         case Theorem():
             commands.prove_file(command, console)
         case Reproduce():
