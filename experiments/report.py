@@ -8,12 +8,14 @@ In a notebook:
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from experiments.html import Page
+from experiments.report_experiment import experiment_report, unfinished
 from experiments.report_n10 import n10_report
 from experiments.report_sweep import sweep_report
 
@@ -29,14 +31,26 @@ def report(folder: Path | str, theorem: bool = True) -> Page:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; icq sweep and icq reproduce n10 write one")
+        raise FileNotFoundError(f"{folder}: no such folder; icq sweep and icq reproduce write one")
     if (folder / "sweep.json").exists() or (folder / "sweep.nc").exists():
         return sweep_report(folder, theorem)
-    if (folder / "summary.json").exists() or (folder / "cells").is_dir():
-        return n10_report(folder, theorem)
+    if (folder / "summary.json").exists():
+        return _experiment(folder, theorem)
+    if (folder / "cells").is_dir():
+        raise FileNotFoundError(unfinished(folder))
     raise FileNotFoundError(
         f"{folder}: nothing to report; neither sweep.json (of icq sweep) nor summary.json (of icq reproduce) is there"
     )
+
+
+def _experiment(folder: Path, theorem: bool) -> Page:
+    path = folder / "summary.json"
+    try:
+        said = json.loads(path.read_text())
+        return n10_report(folder, said, theorem) if said["experiment"] == "n10" else experiment_report(folder, said)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        wrong = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: {wrong}; icq reproduce writes it again") from error
 
 
 def run(options: Report, console: Console) -> None:

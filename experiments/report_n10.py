@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from experiments import engine, html, n10
 from experiments.cells import TERMS
 from experiments.html import Cell, Page, Section
 from experiments.plots import NAME
+from experiments.report_experiment import figures, read, reproduced
 from experiments.report_parts import (
     Records,
     largest_term,
-    provenance_section,
     ratio_section,
     theorem_section,
     verdict_section,
@@ -37,42 +36,13 @@ CAPTIONS = {
 PRESETS = {p.name: p for p in (n10.FULL, n10.SMOKE)}
 
 
-def n10_report(folder: Path, theorem: bool = True) -> Page:
-    """The page of a finished experiment.
-
-    Raises FileNotFoundError for one that is not finished, saying how many of its cells are there, ValueError for a
-    damaged summary.
-    """
-    if not (folder / "summary.json").exists():
-        raise FileNotFoundError(_unfinished(folder))
-    try:
-        said = json.loads((folder / "summary.json").read_text())
-        return _page(folder, said, theorem)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        wrong = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{folder / 'summary.json'}: {wrong}; icq reproduce n10 writes it again") from error
-
-
-def _unfinished(folder: Path) -> str:
-    """How far each preset has come."""
-    kept, counts = Store(folder / "cells", read_only=True), {}
-    for name, preset in PRESETS.items():
-        cells = engine.in_order(n10.all_cells(preset))
-        counts[name] = (sum(kept.path(cell).exists() for cell in cells), len(cells))
-    begun = {name: count for name, count in counts.items() if count[0]} or counts
-    said = ", ".join(f"{done} of {cells} cells of the preset {name}" for name, (done, cells) in begun.items())
-    return (
-        f"{folder}: summary.json is missing, the experiment is not finished; {said} are there. "
-        "icq reproduce n10 with this --out goes on where it stopped"
-    )
-
-
-def _page(folder: Path, said: Mapping[str, Any], theorem: bool) -> Page:
+def n10_report(folder: Path, said: Mapping[str, Any], theorem: bool = True) -> Page:
+    """The page of a finished experiment; said: its summary."""
     results = _results(folder, said)
     counts = {NAME[term]: said["verdicts"][term] for term in TERMS}
     sections = [
         html.section("Summary", *_summary(said, results)),
-        html.section("Figures", *_figures(folder)),
+        html.section("Figures", *figures(folder, CAPTIONS)),
         html.section("Slopes", *_slopes(said)),
         html.section("Value", _values(said)),
         verdict_section(counts),
@@ -82,12 +52,7 @@ def _page(folder: Path, said: Mapping[str, Any], theorem: bool) -> Page:
         family = DialsFamily(agents=said["agents"], gap=0.5, mixing=0.3)
         which = "the workflow of panel B (gap 0.5, mixing 0.3)"
         sections.append(theorem_section(family.workflow(), 0, PRESETS[said["preset"]].residual_handoffs, which))
-    commands = {
-        "The same numbers again:": f"icq reproduce n10 --preset {said['preset']} --out {folder.name}",
-        "This page in a notebook:": f'from experiments.report import report\nreport("{folder.name}")',
-    }
-    made = {name: value for name, value in said["provenance"].items() if name != "versions"}
-    sections.append(provenance_section(made | {"versions": said["provenance"]["versions"]}, commands, {}))
+    sections.append(reproduced(folder, "n10", said["preset"], said["provenance"]))
     lead = f"{folder.name}: preset {said['preset']}, {said['agents']} agents, {said['seeds']} seeds"
     return html.page("The ten-agent experiment", lead, sections)
 
@@ -101,20 +66,14 @@ def _results(folder: Path, said: Mapping[str, Any]) -> list[Arrays]:
     return [r for r in found if r is not None]
 
 
-def _estimate(said: Mapping[str, Any]) -> Estimate:
-    """An estimate that `summary.as_dict` wrote."""
-    value, low, high, n = (float("nan") if x is None else x for x in (said["value"], *said["interval"], said["n"]))
-    return Estimate(value, float("nan"), (low, high), n, said["result"])
-
-
 def _summary(said: Mapping[str, Any], results: list[Arrays]) -> list[Markup]:
     low, high = said["oracle_value_percent_at_zero_gap_interval"]
     value = Estimate(said["oracle_value_percent_at_zero_gap"], float("nan"), (low, high), float(said["seeds"]))
     parts = [
         html.facts({
             "records": str(said["records"]), "violations": str(said["violations"]),
-            "slope of the residual against handoffs": html.estimate(_estimate(said["residual_slope"])),
-            "slope of the local gap against its dial": html.estimate(_estimate(said["local_gap_slope"])),
+            "slope of the residual against handoffs": html.estimate(read(said["residual_slope"])),
+            "slope of the local gap against its dial": html.estimate(read(said["local_gap_slope"])),
             "value at zero gap, % of the oracle": html.estimate(value),
         })
     ]  # fmt: skip
@@ -142,26 +101,9 @@ def _digits(value: float | None, places: int) -> str:
     return "unknown" if value is None else f"{value:.{places}f}"
 
 
-def _figures(folder: Path) -> list[Markup]:
-    drawn, gone = [], []
-    for name, caption in CAPTIONS.items():
-        path = folder / f"{name}.svg"
-        if path.exists():
-            drawn.append((name, html.drawing(path.read_text(), name, caption, caption)))
-        else:
-            gone.append(path.name)
-    parts = [html.figures(*(d for name, d in drawn if name != "c_residual"))]
-    parts += [d for name, d in drawn if name == "c_residual"]
-    if gone:
-        parts.append(html.notice(f"Not in the folder: {', '.join(gone)}; icq reproduce n10 draws them again."))
-    return parts
-
-
 def _slopes(said: Mapping[str, Any]) -> list[Markup]:
     over = said["residual_over_asymptote"]
-    rows: list[list[Cell]] = [
-        [cell, _estimate(slope), _estimate(over[cell])] for cell, slope in said["residual_slopes"].items()
-    ]
+    rows: list[list[Cell]] = [[cell, read(slope), read(over[cell])] for cell, slope in said["residual_slopes"].items()]
     return [
         html.paragraph(
             "Least-squares slopes of logarithms with 95 % intervals over seeds: of the local gap against "
@@ -170,7 +112,7 @@ def _slopes(said: Mapping[str, Any]) -> list[Markup]:
         ),
         html.table(
             "Local gap", ("quantity", "slope", "instances"),
-            [["local gap against its dial", _estimate(said["local_gap_slope"]), int(said["local_gap_slope"]["n"])]],
+            [["local gap against its dial", read(said["local_gap_slope"]), int(said["local_gap_slope"]["n"])]],
         ),
         html.table("Residual against handoffs", ("cell", "slope", "over its asymptote"), rows),
     ]  # fmt: skip
@@ -179,7 +121,7 @@ def _slopes(said: Mapping[str, Any]) -> list[Markup]:
 def _values(said: Mapping[str, Any]) -> Markup:
     value = said["value_percent"]
     gaps = list(next(iter(value.values())))
-    rows: list[list[Cell]] = [[gap, *(_estimate(part[gap]) for part in value.values())] for gap in gaps]
+    rows: list[list[Cell]] = [[gap, *(read(part[gap]) for part in value.values())] for gap in gaps]
     return html.table("Value of the learned policy, per cent of the oracle's", ("gap dial", *value), rows)
 
 

@@ -1,6 +1,7 @@
 """The report of a folder of results: numbers recomputed, unfinished and broken folders, and a real browser's view."""
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -13,10 +14,11 @@ import xarray as xr
 
 from bounds.bound import Verdict
 from estimators.estimate import log_log_slope
-from experiments import engine, html, n10, plots, report_n10, report_parts, report_sweep, summary
+from experiments import engine, html, n10, plots, report_n10, report_parts, report_sweep, reproduce, summary
 from experiments.cells import TERMS, Who
 from experiments.cli import main
 from experiments.report import report
+from experiments.report_experiment import read
 from experiments.store import Store
 from icq.smdp import ICSMDP
 from synthetic.random import garnet
@@ -241,7 +243,7 @@ def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
     [
         (lambda folder: None, "no such folder"),
         (lambda folder: folder.mkdir(), "neither sweep.json"),
-        (lambda folder: (folder / "cells").mkdir(parents=True), "0 of .* cells of the preset full"),
+        (lambda folder: (folder / "cells").mkdir(parents=True), "no cell of this version"),
         (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{}")), "summary.json: the key '.*' is"),
         (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{")), "summary.json: Expecting"),
     ],
@@ -313,6 +315,7 @@ def invented(cell, rng):
 def experiment(tmp_path, monkeypatch):
     """A finished ten-agent experiment with invented records: its summary, two figures and its cells."""
     monkeypatch.setitem(report_n10.PRESETS, "mini", MINI)
+    monkeypatch.setitem(reproduce.EXPERIMENTS["n10"], "mini", functools.partial(reproduce._n10, MINI))
     folder, rng = tmp_path / "n10", np.random.default_rng(0)
     kept = Store(folder / "cells")
     results = {cell: invented(cell, rng) for cell in engine.in_order(n10.all_cells(MINI))}
@@ -320,7 +323,7 @@ def experiment(tmp_path, monkeypatch):
         kept.put(cell, result)
     gaps = np.array([0.5, 1.0])
     said = summary.summarise(MINI, results, gaps, np.outer([1.0, 1.1, 1.2], gaps))
-    summary.write(said, folder / "summary.json")
+    summary.write({"experiment": "n10"} | said, folder / "summary.json")
     plots.interface_panel(MINI, results).get_figure().savefig(folder / "a_interface.svg")
     plots._both_residuals(MINI, results).get_figure().savefig(folder / "c_residual.svg")
     plt.close("all")
@@ -346,12 +349,34 @@ def test_the_ten_agent_experiment(browser, experiment, tmp_path):
 
 def test_the_summary_stands_in_for_lost_cells(experiment):
     folder, said = experiment
+    (folder / "summary.json").rename(folder / "kept.json")
+    next((folder / "cells").glob("*.npz")).unlink()
+    with pytest.raises(FileNotFoundError, match="10 of 11 cells of n10 mini is there"):
+        report(folder)
+    (folder / "kept.json").rename(folder / "summary.json")
     shutil.rmtree(folder / "cells")
     page = report(folder, theorem=False)
     rows = {row[0]: row for row in table(page, "Ratio of each bound")}
     assert rows["residual"][6] == f"{said['max_ratio']['mix']:.4g}" and rows["residual"][3] == "–"
     assert "cells are not there" in text(page)
-    (folder / "cells").mkdir()
-    (folder / "summary.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"0 of 11 cells of the preset mini"):
+
+
+def test_other_experiments_are_tables_and_figures(experiment):
+    """Any summary: estimates, numbers, words, lists and tables of them."""
+    folder, said = experiment
+    e = said["residual_slope"]
+    other = {
+        "experiment": "routing", "preset": "full", "seconds": 3.5, "seeds": 8, "accuracy_at_full_view": e,
+        "value": {"IC-Q": {"0": e, "2": e}, "oracle": {"2": 1.5}}, "kappa": {"0": 0.25, "2": None},
+        "unsolved": [EVIL, "b"], "terms": {"0": {"total": 0.5, "verdict": "holds"}}, "provenance": said["provenance"],
+    }  # fmt: skip
+    summary.write(other, folder / "summary.json")
+    page = report(folder)
+    assert [row[2] for row in table(page, "value</figcaption>")] == [html.estimate(read(e)).striptags(), "1.5"]
+    assert table(page, "value</figcaption>")[1][1] == "–" and table(page, "kappa</figcaption>")[0] == ["0", "0.25"]
+    assert table(page, "terms</figcaption>")[0][2] == "✓ holds" and "<script" not in page.html
+    assert "icq reproduce routing --preset full" in text(page) and page.html.count("<svg") == 2
+    del other["provenance"]
+    summary.write(other, folder / "summary.json")
+    with pytest.raises(ValueError, match=r"summary\.json: the key 'provenance' is missing"):
         report(folder)

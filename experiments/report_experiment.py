@@ -1,0 +1,111 @@
+"""The report of any finished experiment, from its summary.json and its figures; and how far an unfinished one is.
+
+A summary is a tree: an estimate is a dictionary with `value` and `interval` (experiments.summary.as_dict), a dictionary
+of leaves is a table of two columns, a dictionary of those a table with rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from bounds.bound import Verdict
+from estimators.estimate import Estimate
+from experiments import html, reproduce
+from experiments.html import Cell, Page, Section
+from experiments.report_parts import provenance_section
+from experiments.store import Store
+
+SETTINGS = ("experiment", "preset", "seconds", "provenance")
+
+
+def experiment_report(folder: Path, said: Mapping[str, Any]) -> Page:
+    """Figures, every conclusion as number or table, provenance."""
+    name, preset = said["experiment"], said["preset"]
+    results = {key: value for key, value in said.items() if key not in SETTINGS}
+    numbers = {words(key): html.cell(leaf(value)) for key, value in results.items() if is_leaf(value)}
+    tables = [tabled(words(key), value) for key, value in results.items() if not is_leaf(value)]
+    sections = [
+        html.section("Summary", html.facts(numbers)),
+        html.section("Figures", *figures(folder)),
+        html.section("Results", *tables),
+        reproduced(folder, name, preset, said["provenance"]),
+    ]
+    return html.page(f"Experiment {name}", f"{folder.name}: preset {preset}, {said['seconds']} s", sections)
+
+
+def reproduced(folder: Path, name: str, preset: str, made: Mapping[str, Any]) -> Section:
+    """Where the numbers come from and how to get them again."""
+    commands = {
+        "The same numbers again:": f"icq reproduce {name} --preset {preset} --out {folder.name}",
+        "This page in a notebook:": f'from experiments.report import report\nreport("{folder.name}")',
+    }
+    return provenance_section(made, commands, {})
+
+
+def unfinished(folder: Path) -> str:
+    """How many cells of which experiment are there."""
+    kept, counts = Store(folder / "cells", read_only=True), {}
+    for name, presets in reproduce.EXPERIMENTS.items():
+        for preset, make in presets.items():
+            cells = dict.fromkeys(make().cells)
+            counts[f"{name} {preset}"] = (sum(kept.path(cell).exists() for cell in cells), len(cells))
+    begun = [f"{done} of {cells} cells of {name}" for name, (done, cells) in counts.items() if done]
+    there = ", ".join(begun) or "no cell of this version of the code"
+    return (
+        f"{folder}: summary.json is missing, the experiment is not finished; {there} "
+        "is there. The same icq reproduce command goes on where it stopped"
+    )
+
+
+def figures(folder: Path, captions: Mapping[str, str] | None = None) -> list[Markup]:
+    """The drawings in a folder; those that `captions` names and that are not there are named."""
+    there = {path.stem: path for path in sorted(folder.glob("*.svg"))}
+    captions = captions or {name: words(name[2:]) for name in there}
+    drawn = [
+        html.drawing(there[name].read_text(), name, text, text) for name, text in captions.items() if name in there
+    ]
+    parts = [html.figures(*(d for d in drawn if 'class="scroll broad"' not in d))]
+    parts += [d for d in drawn if 'class="scroll broad"' in d]
+    if gone := [f"{name}.svg" for name in captions if name not in there]:
+        parts.append(html.notice(f"Not in the folder: {', '.join(gone)}; icq reproduce draws them again."))
+    return parts if there else [html.notice("There is no drawing in the folder; icq reproduce draws them again.")]
+
+
+def words(key: str) -> str:
+    """A key as words."""
+    return key.replace("_", " ")
+
+
+def is_leaf(value: object) -> bool:
+    """A number, a word or an estimate."""
+    return not isinstance(value, Mapping | list) or (isinstance(value, Mapping) and "interval" in value)
+
+
+def leaf(value: Any) -> Cell:
+    """A number, a word, a verdict or an estimate as a table shows it."""
+    if isinstance(value, Mapping):
+        return read(value)
+    return Verdict(value) if value in {v.value for v in Verdict} else value
+
+
+def read(said: Mapping[str, Any]) -> Estimate:
+    """An estimate that `summary.as_dict` wrote."""
+    value, low, high, n = (
+        float("nan") if x is None else float(x) for x in (said["value"], *said["interval"], said["n"])
+    )
+    return Estimate(value, float("nan"), (low, high), n, said["result"])
+
+
+def tabled(title: str, value: Mapping[str, Any] | list[Any]) -> Markup:
+    """A list, or a dictionary of leaves or of such dictionaries."""
+    if isinstance(value, list):
+        return html.table(f"{title} ({len(value)})", (title,), [[leaf(x)] for x in value], fold=8)
+    if all(is_leaf(part) for part in value.values()):
+        return html.table(title, ("", "value"), [[words(name), leaf(part)] for name, part in value.items()])
+    columns = list(dict.fromkeys(name for part in value.values() for name in part))
+    rows = [[words(name), *(leaf(part[c]) if c in part else None for c in columns)] for name, part in value.items()]
+    return html.table(title, ("", *map(words, columns)), rows)
