@@ -258,7 +258,8 @@ class Plain(linen.Module):
 
     @linen.compact
     def __call__(self, x):
-        return linen.Dense(3)(jnp.tanh(linen.Dense(4)(x)))
+        hidden = jnp.tanh(linen.Dense(4)(x))
+        return linen.Dense(3)(hidden)
 
 
 def test_networks_of_the_users_own_learn_the_same_way():
