@@ -187,6 +187,8 @@ class Reproduce:
     """full takes up to ten minutes on two cores, smoke under one."""
     out: Path | None = None
     """Folder for figures, summary.json and finished cells (default results/EXPERIMENT)."""
+    clinc: Path | None = None
+    """routing only: a folder with the CLINC150 data, to route real requests too."""
     jobs: int = 2
     """Processes."""
 

@@ -32,7 +32,7 @@ class Experiment:
     conclude: Callable[[Any, Path], Concluded]
 
 
-def _n10(preset: n10.Preset) -> Experiment:
+def _n10(preset: n10.Preset, options: Reproduce) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = summary.summarise(preset, results, *n10.local_gap_curves(preset))
         worst = ", ".join(f"{plots.NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
@@ -48,7 +48,7 @@ def _n10(preset: n10.Preset) -> Experiment:
     return Experiment(n10.all_cells(preset), conclude)
 
 
-def _routing(preset: routing.Preset) -> Experiment:
+def _routing(preset: routing.Preset, options: Reproduce) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = routing.summarise(preset, results)
         right = 100 * said["accuracy_at_full_view"]["value"]
@@ -56,12 +56,15 @@ def _routing(preset: routing.Preset) -> Experiment:
             f"IC-Q routes {right:.2f} % of requests correctly at full view",
             f"rank correlation of gap and accuracy lost: {said['rank_correlation_of_gap_and_accuracy_lost']:.3f}",
         ]
+        for words, found in said["real_requests"].items():
+            share = 100 * found["icq_over_classifier"]
+            lines.append(f"real requests, {words} words: IC-Q reaches {share:.1f} % of the classifier's accuracy")
         return said, routing.draw(results, folder), lines
 
-    return Experiment(routing.cells(preset), conclude)
+    return Experiment(routing.cells(preset, options.clinc), conclude)
 
 
-def _cpu(preset: cpu.Preset) -> Experiment:
+def _cpu(preset: cpu.Preset, options: Reproduce) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = cpu.summarise(preset, results)
         full = str(max(preset.shown))
@@ -76,7 +79,7 @@ def _cpu(preset: cpu.Preset) -> Experiment:
     return Experiment(cpu.cells(preset), conclude)
 
 
-EXPERIMENTS: dict[str, dict[str, Callable[[], Experiment]]] = {
+EXPERIMENTS: dict[str, dict[str, Callable[[Reproduce], Experiment]]] = {
     "n10": {p.name: partial(_n10, p) for p in (n10.FULL, n10.SMOKE)},
     "routing": {p.name: partial(_routing, p) for p in (routing.FULL, routing.SMOKE)},
     "cpu": {p.name: partial(_cpu, p) for p in (cpu.FULL, cpu.SMOKE)},
@@ -87,7 +90,9 @@ def reproduce(options: Reproduce, console: Console) -> None:
     """Run an experiment and write its figures and summary."""
     if options.jobs < 1:
         raise ValueError(f"jobs = {options.jobs} must be at least 1")
-    experiment = EXPERIMENTS[options.experiment][options.preset]()
+    if options.clinc is not None and options.experiment != "routing":
+        raise ValueError(f"clinc: real requests belong to the routing experiment, not to {options.experiment}")
+    experiment = EXPERIMENTS[options.experiment][options.preset](options)
     folder = options.out or Path("results") / options.experiment
     start = time.perf_counter()
     results = engine.run_all(experiment.cells, Store(folder / "cells"), engine.processes(options.jobs), console)

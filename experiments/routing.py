@@ -6,6 +6,7 @@ Panel C: accuracy lost against the interface gap.  The workflow is this project'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from estimators import estimate
 from experiments import plots
 from experiments.cells import Who
 from experiments.cells_routing import RoutingCell
+from experiments.cells_text import TextCell, fingerprint
 from experiments.provenance import provenance
 from experiments.store import Arrays
 from experiments.summary import as_dict
@@ -25,7 +27,10 @@ from experiments.summary import as_dict
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of the experiment; bits: views compared; handoffs: learned per seed."""
+    """Sizes of the experiment; bits: views compared; handoffs: learned per seed.
+
+    words: views of real requests (None: all words), where a folder of them is given; updates: of their learners.
+    """
 
     name: str
     seeds: int
@@ -33,21 +38,36 @@ class Preset:
     bits: tuple[int, ...]
     specialists: int
     intents: int
+    words: tuple[int | None, ...] = (None,)
+    updates: int = 1500
 
 
-FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4)
+FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4,
+              words=(1, 3, 5, None), updates=5000)  # fmt: skip
 SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2)
 
-Results = dict[RoutingCell, Arrays]
+Results = dict[RoutingCell | TextCell, Arrays]
 
 
-def cells(p: Preset) -> list[RoutingCell]:
-    """Every learner at every view."""
-    return [RoutingCell(bits, who, p.seeds, p.handoffs, p.specialists, p.intents) for who in Who for bits in p.bits]
+def cells(p: Preset, texts: Path | None = None) -> list[RoutingCell | TextCell]:
+    """Every learner at every view; with a folder of real requests also IC-Q and a classifier on those."""
+    made: list[RoutingCell | TextCell] = [
+        RoutingCell(bits, who, p.seeds, p.handoffs, p.specialists, p.intents) for who in Who for bits in p.bits
+    ]
+    if texts is not None:
+        data = fingerprint(texts)
+        made += [TextCell(words, p.updates, data, texts) for words in p.words]
+    return made
 
 
 def _of(results: Results, who: Who) -> list[tuple[int, Arrays]]:
-    return sorted(((cell.bits, r) for cell, r in results.items() if cell.who is who), key=lambda pair: pair[0])
+    rows = ((c.bits, r) for c, r in results.items() if isinstance(c, RoutingCell) and c.who is who)
+    return sorted(rows, key=lambda pair: pair[0])
+
+
+def _texts(results: Results) -> list[tuple[int | None, Arrays]]:
+    rows = ((c.words, r) for c, r in results.items() if isinstance(c, TextCell))
+    return sorted(rows, key=lambda pair: pair[0] or 10**9)
 
 
 def summarise(p: Preset, results: Results) -> dict[str, Any]:
@@ -77,20 +97,26 @@ def summarise(p: Preset, results: Results) -> dict[str, Any]:
         },
         "rank_correlation_of_gap_and_accuracy_lost": float(stats.spearmanr(gap, lost).statistic),
         "kappa": {str(b): float(r["kappa"]) for b, r in learned},
+        "real_requests": {
+            "all" if words is None else str(words): {
+                "icq": float(r["right"]), "classifier_with_the_same_view": float(r["supervised"]),
+                "icq_over_classifier": float(r["right"] / r["supervised"]),
+            }
+            for words, r in _texts(results)
+        },
         "provenance": provenance(),
     }  # fmt: skip
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """The three panels as PNG and SVG."""
-    return plots.save_panels(
-        {
-            "a_accuracy": lambda: accuracy(results),
-            "b_terms": lambda: terms(results),
-            "c_gap": lambda: against_gap(results),
-        },
-        folder,
-    )
+    """The panels as PNG and SVG."""
+    panels: dict[str, Callable[[], Axes]] = {
+        "a_accuracy": lambda: accuracy(results), "b_terms": lambda: terms(results),
+        "c_gap": lambda: against_gap(results),
+    }  # fmt: skip
+    if _texts(results):
+        panels["d_requests"] = lambda: real_requests(results)
+    return plots.save_panels(panels, folder)
 
 
 def accuracy(results: Results, ax: Axes | None = None) -> Axes:
@@ -145,5 +171,20 @@ def against_gap(results: Results, ax: Axes | None = None) -> Axes:
             for x, y, (b, _) in zip(gap, lost, rows, strict=True):
                 ax.annotate(f"{b} bits", (x, y), textcoords="offset points", xytext=(6, -10))
     ax.set(xlabel="interface gap in the d-norm", ylabel="requests lost, percentage points", title="What the gap costs")
+    ax.legend()
+    return ax
+
+
+def real_requests(results: Results, ax: Axes | None = None) -> Axes:
+    """Accuracy on unseen real requests against the words seen: IC-Q and a supervised classifier with the same view."""
+    ax = plots.axes(ax)
+    rows = _texts(results)
+    x = np.arange(len(rows))
+    for key, colour, label in (("supervised", "black", "classifier told every domain"),
+                               ("right", plots.WHO[Who.ICQ], "IC-Q, told only what it earned")):  # fmt: skip
+        ax.plot(x, [100 * float(r[key]) for _, r in rows], "o-", color=colour, label=label)
+    ax.set_xticks(x, ["all" if words is None else str(words) for words, _ in rows])
+    ax.set(xlabel="words of a request that everybody sees", ylabel="unseen requests at the right specialist, %",
+           ylim=(0, 103), title="Real requests")  # fmt: skip
     ax.legend()
     return ax
