@@ -130,7 +130,7 @@ def _said(value: float, goal: float, at_least: bool) -> str:
 
 def agents(rounds: int) -> Section:
     """Cost per handoff against the number of agents."""
-    counts, handoffs, states = (10, 30, 100, 300, 1000), 200_000, 4000
+    counts, handoffs, states = (10, 30, 100, 300, 1000), 500_000, 4000
     kinds: dict[str, Callable[[ICSMDP], FunctionClass]] = {
         "table": networks.tabular,
         "8 features": lambda m: networks.random_features(m, 8, seed=1),
