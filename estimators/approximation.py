@@ -114,7 +114,7 @@ def _(source: Analysis, cls: FunctionClass | None = None, *, confidence: float =
 def _(source: Log, cls: FunctionClass | None = None, *, confidence: float = 0.95) -> Estimate:
     if cls is None or isinstance(cls, Tabular):
         return exact(0.0)
-    members = span(cls, source.available)
+    members = source.once("span", lambda: span(cls, source.available), cls)
     if members.basis.shape[1] == source.available.sum():
         return exact(0.0)
     found, n_eff = enough(source)
@@ -163,8 +163,17 @@ def _kappa(log: Log, found: Sums, n_eff: float, confidence: float) -> Estimate:
     behaviour, unknown = behaviour_of(log)
     if unknown:
         return missing(unknown, n_eff)
-    without = np.array([modulus(part, behaviour) for part in found.without()])
-    return jackknife(modulus(found.whole(), behaviour), without, n_eff=n_eff, confidence=confidence)
+    return jackknife(*moduli(log, found, behaviour), n_eff=n_eff, confidence=confidence)
+
+
+def moduli(log: Log, found: Sums, behaviour: Float[np.ndarray, "O A"]) -> tuple[float, Float[np.ndarray, "B"]]:
+    """kappa of the law of a log, and of its law without each batch."""
+
+    def compute() -> tuple[float, Float[np.ndarray, "B"]]:
+        without = np.array([modulus(part, behaviour) for part in found.without()])
+        return modulus(found.whole(), behaviour), without
+
+    return log.once("kappa", compute)
 
 
 def modulus(law: Law, behaviour: Float[np.ndarray, "O A"]) -> float:
@@ -219,7 +228,9 @@ def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> 
     if size.interval[1] >= 1:
         return missing(f"kappa is in [{size.interval[0]:.4g}, {size.interval[1]:.4g}], not below 1", size.n_eff)
     behaviour, _ = behaviour_of(source)
-    return _length(found, n_eff, lambda law: residual_vector(law, q) / (1 - modulus(law, behaviour)), confidence)
+    size_whole, sizes = moduli(source, found, behaviour)
+    without = np.stack([residual_vector(law, q) / (1 - one) for law, one in zip(found.without(), sizes, strict=True)])
+    return length(residual_vector(found.whole(), q) / (1 - size_whole), without, n_eff, confidence)
 
 
 def _length(found: Sums, n_eff: float, vector: Callable[[Law], Float[np.ndarray, "X"]], confidence: float) -> Estimate:
@@ -230,6 +241,10 @@ def _length(found: Sums, n_eff: float, vector: Callable[[Law], Float[np.ndarray,
 
 def enough(log: Log) -> tuple[Sums | Estimate, float]:
     """The sums of a log and the effective number of handoffs, or why its law is not known well enough."""
+    return log.once("enough", lambda: _enough(log))
+
+
+def _enough(log: Log) -> tuple[Sums | Estimate, float]:
     why, n_eff = too_short(log)
     if why:
         return missing(why, n_eff), n_eff

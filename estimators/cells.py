@@ -19,7 +19,7 @@ from scipy import stats
 
 from estimators.jackknife import BATCHES
 from estimators.logs import Log
-from icq.exact import Analysis, Model
+from icq.exact import Analysis, Model, contraction
 from icq.solve import greedy
 
 DENSE = 300  # states up to which a dense solve beats a sparse one
@@ -123,6 +123,14 @@ class Law:
         """r and K of the process whose state is (observation, context); needs edges that lead to states."""
         kernel = _csr(self.discount, self.frame.source, self.frame.target, (self.mass.size, self.frame.states))
         return Model(self.reward, kernel, self.mass > 0)
+
+    @cached_property
+    def modulus(self) -> float:
+        """kappa_S of the process of states (NaN where the behaviour is not known)."""
+        if self.frame.behaviour is None:
+            return float("nan")
+        chosen = self.mass.sum(axis=1, keepdims=True) * self.frame.behaviour[self.frame.observation]
+        return contraction(self.oracle.kernel, np.where(self.mass > 0, chosen, 0.0), self.oracle.available)
 
     @cached_property
     def interface_solution(self) -> tuple[Float[np.ndarray, "O A"], Int[np.ndarray, "O"]]:

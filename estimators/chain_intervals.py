@@ -78,7 +78,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
         return found
     seen, n_eff = found
     whole = _moduli(seen.whole())
-    without = np.array([_moduli(part) for part in _without(seen)])
+    without = np.array([_moduli(part) for part in seen.without])
     apart = jackknife(whole[0] - whole[1], without[:, 0] - without[:, 1], n_eff=n_eff)
     if whole[0] - whole[1] <= APART * apart.stderr:
         return missing(
@@ -124,7 +124,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
         return found
     seen, n_eff = found
     whole = _pseudo(seen.whole())
-    without = np.array([_pseudo(part) for part in _without(seen)])
+    without = np.array([_pseudo(part) for part in seen.without])
     for i, what in ((1, "two directions are equally slow"), (2, "two powers are equally good")):
         apart = jackknife(whole[i], without[:, i], n_eff=n_eff)
         if whole[i] <= APART * apart.stderr:
@@ -237,15 +237,10 @@ def _pieces(log: Log, context: bool) -> tuple[Counts, float] | Estimate:
     why, n_eff = too_short(log, context=context)
     if why:
         return missing(why, n_eff)
-    seen = counts(log, context=context)
+    seen = log.once(f"counts, context {context}", lambda: counts(log, context=context))
     if seen.size > chains.DENSE_LIMIT:
         return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not inverted densely", n_eff)
     return seen, n_eff
-
-
-def _without(seen: Counts) -> list[sp.csr_array]:
-    total = seen.steps.sum(0)
-    return [seen.matrix(total - part) for part in seen.steps]
 
 
 def _calibrated(log: Log, context: bool, confidence: float, statistic: Callable[[sp.csr_array], float]) -> Estimate:
@@ -254,5 +249,5 @@ def _calibrated(log: Log, context: bool, confidence: float, statistic: Callable[
     if isinstance(found, Estimate):
         return found
     seen, n_eff = found
-    without = np.array([statistic(part) for part in _without(seen)])
+    without = np.array([statistic(part) for part in seen.without])
     return jackknife(statistic(seen.whole()), without, n_eff=n_eff, confidence=confidence)

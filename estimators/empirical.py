@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 from estimators.jackknife import BATCHES
 from estimators.logs import Log
 from icq.exact import Analysis, Model, outcome_discount
+from icq.solve import Solution, solve
 
 KEYS = 2_000_000  # largest table of possible cells that is indexed directly instead of sorted
 
@@ -32,6 +34,11 @@ class Law:
     square: Float[np.ndarray, "X"]
     cross: sp.csr_array
     second: sp.csr_array
+
+    @cached_property
+    def solution(self) -> Solution:
+        """Qbar of the interface model, certified."""
+        return solve(self.model.reward, self.model.kernel, self.model.available)
 
     @property
     def flat(self) -> Float[np.ndarray, "X"]:
@@ -62,10 +69,21 @@ class Sums:
 
     def whole(self) -> Law:
         """The law of everything."""
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> Law:
         return self._law(*(part.sum(0) for part in self._parts()))
 
-    def without(self) -> Iterator[Law]:
-        """The law of everything but batch b, one b at a time."""
+    def without(self) -> Iterable[Law]:
+        """The law of everything but batch b; small ones are kept, large ones are made one at a time."""
+        return self._kept if self.discount.size <= KEYS else self._each()
+
+    @cached_property
+    def _kept(self) -> tuple[Law, ...]:
+        return tuple(self._each())
+
+    def _each(self) -> Iterator[Law]:
         total = [part.sum(0) for part in self._parts()]
         for b in range(len(self.visits)):
             yield self._law(*(all_ - part[b] for all_, part in zip(total, self._parts())))
@@ -114,6 +132,10 @@ def slices(n: int, batches: int = BATCHES) -> list[slice]:
 
 def sums(log: Log, batches: int = BATCHES) -> Sums:
     """The sums of a log in `batches` consecutive batches."""
+    return log.once(f"sums in {batches} batches", lambda: _sums(log, batches))
+
+
+def _sums(log: Log, batches: int) -> Sums:
     options = log.num_options
     parts = (
         Rows(log.observation[rows] * options + log.option[rows], log.next_observation[rows], log.reward[rows],

@@ -9,6 +9,7 @@ smooth only where its winner is beyond doubt, so doubtful winners are found out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,7 +17,7 @@ from scipy import stats
 
 from estimators.empirical import Law
 from icq.networks import FunctionClass, Linear, Tabular
-from icq.solve import greedy, solve
+from icq.solve import greedy
 
 DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
 POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
@@ -36,7 +37,7 @@ class Span:
     offset: Float[np.ndarray, "X"]
     tabular: bool
 
-    @property
+    @cached_property
     def basis(self) -> Float[np.ndarray, "X k"]:
         """An orthonormal basis of the columns of Psi, so that dependent features do no harm."""
         if self.tabular:
@@ -84,8 +85,7 @@ class Fixed:
 
 def interface_fixed_point(law: Law) -> Fixed:
     """Qbar of the empirical interface model, certified by `icq.solve.solve`."""
-    found = solve(law.model.reward, law.model.kernel, law.model.available)
-    return Fixed(found.q, found.policy, found.v)
+    return Fixed(law.solution.q, law.solution.policy, law.solution.v)
 
 
 def class_fixed_point(law: Law, span: Span) -> Fixed:

@@ -25,8 +25,9 @@ from estimators import jackknife
 from estimators.cells import Cells, Law, exact_law, gather
 from estimators.estimate import Estimate, exact, missing
 from estimators.logs import Log
-from icq.exact import Analysis, contraction
+from icq.exact import Analysis
 
+SHARED = 300_000  # rows up to which a log keeps its cells; of a longer one, gather them once and pass them
 Source: TypeAlias = Analysis | Log | Cells
 Table: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
 ENTRIES = 200_000_000  # numbers that a table may have in all batches together, 1.5 GiB
@@ -63,7 +64,9 @@ def _(source: Log, onward: bool = False) -> Law | Cells | str:
         return NEEDS_CONTEXT
     if len(source) < jackknife.BATCHES:
         return f"{len(source)} handoffs, at least {jackknife.BATCHES} are needed: log longer"
-    return gather(source, onward=onward)
+    if len(source) > SHARED:
+        return gather(source, onward=onward)
+    return source.once(f"cells, onward {onward}", lambda: gather(source, onward=onward))
 
 
 def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
@@ -214,11 +217,9 @@ def modulus(law: Law) -> float:
     The least likely option of a state enters, and where options tie the least of their frequencies would be too low:
     so the behaviour must be known.
     """
-    behaviour = law.frame.behaviour
-    if behaviour is None:
+    if law.frame.behaviour is None:
         raise ValueError("kappa_S needs the probability of the chosen option in the log")
-    mass = np.where(law.mass > 0, law.mass.sum(axis=1, keepdims=True) * behaviour[law.frame.observation], 0.0)
-    return contraction(law.oracle.kernel, mass, law.oracle.available)
+    return law.modulus
 
 
 def oracle_contraction(source: Source) -> Estimate:

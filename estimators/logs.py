@@ -6,14 +6,18 @@ keeps the names.  Notation: docs/theory.md sections 1 and 7.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icq.rollout import Handoff
 from icq.smdp import ICSMDP
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class Log:
     probability: Float[np.ndarray, "n"] | None = None
     features: Float[np.ndarray, "O F"] | None = None
     names: Vocabulary = field(default_factory=Vocabulary)
+    _memo: dict[Hashable, tuple[Any, object]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, name: str, make: Callable[[], T], *about: object) -> T:
+        """make(), computed once per log, name and `about` (compared by identity): what several estimators share."""
+        key = (name, *(id(part) for part in about))
+        if key not in self._memo:
+            self._memo[key] = (make(), about)  # holding `about` keeps its identity from being used again
+        return cast(T, self._memo[key][0])
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -27,7 +27,18 @@ from scipy import stats
 from estimators.approximation import enough
 from estimators.empirical import Law, law, slices
 from estimators.estimate import Estimate, exact, missing
-from estimators.fixed import CHANCE, DOUBT, Fixed, FixedPointError, Span, class_fixed_point, doubtful, influence, span
+from estimators.fixed import (
+    CHANCE,
+    DOUBT,
+    Doubt,
+    Fixed,
+    FixedPointError,
+    Span,
+    class_fixed_point,
+    doubtful,
+    influence,
+    span,
+)
 from estimators.jackknife import BATCHES, jackknife
 from estimators.logs import Log
 from icq.exact import Analysis, outcome_discount
@@ -121,10 +132,20 @@ def noise(log: Log, cls: Tabular | Linear | None = None, *, whitened: bool = Fal
     Greedy options in doubt are a `result`: the limits of section 5a need them to be unique.  whitened: the Jacobian is
     wanted, which jumps with the greedy options, so that not one of them may be wrong.
     """
+    found = log.once("noise", lambda: _noise(log, cls), cls)
+    if isinstance(found, Estimate):
+        return found
+    known, doubt = found
+    if doubt.share > DOUBT or (whitened and doubt.chance > CHANCE):
+        return missing(doubt.where, known.n_eff)
+    return known
+
+
+def _noise(log: Log, cls: Tabular | Linear | None) -> tuple[Noise, Doubt] | Estimate:
     known, n_eff = enough(log)
     if isinstance(known, Estimate):
         return known
-    members = span(cls, log.available)
+    members = log.once("span", lambda: span(cls, log.available), cls)
     try:
         whole = known.whole()
         fixed = class_fixed_point(whole, members)
@@ -132,9 +153,7 @@ def noise(log: Log, cls: Tabular | Linear | None = None, *, whitened: bool = Fal
     except FixedPointError as error:
         return missing(str(error), n_eff)
     doubt = doubtful(whole, fixed.q, np.stack([part.q for _, part in parts]))
-    if doubt.share > DOUBT or (whitened and doubt.chance > CHANCE):
-        return missing(doubt.where, n_eff)
-    return Noise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff)
+    return Noise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff), doubt
 
 
 def _batch_table(log: Log, fixed: Fixed) -> Float[np.ndarray, "b X"]:

@@ -8,7 +8,7 @@ view is Markov (docs/theory.md section 7).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import cached_property, singledispatch
 
 import numpy as np
 import scipy.sparse as sp
@@ -43,6 +43,12 @@ class Counts:
     def whole(self) -> sp.csr_array:
         """P of everything."""
         return self.matrix(self.steps.sum(0))
+
+    @cached_property
+    def without(self) -> list[sp.csr_array]:
+        """P of everything but each batch."""
+        total = self.steps.sum(0)
+        return [self.matrix(total - part) for part in self.steps]
 
     @property
     def visits(self) -> Float[np.ndarray, "B S"]:

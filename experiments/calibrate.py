@@ -78,7 +78,7 @@ def calibrate(
             block = Block(study.source.name, names, sizes, first, min(BLOCK, replicates - first))
             work[block] = (study.source, study.quantities)
     done = {block: found["found"] for block in work if (found := store.get(block)) is not None}
-    missing = [block for block in work if block not in done]
+    missing = sorted((block for block in work if block not in done), key=lambda block: block.first)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console or Console(quiet=True)) as progress, TemporaryDirectory() as compiled:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from estimators import approximation, chain_intervals, distances, interface, mixing
-from estimators.estimate import Estimate
+from estimators import approximation, chain_intervals, distances, interface, mixing, values
+from estimators.estimate import Estimate, exact
 from estimators.logs import Log, from_handoffs
 from experiments.calibrate_rows import Quantity, Source
 from icq import rollout
@@ -89,9 +89,9 @@ def draw(workflow: Workflow, seeds: Sequence[int], length: int) -> Iterator[Walk
 
 
 def cut(walk: Walk, length: int) -> Logged:
-    """The log of its first handoffs, with the global state as context."""
+    """The log of its first handoffs, with the global state as context; agents send back what the table says."""
     first = Handoff(*(jnp.asarray(leaf[:length]) for leaf in walk.leaves))
-    return Logged(walk.workflow, from_handoffs(walk.workflow.analysis.smdp, first))
+    return Logged(walk.workflow, from_handoffs(walk.workflow.analysis.smdp, first, q=walk.workflow.table))
 
 
 def source(name: str, make: Callable[[], ICSMDP], sizes: tuple[int, ...] = LENGTHS) -> Source:
@@ -133,6 +133,34 @@ def of_log(name: str, of: Callable[[Analysis | Log, Workflow], Estimate], *, gua
     )  # fmt: skip
 
 
+def of_noise(name: str, of: Callable[[Log, mixing.Noise], Estimate], truth: Callable[[Workflow], float]) -> Quantity:
+    """A quantity of a log and of its noise at the fixed point of the table."""
+
+    def estimate(data: Logged) -> Estimate:
+        known = mixing.noise(data.log)
+        return known if isinstance(known, Estimate) else of(data.log, known)
+
+    return Quantity(name, estimate, truth)
+
+
+def _sent_error(w: Workflow) -> float:
+    """Root mean square over handoffs of max_a table(o', a) - Vbar(o')."""
+    a = w.analysis
+    lasting = np.where(a.smdp.terminal, 0.0, a.smdp.prob) * a.d_state_pair[..., None]
+    arrive = np.asarray(a.smdp.observation)[a.smdp.next_state]
+    weight = np.bincount(arrive.reshape(-1), lasting.reshape(-1), len(w.table))
+    sent = np.where(a.interface.available, w.table, -np.inf).max(axis=1)
+    return float(np.sqrt(weight / weight.sum() @ (sent - a.v_bar) ** 2))
+
+
+def _value_error_change(of: Analysis | Log, w: Workflow) -> Estimate:
+    """From the table to one nearer to Qbar."""
+    nearer = 1.1 * w.table
+    if isinstance(of, Log):
+        return values.value_error_change(of, w.table, nearer)
+    return exact(values.value_error(of, w.table).value - values.value_error(of, nearer).value)
+
+
 QUANTITIES = (
     of_log("local gap", lambda of, w: interface.local_gap(of)),
     of_log("local gap of agent 0", lambda of, w: interface.local_gap(of, agent=0)),
@@ -150,6 +178,14 @@ QUANTITIES = (
     of_log("class error", lambda of, w: approximation.class_error(of, w.cls)),
     of_log("contraction kappa", lambda of, w: approximation.kappa(of)),
     of_log("certificate", lambda of, w: approximation.certificate(of, w.table)),
+    of_log("error of a table", lambda of, w: values.value_error(of, w.table)),
+    of_log("change of that error", _value_error_change),
+    of_noise(
+        "size of the values",
+        lambda log, known: values.typical_value(known),
+        lambda w: w.analysis.norm_d(w.analysis.q_bar),
+    ),
+    of_noise("error of what was sent", values.sent_error, _sent_error),
     of_log("Sigma_0", lambda of, w: mixing.sigma_0(of, w.cls)),
     of_log("Sigma_mix", lambda of, w: mixing.sigma_mix(of, w.cls)),
     of_log("autocorrelation time", lambda of, w: mixing.autocorrelation_time(of, w.cls)),
