@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from experiments.methods import Features, Mlp, Schedule, Table
     from icq.smdp import ICSMDP
     from synthetic.dials import Dials, Shape
+    from synthetic.routing import Routing
 
 
 @runtime_checkable
@@ -177,7 +178,62 @@ def _build_once(family: GarnetFamily) -> None:
     family.workflow()
 
 
-FAMILIES: dict[str, type[Family]] = {"dials": DialsFamily, "garnet": GarnetFamily}
+@dataclass(frozen=True, kw_only=True)
+class RoutingFamily:
+    """A gateway and specialists who pass on a partly seen request until somebody answers it."""
+
+    specialists: int = 4
+    """Specialists; with the gateway one agent more."""
+    intents: int = 4
+    """Intents of each specialist's domain."""
+    view: int | None = None
+    """Bits of the request that every agent sees without asking (left out: all of them, so that nothing is hidden)."""
+    gamma: float = 0.98
+    """Discount per primitive step."""
+    right: float = 1.0
+    """Reward of an answer by the right specialist."""
+    wrong: float = -1.0
+    """Reward of an answer by another specialist."""
+    human: float = 0.3
+    """Reward of handing over to a human."""
+    ask: float = -0.02
+    """Reward of asking the user for one more bit."""
+    left: float = -0.3
+    """Reward when the user leaves."""
+    leave: float = 0.08
+    """Probability that a question makes the user leave."""
+    seed: int = 0
+    """Seed of the codes and durations."""
+
+    def game(self) -> Routing:
+        """Sizes and prices.  Raises ValueError for one outside its range."""
+        from synthetic.routing import Routing
+
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"gamma = {self.gamma} is not inside (0, 1)")
+        prices = {name: getattr(self, name) for name in RoutingFamily.__dataclass_fields__ if name != "view"}
+        return Routing(gateway_view=self.view, specialist_view=self.view, **prices)
+
+    def workflow(self) -> ICSMDP:
+        """The instance with all its reachable states."""
+        from synthetic.routing import routing
+
+        return routing(self.game()).smdp
+
+    def check(self) -> None:
+        """Raise the errors of `workflow` without building it."""
+        self.game()
+
+    def used(self) -> Family:
+        """Every setting is used."""
+        return self
+
+    def sizes(self) -> tuple[object, ...]:
+        """What decides which requests can be reached."""
+        return (self.specialists, self.intents, self.view, self.leave > 0)
+
+
+FAMILIES: dict[str, type[Family]] = {"dials": DialsFamily, "garnet": GarnetFamily, "routing": RoutingFamily}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +305,8 @@ class Learning:
 
 UNITS = {
     "duration_mean": "primitive steps", "max_duration": "primitive steps", "decay_offset": "handoffs",
-    "reward_noise": "reward", "action_gap": "reward",
+    "reward_noise": "reward", "action_gap": "reward", "view": "bits", "right": "reward", "wrong": "reward",
+    "human": "reward", "ask": "reward", "left": "reward",
 }  # fmt: skip
 
 

@@ -434,6 +434,14 @@ def test_garnets_sweep_too(tmp_path, capsys):
     assert dict(ds.sizes) == {"seed": 2, "replica": 2, "checkpoint": 2}
 
 
+def test_routing_sweeps_over_its_view(tmp_path):
+    fix = {"specialists": (2,), "intents": (2,), "gamma": (0.8,)}
+    ds = run(ask(fix, "routing", replicas=1, checkpoints=(8,), view=[1, 2]), tmp_path)
+    gap = ds.e_int.squeeze()
+    assert float(gap[0]) > 1e-3 and float(gap[1]) < 1e-9  # at full view nothing is hidden
+    assert ds["view"].units == "bits"
+
+
 def test_everything_a_cell_runs_is_in_its_key():
     """The key hashes these modules of experiments; store keeps results and makes none."""
     root = Path(cells.__file__).parent
