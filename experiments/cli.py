@@ -209,7 +209,7 @@ class Sweep:
     fix: tuple[str, ...] = ()
     """Settings other than their default that do not vary, NAME=VALUE each."""
     family: str | None = None
-    """Family of workflows: dials (default) or garnet."""
+    """Family of workflows: dials (default), garnet or routing."""
     replicas: int | None = None
     """Independent runs of every cell (default 8)."""
     handoffs: int | None = None
@@ -247,6 +247,7 @@ def _sweep_help() -> str:
         "icq sweep --axes gap=0:1:9 width=8,16,32 mixing=0.75,0.1,0.01 --out results/gap",
         "icq sweep --axes method=table,features mixing=0.01:0.75:5:log iid=false,true --replicas 32",
         "icq sweep --family garnet --axes observations=5,10,20 seed=0:9:10 --fix states=40",
+        "icq sweep --family routing --axes view=1,2,3,4 method=table,network",
         "icq sweep my.toml --dask tcp://head:8786",
     )
     listings = [f"Axes of the family {name} [default]:\n{axes.listing(family)}" for name, family in FAMILIES.items()]
