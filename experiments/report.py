@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from experiments.html import Page
-from experiments.report_experiment import experiment_report, unfinished
-from experiments.report_n10 import n10_report
+from experiments.report_experiment import experiment_report
+from experiments.report_n10 import n10_report, progress
 from experiments.report_sweep import sweep_report
 
 if TYPE_CHECKING:
@@ -37,9 +37,17 @@ def report(folder: Path | str, theorem: bool = True) -> Page:
     if (folder / "summary.json").exists():
         return _experiment(folder, theorem)
     if (folder / "cells").is_dir():
-        raise FileNotFoundError(unfinished(folder))
+        raise FileNotFoundError(_unfinished(folder))
     raise FileNotFoundError(
         f"{folder}: nothing to report; neither sweep.json (of icq sweep) nor summary.json (of icq reproduce) is there"
+    )
+
+
+def _unfinished(folder: Path) -> str:
+    there = ", ".join(progress(folder)) or f"{len(list((folder / 'cells').glob('*.npz')))} finished cells"
+    return (
+        f"{folder}: summary.json is missing, the experiment is not finished: so far there are {there}. "
+        "The same icq reproduce command goes on where it stopped"
     )
 
 

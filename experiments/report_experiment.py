@@ -1,4 +1,4 @@
-"""The report of any finished experiment, from its summary.json and its figures; and how far an unfinished one is.
+"""The report of any finished experiment, from its summary.json and its figures.
 
 A summary is a tree: an estimate is a dictionary with `value` and `interval` (experiments.summary.as_dict), a dictionary
 of leaves is a table of two columns, a dictionary of those a table with rows and columns.
@@ -6,6 +6,7 @@ of leaves is a table of two columns, a dictionary of those a table with rows and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,9 @@ from markupsafe import Markup
 
 from bounds.bound import Verdict
 from estimators.estimate import Estimate
-from experiments import html, reproduce
+from experiments import html
 from experiments.html import Cell, Page, Section
 from experiments.report_parts import provenance_section
-from experiments.store import Store
 
 SETTINGS = ("experiment", "preset", "seconds", "provenance")
 
@@ -27,7 +27,7 @@ def experiment_report(folder: Path, said: Mapping[str, Any]) -> Page:
     name, preset = said["experiment"], said["preset"]
     results = {key: value for key, value in said.items() if key not in SETTINGS}
     numbers = {words(key): html.cell(leaf(value)) for key, value in results.items() if is_leaf(value)}
-    tables = [tabled(words(key), value) for key, value in results.items() if not is_leaf(value)]
+    tables = [tabled(words(key).capitalize(), value) for key, value in joined(results).items()]
     sections = [
         html.section("Summary", html.facts(numbers)),
         html.section("Figures", *figures(folder)),
@@ -46,25 +46,10 @@ def reproduced(folder: Path, name: str, preset: str, made: Mapping[str, Any]) ->
     return provenance_section(made, commands, {})
 
 
-def unfinished(folder: Path) -> str:
-    """How many cells of which experiment are there."""
-    kept, counts = Store(folder / "cells", read_only=True), {}
-    for name, presets in reproduce.EXPERIMENTS.items():
-        for preset, make in presets.items():
-            cells = dict.fromkeys(make().cells)
-            counts[f"{name} {preset}"] = (sum(kept.path(cell).exists() for cell in cells), len(cells))
-    begun = [f"{done} of {cells} cells of {name}" for name, (done, cells) in counts.items() if done]
-    there = ", ".join(begun) or "no cell of this version of the code"
-    return (
-        f"{folder}: summary.json is missing, the experiment is not finished; {there} "
-        "is there. The same icq reproduce command goes on where it stopped"
-    )
-
-
 def figures(folder: Path, captions: Mapping[str, str] | None = None) -> list[Markup]:
     """The drawings in a folder; those that `captions` names and that are not there are named."""
     there = {path.stem: path for path in sorted(folder.glob("*.svg"))}
-    captions = captions or {name: words(name[2:]) for name in there}
+    captions = captions or {name: words(name[2:]).capitalize() for name in there}
     drawn = [
         html.drawing(there[name].read_text(), name, text, text) for name, text in captions.items() if name in there
     ]
@@ -100,12 +85,30 @@ def read(said: Mapping[str, Any]) -> Estimate:
     return Estimate(value, float("nan"), (low, high), n, said["result"])
 
 
+def joined(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that is a table; columns of leaves with the same names stand in one."""
+    tables = {key: value for key, value in results.items() if not is_leaf(value)}
+    flat = {k: v for k, v in tables.items() if isinstance(v, Mapping) and all(map(is_leaf, v.values()))}
+    for names in {tuple(v): None for v in flat.values()}:
+        same = {key: value for key, value in flat.items() if tuple(value) == names}
+        if len(same) > 1:
+            tables = {key: value for key, value in tables.items() if key not in same}
+            tables[", ".join(same)] = {name: {key: part[name] for key, part in same.items()} for name in names}
+    return tables
+
+
 def tabled(title: str, value: Mapping[str, Any] | list[Any]) -> Markup:
-    """A list, or a dictionary of leaves or of such dictionaries."""
+    """A list, a dictionary of leaves, a dictionary of such dictionaries; what is deeper is taken apart."""
     if isinstance(value, list):
-        return html.table(f"{title} ({len(value)})", (title,), [[leaf(x)] for x in value], fold=8)
-    if all(is_leaf(part) for part in value.values()):
-        return html.table(title, ("", "value"), [[words(name), leaf(part)] for name, part in value.items()])
-    columns = list(dict.fromkeys(name for part in value.values() for name in part))
-    rows = [[words(name), *(leaf(part[c]) if c in part else None for c in columns)] for name, part in value.items()]
-    return html.table(title, ("", *map(words, columns)), rows)
+        items = [[leaf(x) if is_leaf(x) else json.dumps(x)] for x in value]
+        return html.table(f"{title} ({len(value)})", (title,), items, fold=8)
+    leaves = {name: part for name, part in value.items() if is_leaf(part)}
+    deep = {name: part for name, part in value.items() if name not in leaves}
+    if deep and not leaves and all(isinstance(p, Mapping) and all(map(is_leaf, p.values())) for p in deep.values()):
+        columns = list(dict.fromkeys(name for part in deep.values() for name in part))
+        rows = [[words(n), *(leaf(p[c]) if c in p else None for c in columns)] for n, p in deep.items()]
+        return html.table(title, ("", *map(words, columns)), rows)
+    parts = [tabled(f"{title}: {words(name)}", part) for name, part in deep.items()]
+    if leaves:
+        parts.insert(0, html.table(title, ("", "value"), [[words(n), leaf(part)] for n, part in leaves.items()]))
+    return html.join(parts)

@@ -57,6 +57,16 @@ def n10_report(folder: Path, said: Mapping[str, Any], theorem: bool = True) -> P
     return html.page("The ten-agent experiment", lead, sections)
 
 
+def progress(folder: Path) -> list[str]:
+    """How far each preset that was begun has come."""
+    kept, said = Store(folder / "cells", read_only=True), []
+    for name, preset in PRESETS.items():
+        cells = engine.in_order(n10.all_cells(preset))
+        if done := sum(kept.path(cell).exists() for cell in cells):
+            said.append(f"{done} of {len(cells)} cells of n10 {name}")
+    return said
+
+
 def _results(folder: Path, said: Mapping[str, Any]) -> list[Arrays]:
     """The finished cells at the code version of the summary; none where they are not there."""
     if not (folder / "cells").is_dir():

@@ -1,7 +1,6 @@
 """The report of a folder of results: numbers recomputed, unfinished and broken folders, and a real browser's view."""
 
 import dataclasses
-import functools
 import json
 import math
 import re
@@ -14,7 +13,7 @@ import xarray as xr
 
 from bounds.bound import Verdict
 from estimators.estimate import log_log_slope
-from experiments import engine, html, n10, plots, report_n10, report_parts, report_sweep, reproduce, summary
+from experiments import engine, html, n10, plots, report_n10, report_parts, report_sweep, summary
 from experiments.cells import TERMS, Who
 from experiments.cli import main
 from experiments.report import report
@@ -243,7 +242,7 @@ def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
     [
         (lambda folder: None, "no such folder"),
         (lambda folder: folder.mkdir(), "neither sweep.json"),
-        (lambda folder: (folder / "cells").mkdir(parents=True), "no cell of this version"),
+        (lambda folder: (folder / "cells").mkdir(parents=True), "there are 0 finished cells"),
         (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{}")), "summary.json: the key '.*' is"),
         (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{")), "summary.json: Expecting"),
     ],
@@ -315,7 +314,6 @@ def invented(cell, rng):
 def experiment(tmp_path, monkeypatch):
     """A finished ten-agent experiment with invented records: its summary, two figures and its cells."""
     monkeypatch.setitem(report_n10.PRESETS, "mini", MINI)
-    monkeypatch.setitem(reproduce.EXPERIMENTS["n10"], "mini", functools.partial(reproduce._n10, MINI))
     folder, rng = tmp_path / "n10", np.random.default_rng(0)
     kept = Store(folder / "cells")
     results = {cell: invented(cell, rng) for cell in engine.in_order(n10.all_cells(MINI))}
@@ -351,7 +349,7 @@ def test_the_summary_stands_in_for_lost_cells(experiment):
     folder, said = experiment
     (folder / "summary.json").rename(folder / "kept.json")
     next((folder / "cells").glob("*.npz")).unlink()
-    with pytest.raises(FileNotFoundError, match="10 of 11 cells of n10 mini is there"):
+    with pytest.raises(FileNotFoundError, match="10 of 11 cells of n10 mini"):
         report(folder)
     (folder / "kept.json").rename(folder / "summary.json")
     shutil.rmtree(folder / "cells")
@@ -368,13 +366,17 @@ def test_other_experiments_are_tables_and_figures(experiment):
     other = {
         "experiment": "routing", "preset": "full", "seconds": 3.5, "seeds": 8, "accuracy_at_full_view": e,
         "value": {"IC-Q": {"0": e, "2": e}, "oracle": {"2": 1.5}}, "kappa": {"0": 0.25, "2": None},
-        "unsolved": [EVIL, "b"], "terms": {"0": {"total": 0.5, "verdict": "holds"}}, "provenance": said["provenance"],
+        "oracle": {"0": 1.0, "2": 2.0},
+        "unsolved": [EVIL, "b", {"a": 1}], "deep": {"x": {"y": {"z": 0.125}}, "w": 7},
+        "terms": {"0": {"total": 0.5, "verdict": "holds"}}, "provenance": said["provenance"],
     }  # fmt: skip
     summary.write(other, folder / "summary.json")
     page = report(folder)
-    assert [row[2] for row in table(page, "value</figcaption>")] == [html.estimate(read(e)).striptags(), "1.5"]
-    assert table(page, "value</figcaption>")[1][1] == "–" and table(page, "kappa</figcaption>")[0] == ["0", "0.25"]
-    assert table(page, "terms</figcaption>")[0][2] == "✓ holds" and "<script" not in page.html
+    assert [row[2] for row in table(page, "Value</figcaption>")] == [html.estimate(read(e)).striptags(), "1.5"]
+    assert table(page, "Value</figcaption>")[1][1] == "–"
+    assert table(page, "Kappa, oracle</figcaption>") == [["0", "0.25", "1"], ["2", "–", "2"]]
+    assert table(page, "Terms</figcaption>")[0][2] == "✓ holds" and "<script" not in page.html
+    assert table(page, "Deep: x</figcaption>") == [["y", "0.125"]] and table(page, "Deep</figcaption>") == [["w", "7"]]
     assert "icq reproduce routing --preset full" in text(page) and page.html.count("<svg") == 2
     del other["provenance"]
     summary.write(other, folder / "summary.json")
