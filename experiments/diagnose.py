@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from estimators import interface, mixing
-from estimators.approximation import certificate
+from estimators.approximation import certificate, enough
 from estimators.cells import Cells, Law, gather
 from estimators.estimate import Estimate, exact, missing
 from estimators.fit import Fit, fit, network_of, rows_of
@@ -27,6 +28,7 @@ from estimators.values import sent_error, typical_value, value_error, value_erro
 
 CONFIDENCE = 0.95
 EACH = 1 - (1 - CONFIDENCE) / 3  # of each of the three terms: together they hold with CONFIDENCE (Bonferroni)
+LOCAL = 3  # the whole, after its three channels
 MOST = 50  # agents whose channels are estimated, those with the largest shares
 
 Tell = Callable[[str], None]
@@ -180,7 +182,7 @@ class Tables:
         self._known: dict[int, tuple[Law, list[Float[np.ndarray, "S A"]]]] = {}
 
     def __call__(self, law: Law, which: int) -> Float[np.ndarray, "S A"]:
-        """0, 1, 2: the channels; 3: the local gap."""
+        """0, 1, 2: the channels; LOCAL: the local gap itself."""
         if id(law) not in self._known:
             self._known[id(law)] = law, [*interface.channel_tables(law), interface.residual(law)]
         return self._known[id(law)][1][which]
@@ -188,7 +190,7 @@ class Tables:
 
 def _channels(cells: Cells, tables: Tables, agent: int | None) -> Channels:
     reward, duration, transition = (
-        interface.norm(cells, lambda law, k=k: tables(law, k), agent=agent, note=interface.LOWER) for k in range(3)
+        interface.norm(cells, partial(tables, which=k), agent=agent, note=interface.LOWER) for k in range(3)
     )
     return Channels(reward, duration, transition)
 
@@ -200,7 +202,7 @@ def _agents(log: Log, cells: Cells, local: Estimate, tables: Tables) -> tuple[Ag
     place = np.searchsorted(acting, frame.agent)[frame.observation]
 
     def shares(law: Law) -> Float[np.ndarray, "N"]:
-        part = (law.mass * tables(law, 3) ** 2).sum(axis=1)
+        part = (law.mass * tables(law, LOCAL) ** 2).sum(axis=1)
         found = np.bincount(place, part, len(acting))
         return found / found.sum() if found.sum() > 0 else found
 
@@ -213,7 +215,7 @@ def _agents(log: Log, cells: Cells, local: Estimate, tables: Tables) -> tuple[Ag
         if local.interval[0] > 0:
             share = _percentage(jackknife(float(whole[i]), without[:, i], n_eff=cells.n_eff))
         if rank < MOST:
-            own = interface.norm(cells, lambda law: tables(law, 3), agent=agent, note=interface.LOWER)
+            own = interface.norm(cells, partial(tables, which=LOCAL), agent=agent, note=interface.LOWER)
             channels = _channels(cells, tables, agent)
         else:
             own = missing(f"only the {MOST} agents with the largest shares are looked at in detail", cells.n_eff)
@@ -262,6 +264,9 @@ def _approximation(log: Log, width: int | None, double: bool, seed: int, tell: T
         return Approximation(of, missing("one handoff cannot be halved: log longer", 1.0))
     middle = len(log) // 2
     learned, judged = rows_of(log, slice(0, middle)), rows_of(log, slice(middle, len(log)))
+    known, _ = enough(judged)
+    if isinstance(known, Estimate):  # no need to fit what cannot be judged
+        return Approximation(of, replace(known, result=f"on half of the log: {known.result}"))
     tell(f"fitting networks of width {width}")
     found = _fit(log, learned, width, seed)
     tell("judging them on the other half")

@@ -19,6 +19,8 @@ SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
 HUES = {"interface gap": plots.COLOUR["interface"], "approximation": plots.COLOUR["app"],
         "residual": plots.COLOUR["mix"]}  # fmt: skip
+BRIEF = {"interface gap": "agents do not see everything", "approximation": "the class cannot represent the values",
+         "residual": "the handoffs leave it undecided"}  # fmt: skip
 CHANNEL_HUES = {"reward": "#56B4E9", "duration": "#CC79A7", "transition": "#D55E00"}
 
 
@@ -33,10 +35,10 @@ def show(d: Diagnosis, s: Said, console: Console) -> None:
     """Print the page."""
     console.print(Text(s.verdict.sentence, style="bold"))
     console.print()
-    table = _table("term", "off by", "what it is")
+    table = _table("  error", "values are off by", "because")
     for term, e in d.terms.items():
         mark = "> " if term == s.verdict.dominant else "  "
-        table.add_row(Text(mark + term), Text(said(e)), Text(MEANING[term], style="dim"))
+        table.add_row(Text(mark + term), Text(said(e)), Text(BRIEF[term], style="dim"))
     console.print(table)
     for line in _remarks(d):
         console.print(Text(line, style="dim"))
@@ -184,12 +186,14 @@ def _agents(d: Diagnosis) -> list[Section]:
         "The local gap is what the interface hides at one handoff: by how much the best guess from the observation "
         "misses what the context shows. Its channels are what an option earns, how long it takes and where it leads."
     )
-    rows: list[list[Cell]] = [[a.name, a.handoffs, a.share, a.local, *a.channels] for a in agents]
-    header = ("agent", "handoffs", "share, %", "local gap", *CHANNELS.values())
+    rows: list[list[Cell]] = [[a.name, a.handoffs, a.share, a.local] for a in agents]
+    parts: list[list[Cell]] = [[a.name, *a.channels] for a in agents]
+    tables = [html.table("By agent", ("agent", "handoffs", "share, %", "local gap"), rows),
+              html.details("Channels by agent", html.table("", ("agent", *CHANNELS.values()), parts))]  # fmt: skip
     whole = html.definitions({"all agents": d.interface.local} | dict(zip(CHANNELS.values(), d.interface.channels)))
     chart = [_agent_figure(agents[:SHOWN])] if any(a.local.result == "ok" for a in agents[:SHOWN]) else []
     body = [html.paragraph(text), *chart, html.heading("Local gap of all agents together"), whole]
-    return [html.section("From whom it is hidden", *body, html.table("By agent", header, rows))]
+    return [html.section("From whom it is hidden", *body, *tables)]
 
 
 def _agent_figure(agents: tuple[Agent, ...]) -> Markup:
@@ -218,16 +222,21 @@ def _short(text: str, most: int = 18) -> str:
 
 
 def _buy(s: Said) -> list[Markup]:
-    rows: list[list[Cell]] = [
-        [m.change, m.error, m.now, m.after if m.after.result == "ok" else None, m.saves, m.comment] for m in s.moves
-    ]
-    return [html.table("One more unit of", ("change", "error", "now", "after", "saves", ""), rows)]
+    parts = []
+    for move in s.moves:
+        after = {"after": move.after} if move.after.result == "ok" else {}
+        numbers: dict[str, Cell] = {f"{move.error} now": move.now, **after, "saves": move.saves}
+        comment = [html.paragraph(move.comment[0].upper() + move.comment[1:] + ".")] if move.comment else []
+        parts += [html.heading(move.change[0].upper() + move.change[1:]), *comment, html.definitions(numbers)]
+    return parts
 
 
 def _log(s: Said) -> list[Markup]:
     order = [html.bullets(s.findings)] if s.findings else [html.paragraph("Nothing was missing, torn or out of order.")]
-    return [html.facts({key: s.facts[key] for key in ("handoffs", "tasks", "agents", "effective handoffs")}),
-            html.definitions(s.facts), html.heading("What the reader found"), *order]  # fmt: skip
+    large = ("handoffs", "tasks", "agents", "effective handoffs")
+    rest = {key: value for key, value in s.facts.items() if key not in large}
+    numbers = [html.facts({key: s.facts[key] for key in large}), html.definitions(rest)]
+    return [*numbers, html.heading("What the reader found"), *order]
 
 
 def _missing(s: Said) -> list[Markup]:

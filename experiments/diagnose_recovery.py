@@ -65,7 +65,7 @@ class Recovery:
     def holds(self, term: str) -> bool:
         """The exact value is inside the interval."""
         e = self.found[term]
-        return e.result == "ok" and e.interval[0] <= self.truth[term] <= e.interval[1]
+        return e.result == "ok" and bool(e.interval[0] <= self.truth[term] <= e.interval[1])
 
 
 def truth(a: Analysis, handoffs: int) -> dict[str, float]:

@@ -225,7 +225,7 @@ def _few(log: Log) -> np.ndarray:
 
 
 def _facts(d: Diagnosis, log: Log, report: Report) -> dict[str, str]:
-    known = max((e.n_eff for e in (*d.terms.values(), d.interface.local) if np.isfinite(e.n_eff)), default=0.0)
+    known = min(e.n_eff for e in d.terms.values() if np.isfinite(e.n_eff))
     return {
         "handoffs": str(len(log)), "tasks": str(report.tasks), "agents": str(log.num_agents),
         "observations": str(log.num_observations), "options": str(log.num_options), "gamma": f"{log.gamma:g}",
