@@ -11,7 +11,7 @@ from strategies import instances
 
 from bounds.interface import oracle_contraction as certified_modulus
 from bounds.interface import scalar_gap_bound_d
-from estimators.cells import COVERED, Cells, Law, exact_law, gather
+from estimators.cells import Cells, Law, exact_law, gather
 from estimators.interface import (
     CONTEXT,
     LOWER,
@@ -120,9 +120,9 @@ def test_a_given_table_has_the_residual_of_the_true_process():
 
 @pytest.mark.parametrize("onward", [False, True])
 def test_the_law_of_a_log_is_what_counting_by_hand_gives(onward):
-    log = log_of(random_instance(), 3000)
+    log = log_of(random_instance(), 12_000)
     cells = gather(log, onward=onward)
-    assert cells.covered > COVERED
+    assert cells.covered >= 1 - 1 / len(log)  # or rare cells are left out, by hand too
     count, reward, edge = {}, {}, {}
     for i in range(len(log)):
         key = (log.observation[i], log.context[i], log.option[i])
@@ -144,10 +144,10 @@ def test_the_law_of_a_log_is_what_counting_by_hand_gives(onward):
 
 def test_the_law_converges_to_the_exact_one():
     a = random_instance()
-    law, truth = gather(log_of(a, 40_000), onward=True).whole, exact_law(a)
+    law, truth = gather(log_of(a, 100_000), onward=True).whole, exact_law(a)
     order = np.argsort(truth.frame.observation, kind="stable")
     np.testing.assert_allclose(law.mass, truth.mass[order], atol=0.01)
-    np.testing.assert_allclose(law.q_star, truth.q_star[order], atol=0.1)
+    np.testing.assert_allclose(law.q_star, truth.q_star[order], atol=0.15)
     np.testing.assert_allclose(law.q_bar, truth.q_bar, atol=0.1)
 
 
@@ -181,7 +181,7 @@ def test_too_little_data_is_a_result():
     assert "at least" in local_gap(log_of(a, 20)).result
     assert "log longer" in local_gap(log_of(a, 200)).result
     assert "not seen" in interface_gap(log_of(a, 600)).result
-    assert "correlation" in local_gap(log_of(dials(1.0, 0.002), 1000)).result
+    assert "correlation" in local_gap(log_of(dials(1.0, 0.002), 4000)).result
     many = replace(log_of(a, 3000), context=np.arange(3000))
     assert "coarser" in local_gap(many).result
 
