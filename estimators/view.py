@@ -91,11 +91,17 @@ def counts(log: Log, *, context: bool = False, batches: int = BATCHES) -> Counts
 
 
 def _steps(log: Log, rows: slice, context: bool) -> Int[np.ndarray, "n 2"]:
-    """Where the chain was and where it went next, where both are known."""
+    """Where the chain was and where it went next, where both are known.
+
+    After a task that ended without naming the next one comes the first observation of the next task in the log.
+    """
     if context and log.context is not None:
         onward = np.flatnonzero(log.follows[rows.start + 1 : rows.stop + 1]) + rows.start
         return np.stack([log.context[onward], log.context[onward + 1]], axis=1)
     step = np.stack([log.observation[rows], log.next_observation[rows]], axis=1)
+    ended = np.flatnonzero(log.done[rows] & (step[:, 1] < 0))
+    ended = ended[rows.start + ended + 1 < len(log)]
+    step[ended, 1] = log.observation[rows.start + ended + 1]
     return step[step[:, 1] >= 0]
 
 

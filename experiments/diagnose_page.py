@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -52,21 +53,24 @@ def show(d: Diagnosis, s: Said, console: Console) -> None:
     console.print(Text("What one more unit buys", style="bold"))
     for move in s.moves:
         after = f" -> {said(move.after)}" if move.after.result == "ok" else ""
-        saves = f", saves {said(move.saves)}" if move.saves.result == "ok" and move.saves is not move.now else ""
-        saves = saves or ("" if move.saves.result == "ok" else f", saves {said(move.saves)}")
-        console.print(Text(f"  {move.change}"))
-        console.print(Text(f"    {move.error} {said(move.now)}{after}{saves}", style="dim"))
+        saves = f", saves {said(move.saves)}" if move.saves is not move.now else ""
+        console.print(_indent(move.change))
+        console.print(_indent(f"{move.error} {said(move.now)}{after}{saves}", 4, "dim"))
     console.print()
     console.print(Text("Log: " + ", ".join(f"{key} {value}" for key, value in s.facts.items())))
     for line in s.findings:
-        console.print(Text(f"  {line}"))
+        console.print(_indent(line))
     if s.lacks:
         console.print(Text("Could not be estimated", style="bold"))
         for lack in s.lacks:
-            console.print(Text(f"  {lack.what}: {lack.why}"))
+            console.print(_indent(f"{lack.what}: {lack.why}"))
     console.print(Text("What to log next time", style="bold"))
     for line in s.advice:
-        console.print(Text(f"  {line}"))
+        console.print(_indent(line))
+
+
+def _indent(text: str, by: int = 2, style: str = "") -> Padding:
+    return Padding(Text(text, style=style), (0, 0, 0, by))
 
 
 def _table(*header: str) -> Table:
@@ -225,7 +229,8 @@ def _buy(s: Said) -> list[Markup]:
     parts = []
     for move in s.moves:
         after = {"after": move.after} if move.after.result == "ok" else {}
-        numbers: dict[str, Cell] = {f"{move.error} now": move.now, **after, "saves": move.saves}
+        saves = {"saves": move.saves} if move.saves is not move.now else {}
+        numbers: dict[str, Cell] = {f"{move.error} now": move.now, **after, **saves}
         comment = [html.paragraph(move.comment[0].upper() + move.comment[1:] + ".")] if move.comment else []
         parts += [html.heading(move.change[0].upper() + move.change[1:]), *comment, html.definitions(numbers)]
     return parts

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from estimators.cells import COVERED_ONWARD, VISITS_OF_A_CELL
 from estimators.estimate import Estimate, missing
 from estimators.log_schema import MENDED, NOTED, Finding, Report
 from estimators.logs import Log
@@ -22,6 +23,7 @@ MEANING = {
     "residual": "what the logged handoffs leave undecided for a table; it falls like 1 over their square root",
 }
 CHANNELS = {"reward": "what it earns", "duration": "how long it takes", "transition": "where it leads"}
+OFTEN = f"and {VISITS_OF_A_CELL} times"  # in the result of an estimate that has too few visits of a cell
 FEW = 100  # handoffs of an agent below which little can be said about it
 
 
@@ -66,8 +68,8 @@ class Said:
 
 
 def said(e: Estimate) -> str:
-    """An estimate on one line, to the digits that its interval leaves."""
-    return html.estimate(e).striptags()
+    """An estimate on one line, to the digits that its interval leaves; why there is none stands elsewhere."""
+    return html.estimate(e).striptags() if e.result == "ok" else "not known"
 
 
 def words(d: Diagnosis, log: Log, report: Report) -> Said:
@@ -141,7 +143,7 @@ def _moves(d: Diagnosis) -> tuple[Move, ...]:
     if split is not None:
         moves.append(
             Move(
-                f"interface: tell apart what is behind {split.observation}", "local gap", split.before, split.after,
+                f"interface: tell apart what is behind “{split.observation}”", "local gap", split.before, split.after,
                 split.saves, "the single observation that hides most",
             )
         )  # fmt: skip
@@ -184,10 +186,24 @@ def _lacks(d: Diagnosis, log: Log) -> tuple[Lack, ...]:
     if d.approximation.wider is not None:
         every["what twice the width buys"] = d.approximation.wider
     reasons: dict[str, list[str]] = {}
+    longer = _cells_needed(log) if any(OFTEN in e.result for e in every.values()) else 0
     for what, e in every.items():
         if e.result != "ok":
-            reasons.setdefault(_named(e.result, log), []).append(what)
+            more = f", at least {longer} handoffs" if longer and OFTEN in e.result else ""
+            reasons.setdefault(_named(e.result, log) + more, []).append(what)
     return tuple(Lack(_and(whats), why) for why, whats in reasons.items())
+
+
+def _cells_needed(log: Log) -> int:
+    """Handoffs until enough of them are in cells seen often enough, judged by the cells seen so far; 0: unknown."""
+    if log.context is None or len(log) < 2:
+        return 0
+    cell = (
+        log.observation.astype(np.int64) * (int(log.context.max()) + 1) + log.context
+    ) * log.num_options + log.option
+    count = np.sort(np.unique(cell, return_counts=True)[1])
+    rarest = count[np.searchsorted(np.cumsum(count), (1 - COVERED_ONWARD) * len(log), side="right")]
+    return max(math.ceil(len(log) * VISITS_OF_A_CELL / rarest), len(log) + 1)
 
 
 def _advice(d: Diagnosis, log: Log, report: Report, lacks: tuple[Lack, ...]) -> tuple[str, ...]:
@@ -225,11 +241,11 @@ def _few(log: Log) -> np.ndarray:
 
 
 def _facts(d: Diagnosis, log: Log, report: Report) -> dict[str, str]:
-    known = min(e.n_eff for e in d.terms.values() if np.isfinite(e.n_eff))
+    known = [e.n_eff for e in d.terms.values() if e.result == "ok" and np.isfinite(e.n_eff)]
     return {
         "handoffs": str(len(log)), "tasks": str(report.tasks), "agents": str(log.num_agents),
         "observations": str(log.num_observations), "options": str(log.num_options), "gamma": f"{log.gamma:g}",
-        "effective handoffs": f"{known:.0f}",
+        "effective handoffs": f"{min(known):.0f}" if known else "unknown",
         "context": "no" if log.context is None else f"{int(log.context.max(initial=-1)) + 1} values",
         "scalars": f"{float(np.isfinite(log.scalar).mean()):.0%} of the rows",
     }  # fmt: skip

@@ -297,3 +297,12 @@ def test_steps_of_a_view_skip_what_does_not_follow(log):
     assert counts(part, context=True).steps.sum() == 399 and counts(broken, context=True).steps.sum() == 398
     ended = replace(part, next_observation=np.where(np.arange(400) == 7, -1, part.next_observation))
     assert counts(part).steps.sum() == 400 and counts(ended).steps.sum() == 399
+
+
+def test_an_ended_task_is_followed_by_the_next_one(log):
+    part = rows_of(log, slice(0, 400))
+    last = np.isin(np.arange(400), (7, 399))
+    ended = replace(part, done=last, next_observation=np.where(last, -1, part.next_observation))
+    assert part.next_observation[7] == part.observation[8]
+    assert counts(ended).steps.sum() == 399  # what comes after the last row is not known
+    assert (counts(ended).whole() != counts(rows_of(part, slice(0, 399))).whole()).nnz == 0
