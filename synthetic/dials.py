@@ -99,7 +99,7 @@ class Shape:
 class Dials:
     """Dynamic dials; a pytree whose leaves may carry one batch axis.
 
-    gap g in [0, 1]; mixing eta in (0, (C-1)/C], the probability of leaving the cluster; kernel_share k in [0, 1] of
+    gap g in [0, 1]; mixing eta in (0, 1] (below 1 for C = 2), the probability of leaving the cluster; kernel_share k in [0, 1] of
     the gap that sits in the next state instead of the reward; compensate in [0, 1], the part of the reward gap that
     rides on the odds of the noise (1: the law of the logs is free of g) instead of shifting the reward;
     reward_noise >= 0; duration_mean >= 1 and duration_spread in [0, 1], primitive steps and relative half-range;
@@ -139,9 +139,8 @@ class _Range:
 
 def check(shape: Shape, dials: Dials) -> None:
     """Raise DialError naming the first dial outside its range, its index in a batch and the value."""
-    most = (shape.clusters - 1) / shape.clusters
     ranges = {
-        "gap": _Range(0, 1), "mixing": _Range(0, most, open_low=True), "kernel_share": _Range(0, 1),
+        "gap": _Range(0, 1), "mixing": _Range(0, 1, open_low=True, open_high=shape.clusters == 2), "kernel_share": _Range(0, 1),
         "compensate": _Range(0, 1), "reward_noise": _Range(0, np.inf), "duration_mean": _Range(1, np.inf),
         "duration_spread": _Range(0, 1), "action_gap": _Range(0, np.inf),
         "persistence": _Range(0, 1, open_high=True), "gamma": _Range(0, 1, open_low=True, open_high=True),
@@ -152,7 +151,7 @@ def check(shape: Shape, dials: Dials) -> None:
         if not good.all():
             first = np.unravel_index(int(np.argmin(good)), good.shape)
             where = f"[{', '.join(map(str, first))}]" if first else ""
-            why = f", (C - 1)/C for {shape.clusters} clusters" if name == "mixing" else ""
+            why = ": two clusters that always change are periodic" if name == "mixing" and value[first] == 1 else ""
             raise DialError(f"{name}{where} = {value[first]} is outside {interval}{why}")
 
 
