@@ -99,9 +99,9 @@ class Shape:
 class Dials:
     """Dynamic dials; a pytree whose leaves may carry one batch axis.
 
-    gap g in [0, 1]; mixing eta in (0, 1] (below 1 for C = 2), the probability of leaving the cluster; kernel_share k in [0, 1] of
-    the gap that sits in the next state instead of the reward; compensate in [0, 1], the part of the reward gap that
-    rides on the odds of the noise (1: the law of the logs is free of g) instead of shifting the reward;
+    gap g in [0, 1]; mixing eta in (0, 1] (below 1 for C = 2), the probability of leaving the cluster; kernel_share k
+    in [0, 1] of the gap that sits in the next state instead of the reward; compensate in [0, 1], the part of the reward
+    gap that rides on the odds of the noise (1: the law of the logs is free of g) instead of shifting the reward;
     reward_noise >= 0; duration_mean >= 1 and duration_spread in [0, 1], primitive steps and relative half-range;
     action_gap >= 0, the smallest margin of the greedy option in Qbar; persistence of h in [0, 1); gamma in (0, 1).
     """
@@ -140,8 +140,8 @@ class _Range:
 def check(shape: Shape, dials: Dials) -> None:
     """Raise DialError naming the first dial outside its range, its index in a batch and the value."""
     ranges = {
-        "gap": _Range(0, 1), "mixing": _Range(0, 1, open_low=True, open_high=shape.clusters == 2), "kernel_share": _Range(0, 1),
-        "compensate": _Range(0, 1), "reward_noise": _Range(0, np.inf), "duration_mean": _Range(1, np.inf),
+        "gap": _Range(0, 1), "mixing": _Range(0, 1, open_low=True, open_high=shape.clusters == 2),
+        "kernel_share": _Range(0, 1), "compensate": _Range(0, 1), "reward_noise": _Range(0, np.inf), "duration_mean": _Range(1, np.inf),
         "duration_spread": _Range(0, 1), "action_gap": _Range(0, np.inf),
         "persistence": _Range(0, 1, open_high=True), "gamma": _Range(0, 1, open_low=True, open_high=True),
     }  # fmt: skip
