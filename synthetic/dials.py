@@ -141,8 +141,8 @@ def check(shape: Shape, dials: Dials) -> None:
     """Raise DialError naming the first dial outside its range, its index in a batch and the value."""
     ranges = {
         "gap": _Range(0, 1), "mixing": _Range(0, 1, open_low=True, open_high=shape.clusters == 2),
-        "kernel_share": _Range(0, 1), "compensate": _Range(0, 1), "reward_noise": _Range(0, np.inf), "duration_mean": _Range(1, np.inf),
-        "duration_spread": _Range(0, 1), "action_gap": _Range(0, np.inf),
+        "kernel_share": _Range(0, 1), "compensate": _Range(0, 1), "reward_noise": _Range(0, np.inf),
+        "duration_mean": _Range(1, np.inf), "duration_spread": _Range(0, 1), "action_gap": _Range(0, np.inf),
         "persistence": _Range(0, 1, open_high=True), "gamma": _Range(0, 1, open_low=True, open_high=True),
     }  # fmt: skip
     for name, interval in ranges.items():
