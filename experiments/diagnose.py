@@ -289,14 +289,19 @@ def _residual(log: Log, tell: Tell) -> Residual:
     tell("the noise of a learner on this log")
     n = len(log)
     try:
-        noise = mixing.noise(log, whitened=True)
+        noise = mixing.noise(log)
+        whitened = mixing.noise(log, whitened=True)  # the same one, unless a greedy option is in doubt
     except ValueError as error:  # a table too large to be solved for
-        noise = missing(str(error))
+        noise = whitened = missing(str(error))
     if isinstance(noise, Estimate):
-        return Residual(n, noise, noise, noise, noise, noise)
+        value = sent = noise
+    else:
+        value, sent = typical_value(noise), sent_error(log, noise)
     tell("what correlation costs")
-    whole, alone = mixing.residual_constant(noise, confidence=EACH), mixing.control_constant(noise)
-    value, sent = typical_value(noise), sent_error(log, noise)
+    if isinstance(whitened, Estimate):
+        whole = alone = whitened
+    else:
+        whole, alone = mixing.residual_constant(whitened, confidence=EACH), mixing.control_constant(whitened)
     return Residual(n, root(whole, n), root(alone, n), _ratio(whole, alone), value, sent)
 
 

@@ -131,11 +131,13 @@ def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
 
 
 def _terms(d: Diagnosis) -> list[Markup]:
-    rows: list[list[Cell]] = [[term, e, MEANING[term]] for term, e in d.terms.items()]
+    lines: dict[str, Cell] = {
+        term: html.join([html.estimate(e), Markup("<br>"), MEANING[term]]) for term, e in d.terms.items()
+    }
     parts = []
     if any(e.result == "ok" for e in d.terms.values()):
         parts.append(_term_figure(d))
-    parts.append(html.table("The three errors", ("error", "values are off by", "what it is"), rows))
+    parts += [html.heading("Values are off by"), html.definitions(lines)]
     parts += [html.paragraph(line) for line in _remarks(d)]
     r = d.residual
     split: list[list[Cell]] = [
@@ -147,7 +149,7 @@ def _terms(d: Diagnosis) -> list[Markup]:
     ]
     if d.approximation.certified is not None:
         split.append(["certified approximation", d.approximation.certified, "upper bound by the Bellman residual"])
-    parts.append(html.details("Parts of the residual", html.table("", ("number", "estimate", "meaning"), split)))
+    parts.append(html.details("More about the residual", html.table("", ("number", "estimate", "meaning"), split)))
     return parts
 
 
