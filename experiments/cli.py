@@ -5,7 +5,7 @@ icq analyse m.npz [--json]               everything exact about it
 icq learn m.npz --handoffs 100000        run IC-Q and split its error
 icq simulate m.npz --handoffs 1000000 --out log.parquet   a handoff log of it
 icq diagnose log.parquet --html page.html   which error dominates, from a log alone
-icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures; also routing, cpu
+icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures; also routing, cpu, math
 icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
 icq report results/sweep                 one HTML page of a folder of results
 """
@@ -180,15 +180,19 @@ class Reproduce:
     Interrupted? Run the same command again: finished cells are kept in OUT/cells.
     """
 
-    experiment: Positional[Literal["n10", "routing", "cpu"]]
+    experiment: Positional[Literal["n10", "routing", "cpu", "math"]]
     """n10: the ten-agent synthetic workflow; routing: a gateway and specialists around a partly seen request;
-    cpu: four agents write programs for a small register machine."""
+    cpu: four agents write programs for a small register machine; math: a cheap and a strong language model share
+    mathematical questions, from recorded answers."""
     preset: Literal["full", "smoke"] = "full"
     """full takes up to ten minutes on two cores, smoke under one."""
     out: Path | None = None
     """Folder for figures, summary.json and finished cells (default results/EXPERIMENT)."""
     clinc: Path | None = None
     """routing only: a folder with the CLINC150 data, to route real requests too."""
+    gsm8k: Path | None = None
+    """math only: a .csv of recorded answers of two models with the columns prompt, MODEL, MODEL_response; without,
+    made-up ones."""
     jobs: int = 2
     """Processes."""
 

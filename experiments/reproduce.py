@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from experiments import cpu, engine, n10, plots, routing, summary
+from experiments import cpu, engine, math_experiment, n10, plots, routing, summary
 from experiments.store import Store
 
 if TYPE_CHECKING:
@@ -79,9 +79,27 @@ def _cpu(preset: cpu.Preset, options: Reproduce) -> Experiment:
     return Experiment(cpu.cells(preset), conclude)
 
 
+def _math(preset: math_experiment.Preset, options: Reproduce) -> Experiment:
+    def conclude(results: Any, folder: Path) -> Concluded:
+        said = math_experiment.summarise(preset, results, folder)
+        files = math_experiment.draw(results, folder)
+        view = list(said["accuracy"]["IC-Q"])[-1]
+        shares = [f"{name} {100 * x['right']:.1f} % at {1000 * x['dollars']:.2f}" for name, x in said["exact"].items()]
+        right, dollars = (said[key]["IC-Q"][view]["value"] for key in ("accuracy", "dollars_per_question"))
+        lines = [
+            f"table: {said['questions']} questions, {said['table']}",
+            f"accuracy and dollars per thousand questions: {', '.join(shares)}",
+            f"IC-Q that sees {view}: {100 * right:.1f} % at {1000 * dollars:.2f}",
+        ]
+        return said, files, lines
+
+    return Experiment(math_experiment.cells(preset, options.gsm8k), conclude)
+
+
 EXPERIMENTS: dict[str, dict[str, Callable[[Reproduce], Experiment]]] = {
     "n10": {p.name: partial(_n10, p) for p in (n10.FULL, n10.SMOKE)},
     "routing": {p.name: partial(_routing, p) for p in (routing.FULL, routing.SMOKE)},
+    "math": {p.name: partial(_math, p) for p in (math_experiment.FULL, math_experiment.SMOKE)},
     "cpu": {p.name: partial(_cpu, p) for p in (cpu.FULL, cpu.SMOKE)},
 }
 
@@ -92,6 +110,8 @@ def reproduce(options: Reproduce, console: Console) -> None:
         raise ValueError(f"jobs = {options.jobs} must be at least 1")
     if options.clinc is not None and options.experiment != "routing":
         raise ValueError(f"clinc: real requests belong to the routing experiment, not to {options.experiment}")
+    if options.gsm8k is not None and options.experiment != "math":
+        raise ValueError(f"gsm8k: recorded answers belong to the math experiment, not to {options.experiment}")
     experiment = EXPERIMENTS[options.experiment][options.preset](options)
     folder = options.out or Path("results") / options.experiment
     start = time.perf_counter()
