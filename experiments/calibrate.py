@@ -14,11 +14,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import jax
 import joblib
@@ -34,6 +36,9 @@ from experiments.store import Arrays, Store, code_version
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = 50  # data sets of one job; a multiple of them keeps one compiled program per source
+
+
+Work: TypeAlias = "dict[Block, tuple[Source, tuple[Quantity, ...]]]"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def calibrate(
 
     largest: sizes beyond are left out.
     """
-    work: dict[Block, tuple[Source, tuple[Quantity, ...]]] = {}
+    work: Work = {}
     for study in studies:
         sizes = tuple(n for n in study.source.sizes if largest is None or n <= largest)
         names = tuple(q.name for q in study.quantities)
@@ -83,8 +88,7 @@ def calibrate(
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console or Console(quiet=True)) as progress, TemporaryDirectory() as compiled:
         bar = progress.add_task("starting", total=len(work), completed=len(done))
-        calls = (joblib.delayed(compute)(*work[b], b, compiled if jobs > 1 else "") for b in missing)
-        for block, arrays in joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(calls):
+        for block, arrays in _until_done(work, missing, jobs, compiled if jobs > 1 else ""):
             store.put(block, arrays)
             done[block] = arrays["found"]
             progress.update(bar, advance=1, description=f"{block.source}, data sets from {block.first}")
@@ -94,6 +98,25 @@ def calibrate(
         together = np.concatenate([done[block] for block in mine], axis=2)
         out += rows(study.source, study.quantities, mine[0].sizes, together)
     return out
+
+
+def _until_done(work: Work, missing: Sequence[Block], jobs: int, compiled: str) -> Iterator[tuple[Block, Arrays]]:
+    """The results of the missing blocks; when a process of the pool dies, the rest goes to a new one.
+
+    Raises BrokenProcessPool when a pool dies before it finished anything: its blocks kill it.
+    """
+    left = dict.fromkeys(missing)
+    while left:
+        before = len(left)
+        pool = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+        try:
+            for block, arrays in pool(joblib.delayed(compute)(*work[block], block, compiled) for block in list(left)):
+                del left[block]
+                yield block, arrays
+        except BrokenProcessPool:
+            if len(left) == before:
+                raise
+            warnings.warn(f"a worker died; {len(left)} blocks go to new ones", stacklevel=2)
 
 
 @dataclass(frozen=True)

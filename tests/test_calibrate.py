@@ -1,5 +1,6 @@
 """The harness that judges intervals: honest ones pass, broken ones are caught, finished work is kept."""
 
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,31 @@ def test_finished_blocks_survive_and_are_not_computed_again(tmp_path, monkeypatc
     assert [r.replicates for r in again] == [30, 30]
     whole = judge_first(30)
     assert [(r.hits, r.bias) for r in again] == [(r.hits, r.bias) for r in whole]
+
+
+def test_a_dead_worker_costs_its_blocks_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "BLOCK", 10)
+    pools = []
+
+    def pool(lives):
+        def work(calls):
+            for k, (function, arguments, _) in enumerate(calls):
+                if k == lives:
+                    raise BrokenProcessPool("a worker died")
+                yield function(*arguments)
+
+        pools.append(lives)
+        return work
+
+    lives = iter([1, 2])
+    monkeypatch.setattr(calibrate.joblib, "Parallel", lambda **_: pool(next(lives)))
+    study = Study(NORMAL, (Quantity("mean", estimate.mean, lambda truth: truth),))
+    with pytest.warns(UserWarning, match="2 blocks go to new ones"):
+        found = run([study], 30, Store(tmp_path, "code"), 2)
+    assert pools == [1, 2] and [(r.hits, r.bias) for r in found] == [(r.hits, r.bias) for r in judge_first(30)]
+    lives = iter([0])
+    with pytest.raises(BrokenProcessPool):
+        run([study], 30, Store(tmp_path / "other", "code"), 2)
 
 
 def judge_first(count):
