@@ -27,7 +27,7 @@ test: lint  ## style, types and every test
 check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 000 random instances
 	$(BIN)/python -m experiments.check_bounds --instances 10000 --jobs 2
 
-calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about twenty minutes on two cores
+calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about half an hour on two cores
 	$(BIN)/python -m experiments.calibrate --jobs 2
 
 bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md, a few minutes on a quiet machine

@@ -127,7 +127,7 @@ class Options:
     """
 
     preset: Literal["full", "smoke"] = "full"
-    """full: 1 000 data sets of every size, about 20 minutes on two cores; smoke: few and short, under a minute."""
+    """full: 1 000 data sets of every size, about half an hour on two cores; smoke: few and short, under a minute."""
     replicates: int | None = None
     """Data sets per source (left out: by the preset)."""
     largest: int | None = None
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 when an interval covers too little or too much."""
     options = tyro.cli(Options, args=arguments, prog="python -m experiments.calibrate")
     full = options.preset == "full"
-    replicates = options.replicates or (1000 if full else 2 * BLOCK)
+    replicates = options.replicates or (report.FULL if full else 2 * BLOCK)
     largest = options.largest or (None if full else 3000)
     whole = full and not (options.replicates or options.largest or options.only or options.sources)
     start = time.perf_counter()

@@ -20,6 +20,7 @@ from experiments.plots import STYLE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FULL = 1000  # data sets that a page needs to be final
 LIBRARIES = ("numpy", "scipy", "jax")
 INTRODUCTION = """\
 Does a 95 % interval hold the truth in 95 % of the cases? For every estimator, on laws whose truth is computed exactly:
@@ -100,6 +101,10 @@ def page(rows: Sequence[Row], command: str, replicates: int, seconds: float) -> 
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     said = f"Written by `{command}`: {replicates} data sets of every size, {seconds / 60:.0f} minutes with Python "
     said += f"{platform.python_version()}, {versions}."
+    if any(row.replicates < FULL for row in rows):
+        said += (
+            f" **Provisional**: fewer than {FULL} data sets leave the coverage uncertain; `make calibrate` draws them."
+        )
     parts = [
         "# Calibration of every estimator", said, INTRODUCTION.format(low=BAND[0], high=BAND[1], enough=ENOUGH),
         _markdown(OVERVIEW, _overview(rows)),
