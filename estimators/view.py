@@ -128,9 +128,15 @@ def _logged(source: Log, *, context: bool = False) -> sp.csr_array:
 
 
 def memory(p: sp.csr_array) -> float:
-    """(1 + |lambda_2|)/(1 - |lambda_2|) of a view: how many handoffs count as one, for the slowest thing it shows."""
-    slow = chains.slem(p)
-    return (1 + slow) / (1 - slow) if slow < 1 else float("inf")
+    """How many handoffs of a view count as one, at least 1: s/(1 - s), s the second modulus of the lazy (I + P)/2.
+
+    For real lambda_2 >= 0 this is (1 + lambda_2)/(1 - lambda_2).  A cycle is no memory: what alternates averages out.
+    """
+    slow = chains.slem(sp.csr_array((sp.eye_array(p.shape[0]) + p) / 2))
+    if np.isnan(slow):  # too many alike for the lazy chain
+        slow = chains.slem(p)
+        return (1 + slow) / (1 - slow) if slow < 1 else float("inf")
+    return max(slow / (1 - slow), 1.0) if slow < 1 else float("inf")
 
 
 def too_short(log: Log, *, context: bool = False) -> tuple[str, float]:

@@ -299,6 +299,14 @@ def test_steps_of_a_view_skip_what_does_not_follow(log):
     assert counts(part).steps.sum() == 400 and counts(ended).steps.sum() == 399
 
 
+def test_a_cycle_is_no_memory():
+    assert memory(sp.csr_array(np.roll(np.eye(3), 1, axis=1))) == pytest.approx(1.0)
+    assert memory(sp.csr_array(np.array([[0.01, 0.99], [0.99, 0.01]]))) == 1.0  # lambda_2 = -0.98
+    slow = sp.csr_array(np.array([[0.99, 0.01], [0.01, 0.99]]))
+    assert memory(slow) == pytest.approx(1.98 / 0.02)
+    assert memory(sp.csr_array(np.kron(np.array([[0.0, 1.0], [1.0, 0.0]]), slow.toarray()))) > 40  # slow inside a cycle
+
+
 def test_an_ended_task_is_followed_by_the_next_one(log):
     part = rows_of(log, slice(0, 400))
     last = np.isin(np.arange(400), (7, 399))
