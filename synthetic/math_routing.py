@@ -61,7 +61,7 @@ class Prices:
         if self.step_tokens < 1:
             raise ValueError(f"step_tokens = {self.step_tokens} must be at least 1")
 
-    def dollars(self, model: int, tokens: float) -> float:
+    def dollars(self, model: int, tokens: int) -> float:
         """What a response costs."""
         return (self.cheap, self.strong)[model] * tokens / 1e6
 
@@ -143,7 +143,7 @@ def amounts(workflow: Workflow, table: Outcomes, prices: Prices) -> Amounts:
             continue
         model = CHEAP if state.agent == "cheap" else STRONG
         answer = code[state.agent]("answer")
-        dollars[s, answer] = prices.dollars(model, float(table.tokens[state.question, model]))
+        dollars[s, answer] = prices.dollars(model, int(table.tokens[state.question, model]))
         if model == STRONG:
             right[s, answer], strong[s, answer] = table.correct[state.question, STRONG], True
     return Amounts(right, dollars, strong)
