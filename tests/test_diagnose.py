@@ -18,6 +18,7 @@ from experiments.diagnose_recovery import EVERY, Recovery, counts, recover, trut
 from experiments.diagnose_words import verdict
 from experiments.settings import DialsFamily
 from icq.exact import analyse
+from synthetic.random import garnet
 
 SMALL = DialsFamily(agents=3, clusters=2, gap=0.8, seed=1)
 SECRET = "<script>alert('$x$')</script>"
@@ -148,6 +149,14 @@ def test_scalars_that_were_sent_are_judged(small, log):
     assert "scalar" in sent_error(replace(log, scalar=np.full(len(log), np.nan)), known).result
 
 
+def test_options_in_doubt_leave_the_size_of_the_values():
+    (tied,) = simulate.pieces(analyse(garnet(3, states=20, observations=6, agents=3)), 4000, seed=0)
+    d = diagnose(tied)
+    assert "doubt" in d.residual.error.result and d.residual.correlation.result == d.residual.error.result
+    assert d.residual.value.result == "ok" or "doubt" in d.residual.value.result
+    assert verdict(d.terms).dominant is None
+
+
 def test_root_of_a_constant():
     found = root(Estimate(4.0, 0.4, (3.24, 4.84), 9.0), 100)
     assert (found.value, *found.interval) == pytest.approx((0.2, 0.18, 0.22))
@@ -227,6 +236,7 @@ def test_a_log_of_somebody_else(tmp_path, capsys):
     found = said([path, "--gamma", "0.9"], capsys)
     assert {a["name"] for a in found["interface"]["agents"]} == {"triage", SECRET}
     assert found["interface"]["local"]["interval"][0] > 0.2
+    assert found["residual"]["error"]["result"] == "ok"  # tasks that end are followed by the next ones
     assert found["interface"]["channels"]["reward"]["value"] > found["interface"]["channels"]["duration"]["value"]
 
 
