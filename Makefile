@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: reproduce smoke test lint bench check-bounds calibrate clean
+.PHONY: reproduce smoke test lint bench check-bounds calibrate docs clean
 
 # Pinned versions hold for the build environment too.
 .venv/ready: pyproject.toml constraints.txt
@@ -33,6 +33,11 @@ calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibratio
 bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md, a few minutes on a quiet machine
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.learner
+
+docs: .venv/ready  ## the documentation with every cell executed: build/site/index.html, about two minutes
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	rm -rf docs/api
+	$(BIN)/sphinx-build -W --keep-going -q -j 2 -b html -d build/doctrees docs build/site
 
 clean:
 	rm -rf .venv results

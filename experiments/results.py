@@ -132,8 +132,9 @@ def _attributes(
     }  # fmt: skip
 
 
-def load(folder: Path) -> xr.Dataset:
+def load(folder: Path | str) -> xr.Dataset:
     """The dataset of a sweep's folder, finished or not; cells of the code version that last ran there."""
+    folder = Path(folder)
     spec, said = read_folder(folder)
     return dataset(spec, Store(folder / "cells", said["code"], read_only=True), said["provenance"])
 
