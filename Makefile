@@ -30,9 +30,11 @@ check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 00
 calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about half an hour on two cores
 	$(BIN)/python -m experiments.calibrate --jobs 2
 
-bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md, a few minutes on a quiet machine
+bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md and docs/scaling.md, on a quiet machine
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.learner
+	$(BIN)/python -m benchmarks.exact
+	$(BIN)/python -m benchmarks.scaling
 
 docs: .venv/ready  ## the documentation with every cell executed: build/site/index.html, about two minutes
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
