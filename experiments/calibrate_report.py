@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from rich.table import Table as TextTable
 
 from experiments.calibrate_rows import BAND, ENOUGH, Calibration, Row
@@ -27,9 +30,10 @@ Does a 95 % interval hold the truth in 95 % of the cases? For every estimator, o
 the share of intervals that held it, with its own 95 % Clopper-Pearson interval, over the data sets on which the
 estimator said that it had enough data (column *numbers*; otherwise it gives a reason instead of a number). Between
 {low:.0%} and {high:.0%} is *calibrated*; outside, but within the sampling error of the coverage, *undecided*; fewer
-than {enough} numbers are not judged and read *too short*. An interval that is conservative by construction may cover
-more and then reads *conservative*. Bias is given with its standard error, *spread* is the standard deviation of the
-estimate, *width* the mean length of its interval. The data set of a size is the beginning of that of the next larger.
+than {enough} numbers, or than one in ten, are not judged and read *too short*. An interval that is conservative by
+construction may cover more and then reads *conservative*. Bias is given with its standard error, *spread* is the
+standard deviation of the estimate, *width* the mean length of its interval. The data set of a size is the beginning of
+that of the next larger one.
 """
 
 
@@ -117,63 +121,88 @@ def page(rows: Sequence[Row], command: str, replicates: int, seconds: float) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def panels(rows: Sequence[Row], draw: Callable[[Axes, list[Row], str, str], None], width: int = 4) -> plt.Figure:
+@dataclass(frozen=True)
+class Figure:
+    """What is drawn against the size: value and half-widths of its error bar per row, and the least range shown."""
+
+    name: str
+    label: str
+    height: Callable[[Row], float]
+    bar: Callable[[Row], tuple[float, float]]
+    shown: tuple[float, float] | None
+    reference: float | None = None
+    band: tuple[float, float] | None = None
+
+
+def _coverage_bar(row: Row) -> tuple[float, float]:
+    low, high = row.coverage_interval
+    return 100 * (row.coverage - low), 100 * (high - row.coverage)
+
+
+def _relative_bias(row: Row) -> float:
+    return row.bias / row.spread if row.spread > 0 else math.nan
+
+
+def _bias_bar(row: Row) -> tuple[float, float]:
+    half = 1.96 / math.sqrt(row.numbers)
+    return half, half
+
+
+FIGURES = (
+    Figure("coverage", "coverage, %", lambda row: 100 * row.coverage, _coverage_bar, (90.0, 100.5), 95.0,
+           (100 * BAND[0], 100 * BAND[1])),
+    Figure("bias", "bias / spread", _relative_bias, _bias_bar, (-0.5, 0.5), 0.0),
+    Figure("rmse", "root mean square error", lambda row: row.rmse or math.nan, lambda row: (0.0, 0.0), None),
+)  # fmt: skip
+
+
+def panels(rows: Sequence[Row], figure: Figure, width: int = 4) -> plt.Figure:
     """One panel per quantity, one line per source; colours and markers are the same in every panel."""
     quantities = by_quantity(rows)
     names = list(dict.fromkeys(row.source for row in rows))
-    look = {name: (COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]) for k, name in enumerate(names)}
     width = min(width, len(quantities))
     height = -(-len(quantities) // width)
-    figure, grid = plt.subplots(height, width, figsize=(3.1 * width, 2.4 * height + 0.6), squeeze=False)
+    sheet, grid = plt.subplots(height, width, figsize=(3.1 * width, 2.4 * height + 0.6), squeeze=False)
     for ax, (quantity, mine) in zip(grid.flat, quantities.items(), strict=False):
-        for source, group in groupby(mine, key=lambda row: row.source):
-            draw(ax, list(group), *look[source])
+        _panel(ax, mine, figure, names)
         ax.set_title(quantity, fontsize=9)
-        ax.set(xscale="log", xlim=(0.8 * min(row.size for row in mine), 1.25 * max(row.size for row in mine)))
     for ax in grid.flat[len(quantities) :]:
         ax.set_visible(False)
     for ax in grid[:, 0]:
-        ax.set_ylabel(getattr(draw, "__doc__", "") or "")
+        ax.set_ylabel(figure.label)
     handles = [
-        matplotlib.lines.Line2D([], [], color=c, marker=m, markersize=4, label=name) for name, (c, m) in look.items()
+        Line2D([], [], color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)], markersize=4, label=name)
+        for k, name in enumerate(names)
     ]
-    figure.supxlabel("size of the data set", fontsize=9)
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), fontsize=8)
-    return figure
+    sheet.supxlabel("size of the data set", fontsize=9)
+    sheet.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), fontsize=8)
+    return sheet
 
 
-def coverage(ax: Axes, rows: list[Row], colour: str, marker: str) -> None:
-    """coverage, %"""
-    ax.axhspan(100 * BAND[0], 100 * BAND[1], color="0.85", zorder=0)
-    ax.axhline(95, color="0.6", linewidth=0.8, zorder=1)
-    judged = [row for row in rows if row.verdict is not Calibration.TOO_SHORT]
-    size, share = [row.size for row in judged], [100 * row.coverage for row in judged]
-    ends = 100 * np.array([row.coverage_interval for row in judged]).reshape(-1, 2).T
-    ax.errorbar(size, share, np.abs(ends - share), color=colour, marker=marker, markersize=3.5, linewidth=1)
-    ax.set_ylim(min(ax.get_ylim()[0], 90), 100.5)
-
-
-def bias(ax: Axes, rows: list[Row], colour: str, marker: str) -> None:
-    """bias / spread"""
-    ax.axhline(0, color="0.6", linewidth=0.8, zorder=1)
-    judged = [row for row in rows if row.verdict is not Calibration.TOO_SHORT and row.spread > 0]
-    relative = [row.bias / row.spread for row in judged]
-    error = [1.96 / math.sqrt(row.numbers) for row in judged]
-    ax.errorbar([row.size for row in judged], relative, error, color=colour, marker=marker, markersize=3.5, linewidth=1)
-    low, high = ax.get_ylim()
-    ax.set_ylim(min(low, -0.5), max(high, 0.5))
-
-
-def rmse(ax: Axes, rows: list[Row], colour: str, marker: str) -> None:
-    """root mean square error"""
-    judged = [row for row in rows if row.verdict is not Calibration.TOO_SHORT and row.rmse > 0]
-    if judged:
-        ax.set_yscale("log")
-    ax.plot([row.size for row in judged], [row.rmse for row in judged], color=colour, marker=marker, markersize=3.5,
-            linewidth=1)  # fmt: skip
-
-
-FIGURES = (coverage, bias, rmse)
+def _panel(ax: Axes, rows: list[Row], figure: Figure, names: list[str]) -> None:
+    """One quantity; points of different sources are set apart a little."""
+    if figure.band is not None:
+        ax.axhspan(*figure.band, color="0.87", zorder=0)
+    if figure.reference is not None:
+        ax.axhline(figure.reference, color="0.6", linewidth=0.8, zorder=1)
+    drawn = 0
+    for source, group in groupby(rows, key=lambda row: row.source):
+        judged = [row for row in group if row.verdict is not Calibration.TOO_SHORT]
+        k = names.index(source)
+        size = [row.size * 1.05 ** (k - len(names) / 2) for row in judged]
+        bars = np.array([figure.bar(row) for row in judged]).reshape(-1, 2).T
+        ax.errorbar(size, [figure.height(row) for row in judged], bars, color=COLOURS[k % len(COLOURS)], linewidth=1,
+                    marker=MARKERS[k % len(MARKERS)], markersize=3.5, elinewidth=0.7)  # fmt: skip
+        drawn += len(judged)
+    sizes = sorted({row.size for row in rows})
+    ax.set(xscale="log", xlim=(0.75 * sizes[0], 1.35 * sizes[-1]))
+    ax.set_xticks(sizes, [f"{n // 1000}k" if n >= 1000 else str(n) for n in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+    if figure.shown is None:
+        ax.set_yscale("log" if drawn else "linear")
+    else:
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, figure.shown[0]), max(high, figure.shown[1]))
 
 
 def write(rows: Sequence[Row], folder: Path, command: str, replicates: int, seconds: float) -> None:
@@ -181,8 +210,8 @@ def write(rows: Sequence[Row], folder: Path, command: str, replicates: int, seco
     matplotlib.use("Agg")
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     (folder / "calibration.md").write_text(page(rows, command, replicates, seconds), encoding="utf-8")
-    for draw in FIGURES:
+    for figure in FIGURES:
         with plt.rc_context(STYLE):
-            figure = panels(rows, draw)
-            figure.savefig(folder / "figures" / f"calibration_{draw.__name__}.png")
-            plt.close(figure)
+            sheet = panels(rows, figure)
+            sheet.savefig(folder / "figures" / f"calibration_{figure.name}.png")
+            plt.close(sheet)

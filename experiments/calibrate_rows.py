@@ -23,7 +23,8 @@ from estimators.estimate import Estimate
 
 CONFIDENCE = 0.95
 BAND = (0.93, 0.98)  # coverage that counts as calibrated
-ENOUGH = 100  # numbers below which a row is not judged
+ENOUGH = 20  # numbers below which a row is not judged
+SHARE = 0.1  # of data sets with a number below which it is not judged either
 FIELDS = ("given", "value", "low", "high", "n_eff", "seconds")
 
 
@@ -118,7 +119,7 @@ class Row:
     @property
     def verdict(self) -> Calibration:
         """Inside the band or not; too few numbers are not judged."""
-        if self.numbers < ENOUGH:
+        if self.numbers < max(ENOUGH, SHARE * self.replicates):
             return Calibration.TOO_SHORT
         low, high = self.coverage_interval
         if self.coverage < BAND[0]:
