@@ -4,7 +4,6 @@ import contextlib
 import io
 import re
 import shlex
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
