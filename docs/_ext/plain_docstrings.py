@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parents[1]
@@ -76,7 +78,17 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = markup(list(lines))
 
 
+def shorten(app: Sphinx, doctree: nodes.document) -> None:
+    """Signatures without the places where libraries keep their types, and without the addresses of functions."""
+    for signature in doctree.findall(addnodes.desc_signature):
+        for text in list(signature.findall(nodes.Text)):
+            short = re.sub(r"~?jaxtyping\.|jaxlib\._jax\.", "", re.sub(r"\(?<function [^()]*>\)?", "...", text))
+            if short != text:
+                text.parent.replace(text, nodes.Text(short))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the conversion."""
     app.connect("autodoc-process-docstring", process)
+    app.connect("doctree-read", shorten)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
