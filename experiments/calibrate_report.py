@@ -213,5 +213,5 @@ def write(rows: Sequence[Row], folder: Path, command: str, replicates: int, seco
     for figure in FIGURES:
         with plt.rc_context(STYLE):
             sheet = panels(rows, figure)
-            sheet.savefig(folder / "figures" / f"calibration_{figure.name}.png")
+            sheet.savefig(folder / "figures" / f"calibration_{figure.name}.png", dpi=90)
             plt.close(sheet)
