@@ -101,3 +101,29 @@ class Recorded:
         return Answer(
             self.table.responses[row][model], bool(self.table.correct[row, model]), int(self._tokens[row, model])
         )
+
+
+class Remembered:
+    """A backend that is asked once for every question and strategy, and says the same ever after.
+
+    For backends that always say the same: playing a question often then costs what playing it once costs.  Failures are
+    not remembered.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.known: dict[tuple[int, str], Answer] = {}
+
+    @property
+    def strategies(self) -> Sequence[str]:
+        """Those of the backend."""
+        return self.backend.strategies
+
+    def answer(self, problem: Problem, strategy: str) -> Answer:
+        """What the backend said first."""
+        found = self.known.get((problem.number, strategy))
+        if found is None:
+            found = self.backend.answer(problem, strategy)
+            if not found.failure:
+                self.known[problem.number, strategy] = found
+        return found
