@@ -6,6 +6,7 @@ icq learn m.npz --handoffs 100000        run IC-Q and split its error
 icq simulate m.npz --handoffs 1000000 --out log.parquet   a handoff log of it
 icq diagnose log.parquet --html page.html   which error dominates, from a log alone
 icq reproduce n10 [--preset smoke]       the ten-agent experiment with figures; also routing, cpu, math
+icq math log.jsonl --backend local       language models at work, every handoff logged
 icq sweep --axes gap=0:1:9 width=8,16    any grid of settings, every finished cell kept
 icq report results/sweep                 one HTML page of a folder of results
 """
@@ -198,6 +199,48 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
+class Math:
+    """Language models solve mathematical questions together; every handoff goes to a log that icq diagnose reads.
+
+    A dispatcher, a cheap model, a verifier and a strong model choose at random, so that the log shows every option.
+    Interrupted? Run the same command again: questions that were finished are not asked again.
+    """
+
+    log: Positional[Path]
+    """Where the handoffs go, a .jsonl file."""
+    backend: Literal["recorded", "local", "endpoint"] = "recorded"
+    """recorded: answers of a table; local: a small model on this CPU; endpoint: any OpenAI-compatible server."""
+    gsm8k: Path | None = None
+    """The table of questions and recorded answers; the recorded backend makes one up without."""
+    questions: int = 100
+    """How many questions."""
+    plays: int = 1
+    """How often each is played; answers are remembered, so playing again asks nobody."""
+    bits: int | None = 1
+    """Bits of a question, and of a response, that agents see (None: which question it is)."""
+    compare: bool = True
+    """Ask every strategy every question, to compare with always-cheap, always-strong and the per-question oracle."""
+    table: Path | None = None
+    """Write what everybody said as a .csv that icq reproduce math --gsm8k reads."""
+    url: str | None = None
+    """endpoint only: where it is, up to /v1."""
+    cheap: str | None = None
+    """endpoint only: name of the cheap model."""
+    strong: str | None = None
+    """endpoint only: name of the strong model."""
+    key_variable: str = "OPENAI_API_KEY"
+    """endpoint only: environment variable that holds the key."""
+    cheap_price: float = 0.6
+    """Dollars per million tokens of the cheap model."""
+    strong_price: float = 30.0
+    """Dollars per million tokens of the strong model."""
+    worth: float = 0.02
+    """Dollars that a right answer is worth."""
+    seed: int = 0
+    """Of choices, and of problems that are made."""
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Every combination of the given values, learned by independent replicas and split into its error terms.
 
@@ -267,6 +310,7 @@ Command: TypeAlias = (
     | Annotated[Diagnose, subcommand("diagnose", prefix_name=False)]
     | Annotated[Theorem, subcommand("theorem", prefix_name=False)]
     | Annotated[Reproduce, subcommand("reproduce", prefix_name=False)]
+    | Annotated[Math, subcommand("math", prefix_name=False)]
     | Annotated[Sweep, subcommand("sweep", prefix_name=False, description=_sweep_help())]
     | Annotated[Report, subcommand("report", prefix_name=False)]
 )
@@ -298,6 +342,10 @@ def run(command: Command, console: Console) -> None:
             from experiments import reproduce
 
             reproduce.reproduce(command, console)
+        case Math():
+            from experiments import math_command
+
+            math_command.run(command, console)
         case Sweep():
             from experiments import sweep_command
 
