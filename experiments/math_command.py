@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,7 +33,7 @@ def _backend(options: Math, stack: ExitStack) -> tuple[Backend, list[Problem], T
     if options.backend == "local":
         from synthetic.math_local import LocalModel, gym_problems
 
-        sizes = {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2}
+        sizes: dict[str, Any] = {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 2}
         problems = gym_problems(options.questions, options.seed, **sizes)
         return LocalModel(), problems, Team(("direct",), ("steps", "calculator"))
     if options.gsm8k is None or options.url is None or options.cheap is None or options.strong is None:
@@ -61,12 +61,15 @@ def run(options: Math, console: Console) -> None:
         progress = bar.add_task("playing", total=options.plays * len(problems))
         solved: list[Solved] = []
         for turn in range(options.plays):
-            names = {p.number: f"{p.number} play {turn}" for p in problems}
-            left = [p for p in problems if not _done(names[p.number], ended)]
+
+            def label(problem: Problem, turn: int = turn) -> str:
+                return f"{problem.number} play {turn}"
+
+            left = [p for p in problems if not _done(label(p), ended)]
             bar.update(progress, advance=len(problems) - len(left))
             solved += play(
                 backend, left, team, at_random(options.seed + turn), recorder, bits=options.bits, prices=prices,
-                name=lambda p, names=names: _free(names[p.number], begun), tell=lambda s: bar.advance(progress),
+                name=lambda p: _free(label(p), begun), tell=lambda s: bar.advance(progress),
             )  # fmt: skip
         if options.compare:
             progress = bar.add_task("comparing", total=len(problems) * len(team.cheap + team.strong))
