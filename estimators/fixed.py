@@ -22,7 +22,8 @@ from icq.solve import greedy
 DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
 POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
 DOUBT = 0.02  # expected share of handoffs to observations whose greedy option is another one
-CHANCE = 0.01  # probability that any greedy option is another one
+CHANCE = 0.01  # probability that any greedy option is another one, where J is wanted
+UNSURE = 0.05  # the same, where values are compared: short logs that pass a laxer rule are chosen by their own noise
 
 
 class FixedPointError(ValueError):

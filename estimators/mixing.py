@@ -125,18 +125,18 @@ def _second(law: Law, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> float:
     return float(law.flat * law.noise(fixed.q, fixed.v) @ (rows**2).sum(1))
 
 
-def noise(log: Log, cls: Tabular | Linear | None = None, *, whitened: bool = False) -> Noise | Estimate:
+def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0) -> Noise | Estimate:
     """The noise of a log at Q_F of a class, or why there is none.
 
     Solved again without each batch, as E[delta^2] moves at first order with the fixed point; batch sums do not.
-    Greedy options in doubt are a `result`: the limits of section 5a need them to be unique.  whitened: the Jacobian is
-    wanted, which jumps with the greedy options, so that not one of them may be wrong.
+    Greedy options in doubt are a `result`: the limits of section 5a need them to be unique.  chance: accepted
+    probability that any of them is wrong (CHANCE where the Jacobian is wanted, which jumps with them).
     """
     found = log.once("noise", lambda: _noise(log, cls), cls)
     if isinstance(found, Estimate):
         return found
     known, doubt = found
-    if doubt.share > DOUBT or (whitened and doubt.chance > CHANCE):
+    if doubt.share > DOUBT or doubt.chance > chance:
         return missing(doubt.where, known.n_eff)
     return known
 
@@ -305,7 +305,7 @@ def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: floa
 
 @control_constant.register
 def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls, whitened=True)
+    found = noise(source, cls, chance=CHANCE)
     return found if isinstance(found, Estimate) else control_constant(found, confidence=confidence)
 
 
@@ -338,7 +338,7 @@ def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: floa
 
 @residual_constant.register
 def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls, whitened=True)
+    found = noise(source, cls, chance=CHANCE)
     return found if isinstance(found, Estimate) else residual_constant(found, confidence=confidence)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from estimators.approximation import enough, length, table
 from estimators.empirical import Law, slices
 from estimators.estimate import Estimate, exact, missing
-from estimators.fixed import DOUBT, Fixed, doubtful, interface_fixed_point
+from estimators.fixed import UNSURE, Fixed, doubtful, interface_fixed_point
 from estimators.jackknife import BATCHES, jackknife
 from estimators.logs import Log
 from estimators.mixing import Noise
@@ -75,7 +75,7 @@ def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]],
     fixed = interface_fixed_point(law)
     parts = [(part, interface_fixed_point(part)) for part in found.without()]
     doubt = doubtful(law, fixed.q, np.stack([f.q for _, f in parts]))
-    if doubt.share > DOUBT:
+    if doubt.chance > UNSURE:
         return missing(doubt.where, n_eff)
     return (law, fixed), parts, n_eff
 
@@ -97,7 +97,7 @@ def sent_error(log: Log, known: Noise, *, confidence: float = 0.95) -> Estimate:
 
     What the learner that ran believed, against what the log says: its approximation error and residual together.
     Scalars that change on the same observation (the learner still moves) are averaged, and `note` says by how much
-    they scatter.  known: the noise of the same log at its table (`estimators.mixing.noise`).
+    they scatter.  known: the noise of the same log at its table (`estimators.mixing.noise` with chance=UNSURE).
     """
     size = log.num_observations
     acted = known.law.model.available.any(1)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from estimators import approximation, chain_intervals, distances, interface, mixing, values
 from estimators.estimate import Estimate, exact
+from estimators.fixed import UNSURE
 from estimators.logs import Log, from_handoffs
 from experiments.calibrate_rows import Quantity, Source
 from icq import rollout
@@ -137,7 +138,7 @@ def of_noise(name: str, of: Callable[[Log, mixing.Noise], Estimate], truth: Call
     """A quantity of a log and of its noise at the fixed point of the table."""
 
     def estimate(data: Logged) -> Estimate:
-        known = mixing.noise(data.log)
+        known = mixing.noise(data.log, chance=UNSURE)
         return known if isinstance(known, Estimate) else of(data.log, known)
 
     return Quantity(name, estimate, truth)

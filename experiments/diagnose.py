@@ -21,6 +21,7 @@ from estimators.approximation import certificate, enough
 from estimators.cells import Cells, Law, gather
 from estimators.estimate import Estimate, exact, missing
 from estimators.fit import Fit, fit, network_of, rows_of
+from estimators.fixed import CHANCE, UNSURE
 from estimators.interface import Channels
 from estimators.jackknife import jackknife
 from estimators.logs import Log
@@ -289,8 +290,8 @@ def _residual(log: Log, tell: Tell) -> Residual:
     tell("the noise of a learner on this log")
     n = len(log)
     try:
-        noise = mixing.noise(log)
-        whitened = mixing.noise(log, whitened=True)  # the same one, unless a greedy option is in doubt
+        noise = mixing.noise(log, chance=UNSURE)
+        whitened = mixing.noise(log, chance=CHANCE)  # the same one, unless a greedy option is in doubt
     except ValueError as error:  # a table too large to be solved for
         noise = whitened = missing(str(error))
     if isinstance(noise, Estimate):
