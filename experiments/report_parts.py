@@ -76,7 +76,7 @@ class Records:
     def ratio_rows(self) -> list[list[Cell]]:
         """Certified over observed, per term and rung."""
         a = self.arrays
-        rows = []
+        rows: list[list[Cell]] = []
         for term in TERMS:
             e, b, slack = (a[f"{part}_{term}"] for part in ("e", "b", "slack"))
             rows.append([NAME[term], CERTIFICATE[term], "d-norm", *_spread(e, b, slack)])

@@ -130,7 +130,8 @@ def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
     seen, violated = records.arrays["e_total"], records.violations()
     facts = {"cells finished": f"{done} of {cells}", "records": str(len(seen)), "violations": str(violated)}
     last = ds.isel(checkpoint=-1)
-    errors = {t: np.sqrt((last[f"e_{s}"] ** 2).mean("replica", skipna=False)).values.ravel() for s, t in TERMS.items()}
+    squares = {t: (last[f"e_{s}"] ** 2).mean("replica", skipna=False) for s, t in TERMS.items()}
+    errors = {t: np.sqrt(np.asarray(square)).ravel() for t, square in squares.items()}
     parts = [html.facts(facts)]
     if done < cells:
         unfinished = (
