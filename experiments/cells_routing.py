@@ -59,9 +59,7 @@ class RoutingCell:
         m, starts = workflow.smdp, start_law(workflow.smdp)
         change = {Who.CENTRALISED: baselines.centralised, Who.INDEPENDENT: baselines.independent}.get(self.who)
         seen = true if change is None else analyse(change(m))
-        config = LearnerConfig(
-            step=1.0, decay_power=1.0, decay_offset=30.0, averaging_power=2.0, visit_normalised=True
-        )
+        config = LearnerConfig(step=1.0, decay_power=1.0, decay_offset=30.0, averaging_power=2.0, visit_normalised=True)
         record = learn(rollout.tables(seen), networks.tabular(seen.smdp), config, range(self.seeds), [self.handoffs])
         q = np.asarray(record.q_average[:, -1], np.float64)
         rows = np.arange(m.num_states) if self.who is Who.CENTRALISED else np.asarray(m.observation)
