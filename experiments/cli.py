@@ -31,7 +31,7 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, subcommand
 
 from experiments import axes
 from experiments.errors import WorkError
-from experiments.settings import FAMILIES, DialsFamily, GarnetFamily, Learning
+from experiments.settings import FAMILIES, DialsFamily, GarnetFamily, Learning, RoutingFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,22 @@ class MakeGarnet(GarnetFamily):
     """Where to write the instance (.npz)."""
 
 
-Family: TypeAlias = Annotated[MakeDials, subcommand("dials")] | Annotated[MakeGarnet, subcommand("garnet")]
+@dataclass(frozen=True, kw_only=True)
+class MakeRouting(RoutingFamily):
+    """A gateway and specialists pass a request around that nobody sees whole.
+
+    Example: icq make routing --specialists 3 --view 2 --out r.npz
+    """
+
+    out: Path
+    """Where to write the instance (.npz)."""
+
+
+Family: TypeAlias = (
+    Annotated[MakeDials, subcommand("dials")]
+    | Annotated[MakeGarnet, subcommand("garnet")]
+    | Annotated[MakeRouting, subcommand("routing")]
+)
 
 
 @dataclass(frozen=True)
