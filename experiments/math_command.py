@@ -19,7 +19,7 @@ from experiments import store
 from experiments.math_play import Solved, Team, at_random, play
 from synthetic.math_backends import Backend, Problem, Recorded, Remembered, problems_of
 from synthetic.math_data import QUESTION, RESPONSE, load_outcomes, made_up
-from synthetic.math_routing import CHEAP, STRONG, Prices
+from synthetic.math_routing import CHEAP, STRONG, Prices, check_view
 
 if TYPE_CHECKING:
     from experiments.cli import Math
@@ -50,6 +50,7 @@ def run(options: Math, console: Console) -> None:
     for name in ("questions", "plays"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} = {getattr(options, name)} must be at least 1")
+    check_view(options.bits)
     prices = Prices(options.cheap_price, options.strong_price, options.worth)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:

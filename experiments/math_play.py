@@ -16,7 +16,7 @@ import numpy as np
 from estimators.recorder import Recorder, Task
 from synthetic.math_backends import Answer, Backend, Problem
 from synthetic.math_features import BITS, question_bits, response_bits
-from synthetic.math_routing import CHEAP, STRONG, Prices
+from synthetic.math_routing import CHEAP, STRONG, Prices, check_view
 
 Choice: TypeAlias = Callable[[str, str, Sequence[str]], tuple[str, float]]  # agent, what it sees, options
 
@@ -91,6 +91,7 @@ def play(
     missing = [s for s in (*team.cheap, *team.strong) if s not in backend.strategies]
     if missing:
         raise ValueError(f"strategy {missing[0]!r}: the backend has {', '.join(backend.strategies)}")
+    check_view(bits)
     prices = prices or Prices()
     out = []
     for problem in problems:

@@ -70,13 +70,18 @@ class Prices:
         return max(1, -(-tokens // self.step_tokens))
 
 
+def check_view(bits: int | None) -> None:
+    """Raise ValueError on a view that is not 0..BITS or None."""
+    if bits is not None and not 0 <= bits <= BITS:
+        raise ValueError(f"bits = {bits} must be between 0 and {BITS}, or None for the question itself")
+
+
 def math_routing(table: Outcomes, bits: int | None = None, prices: Prices | None = None) -> Workflow:
     """The workflow with all its reachable states.  bits: seen of each list of features, None for the question itself.
 
     Raises ValueError on a view that is not 0..BITS.
     """
-    if bits is not None and not 0 <= bits <= BITS:
-        raise ValueError(f"bits = {bits} must be between 0 and {BITS}, or None for the question itself")
+    check_view(bits)
     prices = prices or Prices()
     tokens, asked = table.tokens, [question_bits(text) for text in table.questions]
     said = [response_bits(cheap) for cheap, _ in table.responses]

@@ -56,6 +56,7 @@ def test_an_endpoint_is_asked_what_the_table_asks(tmp_path, capsys, monkeypatch)
         (["--gsm8k", "absent.csv"], "lm-sys/RouteLLM"),
         (["--backend", "endpoint"], "give --url"),
         (["--worth", "0"], "worth = 0"),
+        (["--bits", "7"], "bits = 7"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, words, says):
