@@ -9,6 +9,14 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "_ext")]  # packages, and
 os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]  # `icq` in executed cells
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Kernels read no settings of whoever builds the site, and write no notes of their own.
+KERNEL = ROOT / "build" / "ipython"
+(KERNEL / "profile_default").mkdir(parents=True, exist_ok=True)
+(KERNEL / "profile_default" / "ipython_kernel_config.py").write_text(
+    "c = get_config()\nc.IPKernelApp.log_level = 'ERROR'\nc.IPKernelApp.capture_fd_output = False\n"
+)
+os.environ["IPYTHONDIR"] = str(KERNEL)
+
 project = "icq-bounds"
 copyright = "the icq-bounds authors"
 extensions = [
