@@ -121,9 +121,13 @@ def play(table: Outcomes, bits: int | None, prices: Prices) -> Played:
 
 def _exact(play: Played) -> Arrays:
     """What no learner enters: totals of the interface optimum (`_bar`), of the per-question oracle (`_star`), and of
-    sending every question to one model (`_cheap`, `_strong`); size and contraction of the instance.
+    sending every question to one model (`_cheap`, `_strong`); size and contraction of the instance; `gap_logged`: the
+    interface gap over the handoffs that a log shows, all but those of the inbox.
     """  # fmt: skip
     a, m = play.true, play.true.smdp
+    shown = np.asarray(m.agent)[m.observation] != play.workflow.agents.index("inbox")
+    mass = a.d_state_pair[shown]
+    gap_logged = np.sqrt((mass * a.gap[shown] ** 2).sum() / mass.sum())
     policies = {
         "bar": a.interface_solution.policy[m.observation], "star": a.oracle_solution.policy,
         "cheap": policy_of(play.workflow, ALWAYS_CHEAP), "strong": policy_of(play.workflow, ALWAYS_STRONG),
@@ -131,7 +135,8 @@ def _exact(play: Played) -> Arrays:
     out: Arrays = {
         f"{name}_{who}": np.array(x) for who, policy in policies.items() for name, x in play.totals(policy).items()
     }
-    numbers = {"states": m.num_states, "observations": m.num_observations, "kappa": a.kappa, "gamma_bar": a.gamma_bar}
+    numbers = {"states": m.num_states, "observations": m.num_observations, "kappa": a.kappa, "gamma_bar": a.gamma_bar,
+               "gap_logged": gap_logged}  # fmt: skip
     return out | {name: np.array(value) for name, value in numbers.items()}
 
 

@@ -60,7 +60,7 @@ class Preset:
 
 FULL = Preset("full", seeds=8, handoffs=1_000_000, bits=(*range(BITS + 1), None), told=(0, 3, BITS),
               worths=(0.002, 0.005, 0.01, 0.02, 0.05, 0.2), splits=8, plays=30, questions=1000)  # fmt: skip
-SMOKE = Preset("smoke", seeds=4, handoffs=300_000, bits=(0, 3, BITS, None), told=(BITS,), worths=(0.005, 0.02, 0.1),
+SMOKE = Preset("smoke", seeds=4, handoffs=300_000, bits=(0, 1, BITS, None), told=(BITS,), worths=(0.005, 0.02, 0.1),
                splits=4, plays=120, questions=200)  # fmt: skip
 
 
@@ -163,7 +163,8 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
             str(c.bits): {key: as_dict(estimate.mean(r[key])) for key in r}
             for c, r in results.items() if isinstance(c, HeldOutCell)
         },
-        "from_the_log": replay(source, folder / "handoffs.jsonl", p.plays, LOGGED),
+        "from_the_log": replay(source, folder / "handoffs.jsonl", p.plays, LOGGED)
+        | {"exact_gap_over_the_same_handoffs": float(dict(learned)[LOGGED]["gap_logged"])},
         "provenance": provenance(),
     }  # fmt: skip
 

@@ -252,6 +252,7 @@ def test_cells_measure_and_conclude(tmp_path):
     said = math_experiment.summarise(preset, results, tmp_path)
     assert "given by the user" in said["table"] and said["questions"] == len(TABLE)
     assert said["from_the_log"]["handoffs"] > 200 and (tmp_path / "handoffs.jsonl").is_file()
+    assert 0 < said["from_the_log"]["exact_gap_over_the_same_handoffs"] > float(by[Who.ICQ, 1]["e_interface"])
     json.dumps(said, allow_nan=False)
     files = math_experiment.draw(results, tmp_path)
     assert len(files) == 6 and all(f.stat().st_size > 1000 for f in files)
