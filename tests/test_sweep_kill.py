@@ -28,6 +28,18 @@ def doomed(source, target):
 os.replace = doomed
 main()
 """
+# Waits after every result that it keeps, so that there is time to stop it on a machine of any speed.
+WAITING = """
+import time
+from experiments.cli import main
+from experiments.store import Store
+put = Store.put
+def waiting(*arguments):
+    put(*arguments)
+    time.sleep(60)
+Store.put = waiting
+main()
+"""
 # Preloaded by a worker of a cluster: dies by kill -9 inside its second cell.
 DOOMED_WORKER = """
 import os, signal
@@ -102,7 +114,7 @@ def test_killed_inside_a_write(place, undisturbed):
 @needs_proc
 def test_the_whole_command_killed_and_then_a_worker(place, undisturbed):
     folder = place / "command"
-    process = start(folder, "--jobs", "2")
+    process = start(folder, "--jobs", "2", code=WAITING)
     wait_for_cells(process, folder, 1)
     orphans = workers(process)
     process.kill()
@@ -126,7 +138,7 @@ def test_the_whole_command_killed_and_then_a_worker(place, undisturbed):
 @needs_proc
 def test_ctrl_c_says_how_to_go_on(place, undisturbed):
     folder = place / "interrupted"
-    process = start(folder, "--jobs", "2")
+    process = start(folder, "--jobs", "2", code=WAITING)
     wait_for_cells(process, folder, 1)
     left_behind = workers(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody in the group hears it
