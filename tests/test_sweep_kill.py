@@ -34,8 +34,9 @@ import time
 from experiments.cli import main
 from experiments.store import Store
 put = Store.put
-def waiting(*arguments):
-    put(*arguments)
+def waiting(store, *arguments):
+    put(store, *arguments)
+    (store.folder.parent / "waiting").touch()
     time.sleep(60)
 Store.put = waiting
 main()
@@ -60,6 +61,14 @@ def wait_for_cells(process, folder, count):
     while len(kept(folder)) < count:
         assert process.poll() is None and time.monotonic() < end, process.communicate()
         time.sleep(0.005)
+
+
+def wait_until_it_waits(process, folder):
+    end = time.monotonic() + 300
+    while not (folder / "waiting").exists():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.5)  # from the mark to the waiting itself
 
 
 def parent_and_state(pid):
@@ -115,7 +124,7 @@ def test_killed_inside_a_write(place, undisturbed):
 def test_the_whole_command_killed_and_then_a_worker(place, undisturbed):
     folder = place / "command"
     process = start(folder, "--jobs", "2", code=WAITING)
-    wait_for_cells(process, folder, 1)
+    wait_until_it_waits(process, folder)
     orphans = workers(process)
     process.kill()
     process.communicate(timeout=60)
@@ -139,7 +148,7 @@ def test_the_whole_command_killed_and_then_a_worker(place, undisturbed):
 def test_ctrl_c_says_how_to_go_on(place, undisturbed):
     folder = place / "interrupted"
     process = start(folder, "--jobs", "2", code=WAITING)
-    wait_for_cells(process, folder, 1)
+    wait_until_it_waits(process, folder)
     left_behind = workers(process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody in the group hears it
     _, err = process.communicate(timeout=60)
