@@ -60,9 +60,9 @@ class CpuCell:
         weights, handoffs, games = jax.random.split(jax.random.fold_in(jax.random.key(0), self.seed), 3)
         run = fleet.init(env, cls, config, weights)
         curve = []
-        for part in np.diff(np.linspace(0, self.updates, self.marks + 1).astype(int)):
+        for mark, part in enumerate(np.diff(np.linspace(0, self.updates, self.marks + 1).astype(int))):
             run, _ = fleet.train(env, cls, config, run, handoffs, int(part))
-            played = _play_all(game, env, cls, run.params, games)
+            played = _play_all(game, env, cls, run.params, jax.random.fold_in(games, mark))
             curve.append(float(np.asarray(played[0]).all(-1).mean()))
         names = ("solved", "held_out", "value", "handoffs")
         return {name: np.asarray(x) for name, x in zip(names, played, strict=True)} | {"curve": np.array(curve)}

@@ -146,7 +146,8 @@ def test_networks_of_agents_differ_and_learn():
     def train(key):
         cls = view_network(vectors, 8)
         config = FleetConfig(copies=32, optimiser=optax.adam(1e-2), anneal=50.0)
-        return fleet.train(vectors, cls, config, fleet.init(vectors, cls, config, key), key, 50)[0]
+        weights, run = jax.random.split(key)
+        return fleet.train(vectors, cls, config, fleet.init(vectors, cls, config, weights), run, 50)[0]
 
     vectors = OneHot(ENV)
     f = train(jax.random.key(0))
