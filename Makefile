@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: reproduce smoke test lint bench check-bounds calibrate docs clean
+.PHONY: reproduce smoke test lint bench check-bounds calibrate notebooks docs clean
 
 # Pinned versions hold for the build environment too.
 .venv/ready: pyproject.toml constraints.txt
@@ -21,8 +21,8 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## style, types and every test
-	$(BIN)/pytest -n 2
+test: lint  ## style, types, every test and every notebook
+	$(BIN)/pytest -n 2 --nbmake tests notebooks
 
 check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 000 random instances
 	$(BIN)/python -m experiments.check_bounds --instances 10000 --jobs 2
@@ -35,6 +35,9 @@ bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks
 	$(BIN)/python -m benchmarks.learner
 	$(BIN)/python -m benchmarks.exact
 	$(BIN)/python -m benchmarks.scaling
+
+notebooks: .venv/ready  ## brings notebooks and their scripts in step, executes every cell and keeps the outputs
+	$(BIN)/python -m experiments.notebooks
 
 docs: .venv/ready  ## the documentation with every cell executed: build/site/index.html, about two minutes
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'

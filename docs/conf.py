@@ -1,6 +1,7 @@
 """How the site is built: `make docs`.  Warnings are errors, and no page fetches anything from another host."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,13 @@ KERNEL = ROOT / "build" / "ipython"
     "c = get_config()\nc.IPKernelApp.log_level = 'ERROR'\nc.IPKernelApp.capture_fd_output = False\n"
 )
 os.environ["IPYTHONDIR"] = str(KERNEL)
+
+# Notebooks are pages as they were committed, outputs included; links to the documents are shorter from here.
+PAGES = ROOT / "docs" / "notebooks"
+shutil.rmtree(PAGES, ignore_errors=True)
+PAGES.mkdir()
+for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+    (PAGES / notebook.name).write_text(notebook.read_text().replace("](../docs/", "](../"))
 
 project = "icq-bounds"
 copyright = "the icq-bounds authors"
@@ -43,6 +51,7 @@ suppress_warnings = [
 
 # Cells run when the site is built, in a scratch folder; an exception is a warning, hence an error of the build.
 nb_execution_mode = "force"  # outputs depend on the packages, not only on the cells
+nb_execution_excludepatterns = ["notebooks/*"]  # the tests run these
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_show_tb = True

@@ -19,6 +19,7 @@ PAGES = sorted(
 )
 CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_CELLS = [page for page in PAGES if CELL.search((DOCS / page).read_text())]
+NOTEBOOKS = "notebooks/*"  # copied there when the site is built; test_notebooks.py looks at them
 DEAR = {"howto/cluster.md"}  # a whole sweep, as in test_sweep.py; the site's build runs it
 
 
@@ -33,7 +34,7 @@ def reachable(root: Path = DOCS) -> set[str]:
     """Every page that toctrees lead to from the index."""
     found, queue = {"index.md"}, ["index.md"]
     for page in queue:
-        for entry in entries((root / page).read_text()):
+        for entry in set(entries((root / page).read_text())) - {NOTEBOOKS}:
             at = root / entry.lstrip("/") if entry.startswith("/") else (root / page).parent / entry
             name = at.with_name(f"{at.name}.md").resolve().relative_to(root.resolve()).as_posix()
             if name not in found:
@@ -48,10 +49,11 @@ def slugs(text: str) -> set[str]:
     return {re.sub(r"[^\w\s-]", "", re.sub(r"[`*$]", "", head.lower())).strip().replace(" ", "-") for head in heads}
 
 
-def dead_links(page: Path) -> list[str]:
-    """Relative links of a page whose file or heading does not exist."""
+def dead_links(page: Path, text: str | None = None) -> list[str]:
+    """Relative links of a page (of this text, if given) whose file or heading does not exist."""
     out = []
-    text = re.sub(r"`[^`\n]+`|\$\$.+?\$\$|\$[^$]+\$", "", test_docs.prose(page.read_text()))
+    text = page.read_text() if text is None else text
+    text = re.sub(r"`[^`\n]+`|\$\$.+?\$\$|\$[^$]+\$", "", test_docs.prose(text))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
@@ -81,6 +83,7 @@ def run(text: str) -> str:
 
 def test_every_page_is_in_the_contents():
     assert reachable() == set(PAGES)
+    assert NOTEBOOKS in entries((DOCS / "notebooks.md").read_text())
 
 
 @pytest.mark.parametrize("page", [*PAGES, "../README.md"])

@@ -1,0 +1,97 @@
+# %% [markdown]
+# # Which error dominates?
+#
+# Ten agents hand a task to each other. Each sees only its own observation and learns from one number per handoff
+# (IC-Q). How far is what they have learned, $Q_T$, from what a central planner who sees everything would know,
+# $Q^\ast$? The difference is the sum of three
+# ([theory, section 2.1](../docs/theory.md#21-three-errors)):
+#
+# $$Q_T\circ\varphi-Q^\ast=\underbrace{(Q_T-Q_F)\circ\varphi}_{\text{mixing residual}}+\underbrace{(Q_F-\bar Q)\circ\varphi}_{\text{approximation}}+\underbrace{(\bar Q\circ\varphi-Q^\ast)}_{\text{interface gap}}$$
+#
+# $\bar Q$ is the best that handoffs can teach someone who sees only $\varphi(s)$, and $Q_F$ is what the function class
+# makes of it. More handoffs reduce the first part, a richer class the second, a better interface the third.
+
+# %% [markdown]
+# ## A workflow
+#
+# The dials family has one dial per source of error ([section 8](../docs/theory.md#8-dials)). `analyse` computes
+# everything that is exact about an instance: the stationary law $d$, $Q^\ast$ and $\bar Q$.
+
+# %%
+from experiments import pictures
+from icq.exact import analyse
+from synthetic.dials import Dials, dials_instance
+
+pictures.use_style()
+m = dials_instance(dials=Dials(gap=0.5, mixing=0.3), seed=0)
+a = analyse(m)
+m
+
+# %% [markdown]
+# ## Learning
+#
+# Every agent has six numbers for its sixteen pairs of observation and option: too few on purpose, so that there is an
+# approximation error to see. Sixteen runs along one trajectory each; the averaged iterate is recorded on the way.
+
+# %%
+from icq import networks, rollout
+from icq.learner import LearnerConfig, learn
+
+features = networks.random_features(m, 6, seed=0)
+how = LearnerConfig(step=1.0, decay_power=0.6, decay_offset=1000.0, averaging_power=2.0)
+handoffs = [2**k for k in range(8, 19)]
+record = learn(rollout.tables(a), features, how, seeds=range(16), checkpoints=handoffs)
+
+# %% [markdown]
+# ## Three terms
+#
+# For a linear class $Q_F$ is computed exactly. `decompose` measures each difference in $\Vert\cdot\Vert_d$, the root
+# mean square over handoffs, and raises an error should the triangle inequality fail for any record.
+
+# %%
+import numpy as np
+
+from bounds.approximation import class_fixed_point
+from bounds.classes import linear_class
+from estimators.decomposition import decompose
+
+q = np.asarray(record.q_average, np.float64)
+members = linear_class(a, np.asarray(features.features, np.float64))
+errors, _ = decompose(a, q, class_fixed_point(members).q)
+
+# %% [markdown]
+# ## A bound beside each
+#
+# Each term has an upper bound whose assumptions are checked on the instance
+# ([section 3.2](../docs/theory.md#32-rungs-1-and-2-the-gap-value),
+# [section 4.4](../docs/theory.md#44-the-right-angle-theorem)). The one of the residual is computed from each learned
+# table itself, whatever has produced it.
+
+# %%
+from bounds.approximation import class_error_bound, projected_certificate
+from bounds.ladder import signed_gap_bound_d
+
+certified = {
+    "interface": signed_gap_bound_d(a).value,
+    "app": class_error_bound(members).value,
+    "mix": np.array([[projected_certificate(members, table).value for table in run] for run in q]),
+}
+certified["total"] = sum(certified.values())
+pictures.terms_over_time(handoffs, errors, certified);
+
+# %% [markdown]
+# Solid with 95 % intervals over runs: observed. Dotted: certified. In numbers, after the last handoff:
+
+# %%
+from IPython.display import Markdown
+
+Markdown(pictures.terms_table(errors, certified, handoffs[-1]))
+
+# %% [markdown]
+# **Why?** Half of the gap dial is switched on, and no handoff says anything about it: the law of all logs is the same
+# with and without the gap ([Theorem 8.2](../docs/theory.md#83-gap-the-logs-do-not-change-at-all)). So the learner
+# converges with the usual $1/\sqrt T$ to a table that is wrong by the two flat lines, and the total comes to rest at
+# about their root of squares: here the errors point in different directions.
+#
+# **Next**: [what makes the interface gap, and whose it is](02_interface_gap.ipynb);
+# [what width buys](03_function_approximation.ipynb).
