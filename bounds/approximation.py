@@ -6,7 +6,7 @@ directions, kappa_F <= kappa the modulus of P That in ||.||_d.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from bounds.bound import Bound, conditional
 from bounds.certificate import SECTION, residual
 from bounds.classes import ConvexClass, LinearClass
 from bounds.interface import contracts, rounding, value_range
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.solve import greedy
 
@@ -22,13 +23,19 @@ NEWTON_LIMIT = 1500  # dimension of a class up to which a policy is evaluated by
 
 
 @dataclass(frozen=True)
-class ClassSolution:
+class ClassSolution(Shown):
     """Q_F with its certificate: `error` bounds ||q - Q_F||_d, rounding included, converged or not."""
 
     q: Float[np.ndarray, "O A"]
     error: float
     iterations: int
     converged: bool
+
+    def _facts_(self) -> list[Fact]:
+        how = "converged" if self.converged else "did not converge"
+        return [Fact("observations", len(self.q)), Fact("options", self.q.shape[1]),
+                Fact("values", spread(self.q), "reward"), Fact("error at most", self.error),
+                Fact("", f"{how} after {self.iterations} iterations")]  # fmt: skip
 
 
 def trivial_error(a: Analysis) -> float:
@@ -128,4 +135,5 @@ def class_error_bound(members: ConvexClass) -> Bound:
     noise = a.interface_solution.error + 2 * _projected_rounding(a, a.q_bar)
     roundoff = noise / (1 - kappa) if kappa < 1 else 0.0
     assumption = contracts("kappa_F", kappa)
-    return conditional("class error", [assumption], compute, SECTION, trivial_error(a), roundoff=roundoff)
+    bound = conditional("class error", [assumption], compute, SECTION, trivial_error(a), roundoff=roundoff)
+    return replace(bound, formula=r"\frac{\lVert\Pi\bar Q-\bar Q\rVert_d}{\sqrt{1 - \kappa_F^{2}}}")

@@ -15,12 +15,13 @@ from jaxtyping import Bool, Float, Int
 
 from bounds.bound import Assumption, Bound, conditional
 from bounds.interface import SECTION, rounding, sup_bound, trivial_cap
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.solve import solve
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Shown):
     """The (state, option) rows of each agent, padded: every field has the agents that act on its first axis.
 
     agents: their indices; gap: |b| of each row; kernel: [n*R, n] discounted mass handed to each of them; real: not
@@ -55,7 +56,7 @@ def agent_rows(a: Analysis, gap: Float[np.ndarray, "S A"]) -> Rows:
 
 
 @dataclass(frozen=True)
-class AgentGap:
+class AgentGap(Shown):
     """e [N], the matrix G* [N, N] of discounted masses and the gaps |b| [N] of the maximising rows; e's error.
 
     Agents that never act have zeros.  Ties between maximising rows are broken by the first row; e does not depend on
@@ -77,6 +78,11 @@ class AgentGap:
         """
         resolvent = np.linalg.inv(np.eye(len(self.value)) - self.matrix)
         return resolvent * self.gap
+
+    def _facts_(self) -> list[Fact]:
+        worst = int(np.argmax(self.value)) if self.value.size else None
+        return [Fact("agents", len(self.value)), Fact("certified gap", spread(self.value), "reward"),
+                Fact("largest at agent", worst), Fact("local gap", spread(self.gap), "reward")]  # fmt: skip
 
 
 def agent_gap_value(a: Analysis, gap: Float[np.ndarray, "S A"]) -> AgentGap:

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from markupsafe import Markup
+
+from icq.display import Fact, Shown, latex_number, latex_text
+
 
 @dataclass(frozen=True)
-class Assumption:
+class Assumption(Shown):
     """One hypothesis of a lemma, checked on one instance.
 
     `margin`: signed distance to the boundary, in the unit `detail` names; negative or zero by how much it fails.
@@ -34,6 +38,9 @@ class Assumption:
     def __str__(self) -> str:
         return f"{self.name} {'holds' if self.holds else 'fails'} (margin {self.margin:.3g}): {self.detail}"
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", str(self))]
+
 
 def below(name: str, value: float, limit: float, detail: str) -> Assumption:
     """The assumption `value < limit`, strictly; a NaN value fails it with an infinite deficit."""
@@ -42,7 +49,7 @@ def below(name: str, value: float, limit: float, detail: str) -> Assumption:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Shown):
     """An upper bound on one non-negative quantity.
 
     value: the bound, NaN exactly when an assumption fails; may be infinite.
@@ -51,6 +58,7 @@ class Bound:
     reference: where the statement and its proof are.
     trivial: what the range of rewards alone gives for the same quantity; a value not below it says nothing.
     roundoff: how far floating point may have moved `value`; verdicts compare against value + roundoff.
+    formula: the bound in LaTeX where it is one formula, as in `bounds.symbolic`.
     """
 
     name: str
@@ -60,6 +68,7 @@ class Bound:
     reference: str
     trivial: float = math.inf
     roundoff: float = field(default=0.0, kw_only=True)
+    formula: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", MappingProxyType(dict(self.terms)))
@@ -87,6 +96,18 @@ class Bound:
         if not self.applicable:
             return f"{self.name}: inapplicable; " + "; ".join(map(str, self.failures))
         return f"{self.name}: {self.value:.6g} (trivial {self.trivial:.6g})"
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("", self.name), Fact("value", self.value if self.applicable else "none"),
+            Fact("trivial", self.trivial), *(Fact("", f"inapplicable: {a}") for a in self.failures),
+            Fact("", self.reference),
+        ]  # fmt: skip
+
+    def _repr_latex_(self) -> str:
+        why = "" if self.applicable else rf"\quad\text{{inapplicable: {latex_text(self.failures[0].name)}}}"
+        parts = (rf"\text{{{latex_text(self.name)}}}", *filter(None, (self.formula,)), latex_number(self.value))
+        return rf"$${' = '.join(parts)}{why}$$"
 
 
 def conditional(
@@ -116,6 +137,17 @@ class Verdict(Enum):
 
     def __str__(self) -> str:
         return self.value
+
+    def __html__(self) -> str:
+        return Markup('<span style="background:{};color:#fff;padding:0 6px;border-radius:3px">{}</span>').format(
+            BADGE[self], self.value
+        )
+
+
+BADGE = {
+    Verdict.HOLDS: "#1b7340", Verdict.VIOLATED: "#b3261e", Verdict.UNDECIDED: "#8a5a00", Verdict.VACUOUS: "#5f6368",
+    Verdict.INAPPLICABLE: "#5f6368",
+}  # fmt: skip
 
 
 def verdict(

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from bounds.certificate import interface_contraction
 from bounds.interface import round_up
+from icq.display import Fact, Shown
 from icq.exact import DENSE_ENTRIES, Analysis
 
 
@@ -52,7 +53,7 @@ class _Block:
 
 
 @dataclass(frozen=True)
-class LinearClass:
+class LinearClass(Shown):
     """F = {offset + Psi theta}, one theta per slot (per agent, unless said otherwise).
 
     offset: [O, A], 0 where unavailable.  Every slot has the directions of its own rows of Psi whose singular values
@@ -119,6 +120,10 @@ class LinearClass:
         theta = np.linalg.solve(np.eye(self.rank) - moved, self.coordinates @ (target - self.offset.reshape(-1)))
         return self.offset + (basis @ theta).reshape(self.offset.shape)
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("observations", len(self.offset)), Fact("options", self.offset.shape[1]),
+                Fact("blocks", len(self.blocks)), Fact("rank", self.rank)]  # fmt: skip
+
 
 def linear_class(
     a: Analysis,
@@ -155,7 +160,7 @@ def linear_class(
 
 
 @dataclass(frozen=True)
-class Ball:
+class Ball(Shown):
     """The members of a linear class whose slots are each within `radius` of the offset in ||.||_d."""
 
     span: LinearClass
@@ -187,9 +192,12 @@ class Ball:
             move[block.rows] *= min(1.0, self.radius / length) if length > 0 else 1.0
         return self.span.offset + move.reshape(q.shape)
 
+    def _facts_(self) -> list[Fact]:
+        return [*self.span._facts_(), Fact("radius", self.radius, "reward in the d-norm")]
+
 
 @dataclass(frozen=True)
-class Box:
+class Box(Shown):
     """All tables with low <= Q(o,a) <= high; D is diagonal, so clipping is the d-projection."""
 
     analysis: Analysis
@@ -212,3 +220,6 @@ class Box:
     def project(self, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "O A"]:
         """Clip."""
         return np.where(self.analysis.interface.available, np.clip(q, self.low, self.high), 0.0)
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("entries between", self.low), Fact("and", self.high, "reward")]

@@ -26,12 +26,13 @@ from bounds.poisson import tier_2_inequality
 from bounds.poisson_constants import Constants, constants
 from bounds.recursion import Lyapunov, Quadratic, spread
 from bounds.weights import Weight
+from icq.display import Shown
 
 SECTION = "docs/theory.md section 6"
 
 
 @dataclass(frozen=True)
-class Level:
+class Level(Shown):
     """Where the worst case of a constant step settles: r, level, pull of the module docstring, and the slack S."""
 
     r: float

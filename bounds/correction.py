@@ -25,6 +25,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 from bounds.noise import Population
+from icq.display import Shown
 
 
 def top_eigenvalue(stack: Float[np.ndarray, "R p p"]) -> Float[np.ndarray, "R"]:
@@ -52,7 +53,7 @@ def symmetric_norm(stack: Float[np.ndarray, "R p p"]) -> Float[np.ndarray, "R"]:
 
 
 @dataclass(frozen=True)
-class Correction:
+class Correction(Shown):
     """nu and its parts for one population; `deviation` = 0 [S, S] gives the i.i.d. control, where nu = 0.
 
     weight: W [p, p], symmetric positive definite; None for W = M.

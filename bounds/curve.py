@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds.bound import Assumption, Bound
+from icq.display import Fact, Shown, number
 
 RELATIVE = 1e-9  # rounding of a recursion of up to a million steps, each exact to a few units of 1e-16
 ABSOLUTE = 1e-13  # times the range: what an error of Q_F in its last digits can look like
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Shown):
     """Upper bounds on one non-negative quantity at `times` (updates done); fields as in `Bound`.
 
     value [n] is NaN throughout exactly when an assumption fails.  terms: named numbers behind the whole curve.
@@ -41,6 +42,14 @@ class Curve:
         name = f"{self.name} after {self.times[i]} updates"
         roundoff = RELATIVE * value + ABSOLUTE * self.trivial if math.isfinite(value) else 0.0
         return Bound(name, value, self.terms, self.assumptions, self.reference, self.trivial, roundoff=roundoff)
+
+    def _facts_(self) -> list[Fact]:
+        ends = [f"{number(float(self.value[i]))} at {self.times[i]}" for i in (0, -1)]
+        return [
+            Fact("", self.name), Fact("value", " to ".join(ends) if self.applicable else "none"),
+            Fact("updates", len(self.times), "times"), Fact("trivial", self.trivial),
+            *(Fact("", f"inapplicable: {a}") for a in self.assumptions if not a.holds), Fact("", self.reference),
+        ]  # fmt: skip
 
 
 def curve(

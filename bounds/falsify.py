@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bounds.bound import Bound, Verdict, verdict
+from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
 from icq.smdp import ICSMDP
 
@@ -25,7 +26,7 @@ SHOWN = 5  # violating seeds kept per lemma
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(Shown):
     """`observed` <= bound, up to the certified numerical error `allowance` of the observation.
 
     lower: the lower confidence limit of a simulated observation, which alone can convict the bound.
@@ -76,7 +77,7 @@ class Lemma:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Tally(Shown):
     """What the search found about one lemma.
 
     instances: with at least one applicable case; ratios: bound/observed of the cases whose observation is not 0;
@@ -112,6 +113,13 @@ class Tally:
             self.violations + other.violations, self.caught + other.caught, (self.first + other.first)[:SHOWN],
             self.ratios + other.ratios,
         )  # fmt: skip
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("cases", self.cases), Fact("instances", self.instances), Fact("violations", self.violations),
+            Fact("planted errors caught", self.caught), Fact("smallest bound over observed", self.smallest),
+            Fact("stands", self.stands),
+        ]  # fmt: skip
 
 
 def attack(lemma: Lemma, sample: Sample) -> Tally:

@@ -8,6 +8,7 @@ uses that d is stationary, only that w(s|o) and the norms come from one d, so an
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -141,7 +142,8 @@ def scalar_gap_bound(a: Analysis) -> Bound:
         b = float(np.abs(a.local_gap).max())
         return b / (1 - a.gamma_bar), {"local_gap": b, "gamma_bar": a.gamma_bar}
 
-    return sup_bound(a, "scalar gap", compute, f"{SECTION}, rung 4", _sup_roundoff(a))
+    bound = sup_bound(a, "scalar gap", compute, f"{SECTION}, rung 4", _sup_roundoff(a))
+    return replace(bound, formula=r"\frac{\lVert b\rVert_\infty}{1 - \bar\gamma}")
 
 
 def _sup_roundoff(a: Analysis) -> float:
@@ -164,7 +166,7 @@ def gap_value_bound_d(a: Analysis) -> Bound:
 
 def scalar_gap_bound_d(a: Analysis) -> Bound:
     """Lemma: ||Q* - Qbar o phi||_d <= ||b||_d/(1 - kappa_S) if kappa_S < 1; the version that data can estimate."""
-    return _kappa_bound(a, "scalar gap, d-norm", 1.0)
+    return replace(_kappa_bound(a, "scalar gap, d-norm", 1.0), formula=r"\frac{\lVert b\rVert_d}{1 - \kappa_S}")
 
 
 def _kappa_bound(a: Analysis, name: str, factor: float) -> Bound:

@@ -19,13 +19,14 @@ from scipy.spatial.distance import cdist
 
 from bounds.bound import Assumption, Bound, below, conditional
 from bounds.interface import SECTION, rounding, trivial_cap
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 
 SMALLEST = 1e-10  # relative eigenvalue from which ||f||_H is known to six digits
 
 
 @dataclass(frozen=True)
-class Mismatch:
+class Mismatch(Shown):
     """One split of the local gap: |b| <= reward + mass + shape at every available (s,a), 0 elsewhere.
 
     reward: |r - rhat|; mass: how long; shape: where, infinite if an assumption fails.  All [S, A] in units of reward.
@@ -41,6 +42,11 @@ class Mismatch:
     def total(self) -> Float[np.ndarray, "S A"]:
         """The sum of the three parts, an upper bound of |b|."""
         return self.reward + self.mass + self.shape
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.name), Fact("states", len(self.reward)), Fact("options", self.reward.shape[1]),
+                Fact("largest total", spread(self.total), "reward"),
+                *(Fact("", f"inapplicable: {a}") for a in self.assumptions if not a.holds)]  # fmt: skip
 
 
 @dataclass(frozen=True)

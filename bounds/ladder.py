@@ -38,13 +38,14 @@ from bounds.sharp import Sharp, averaged_limit, constant_step
 from bounds.steps import Steps, schedule
 from bounds.term import Asymptotic, Rung
 from bounds.weights import sharp_weight
+from icq.display import Shown
 from icq.exact import Analysis
 
 Certificate: TypeAlias = Callable[..., Curve]  # (pop, steps, theta_0, times), and weight=W where it has one
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """How a class is trained: steps alpha_k, the start theta_0 [p], and the times T (updates done) to speak about."""
 
     steps: Steps

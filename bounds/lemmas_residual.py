@@ -26,6 +26,7 @@ from bounds.oracles import DOUBLINGS, LongRun, OneStep, long_limits, simulate
 from bounds.poisson_constants import constants
 from bounds.recursion import Lyapunov, Quadratic, advance, leap
 from bounds.weights import Weight, sharp_weight
+from icq.display import Shown
 from icq.exact import Analysis
 
 LARGEST = 150  # size of the moment matrix up to which runs of any length are exact
@@ -69,7 +70,7 @@ def start(pop: Population, rng: np.random.Generator) -> Float[np.ndarray, "p"]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Shown):
     """One class, constant step, start and start law, with exact errors at doubling times."""
 
     pop: Population

@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 
 from bounds.noise import Population
 from bounds.steps import Steps, schedule
+from icq.display import Fact, Shown, spread
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Shown):
     """Exact errors at `times` [n].
 
     norm = E||Delta||^2, error = E||Q - Q_F||_d^2, bias = ||E Q - Q_F||_d^2; averaged = E||Qavg - Q_F||_d^2 for the
@@ -36,9 +37,16 @@ class Moments:
     averaged_bias: Float[np.ndarray, "n"]
     path: Float[np.ndarray, "n"]
 
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("updates", f"{self.times[0]} to {self.times[-1]}"), Fact("times", len(self.times)),
+            Fact("root mean square error", spread(np.sqrt(self.error)), "reward in the d-norm"),
+            Fact("of the average", spread(np.sqrt(self.averaged))),
+        ]  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Triple:
+class Triple(Shown):
     """Joint moments with the indicator of the state; sum = running sum of alpha_j Delta_j.
 
     law [S] = P(s_k = s), first [S, p] = E[Delta 1], second [S, p, p] = E[Delta Delta' 1], sum_first [S, p] =
@@ -54,7 +62,7 @@ class Triple:
 
 
 @dataclass(frozen=True)
-class FrozenUpdate:
+class FrozenUpdate(Shown):
     """The affine update of every outcome, and what it does to a `Triple`.  iid: redraw the state before each update."""
 
     pop: Population

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from bounds.bound import Assumption
 from bounds.interface import contracts, round_up
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis, outcome_discount
 from icq.smdp import ICSMDP
 from icq.solve import greedy
@@ -29,7 +30,7 @@ class PopulationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class Outcomes(Shown):
     """The outcomes that can happen under the behaviour policy, flat, in order of their state.
 
     weight = beta(a|phi(s)) P(b|s,a), so it sums to 1 over each source state; pair and target_pair hold o*A + a and
@@ -79,7 +80,7 @@ def local_clock(a: Analysis, psi: Float[np.ndarray, "X p"]) -> Float[np.ndarray,
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class Population(Shown):
     """One linear class {offset + Psi theta} on one instance, with its fixed point theta*; made by `population`.
 
     psi [X, p] with zero rows at unavailable pairs, metric M [p, p], offset [X], theta_star [p], q_f [O, A] = Q_F,
@@ -238,6 +239,13 @@ class Population:
     def range_cap(self) -> float:
         """The largest ||Q - Q_F||_d of any table Q in the range of discounted sums of rewards."""
         return float(np.sqrt(self.d @ self.range_error**2))
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("pairs", len(self.psi)), Fact("parameters", self.psi.shape[1]),
+            Fact("Q_F", spread(self.q_f), "reward"), Fact("residual", self.residual),
+            Fact("rank margin", self.rank_margin), Fact("kappa_F", vars(self).get("kappa")),
+        ]  # fmt: skip
 
 
 def contraction_assumption(pop: Population) -> Assumption:

@@ -19,10 +19,12 @@ from jaxtyping import Float
 from bounds.correction import Correction
 from bounds.moments import FrozenUpdate, Triple
 from bounds.noise import Population
+from icq.display import Shown, shown
 
 DOUBLINGS = 18
 
 
+@shown
 class Moments(NamedTuple):
     """E[Delta] and E[Delta Delta'] after `time` handoffs, and the latter averaged over all earlier times."""
 
@@ -33,7 +35,7 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LongRun:
+class LongRun(Shown):
     """Exact second moments at T = 0, 1, 2, 4, ..., 2^DOUBLINGS with frozen greedy options and a constant step.
 
     The vector (law, E[Delta 1], E[Delta Delta' 1]) [S (1 + p + p^2)] is multiplied by one matrix per handoff.
@@ -86,7 +88,7 @@ class LongRun:
 
 
 @dataclass(frozen=True)
-class OneStep:
+class OneStep(Shown):
     """The update from any Delta with the real maximum, every outcome by itself.
 
     z: the deviation matrix, 0 for the control.  weight: W of the coordinates Delta = L'(theta - theta*), None for M.
@@ -146,7 +148,7 @@ class OneStep:
 
 
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(Shown):
     """Squared d-norm errors of independent runs [runs] with the real maximum: last table and plain average."""
 
     last: Float[np.ndarray, "R"]

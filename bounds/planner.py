@@ -22,6 +22,7 @@ from bounds.noise import Population, contraction_assumption
 from bounds.poisson import tier_2_inequality
 from bounds.poisson_constants import constants
 from bounds.symbolic import B_0, BITS, C_APP, DIAL, EPSILON, GBAR, P_APP, TRACE, WIDTH, T, Values, evaluate
+from icq.display import Fact, Shown, latex_number
 
 APPROXIMATION_MODEL = C_APP * WIDTH**-P_APP
 INTERFACE_MODEL = B_0 * 2**-BITS / (1 - GBAR)
@@ -67,7 +68,7 @@ def falls_fastest(
 
 
 @dataclass(frozen=True)
-class PowerLaw:
+class PowerLaw(Shown):
     """Class error floor + scale * width^-power.  misfit: largest relative error of a fit (0 when it was given)."""
 
     scale: float
@@ -82,6 +83,11 @@ class PowerLaw:
     def __call__(self, width: float | int) -> float:
         """The error at a width."""
         return self.floor + self.scale * width**-self.power
+
+    def _repr_latex_(self) -> str:
+        floor = f"{latex_number(self.floor)} + " if self.floor else ""
+        power = f"{latex_number(self.scale)}\\,w^{{-{latex_number(self.power)}}}"
+        return rf"$$E_{{\mathrm{{app}}}}(w) = {floor}{power}$$"
 
 
 def fit_power(widths: Sequence[float | int], errors: Sequence[float]) -> PowerLaw:
@@ -100,7 +106,7 @@ def fit_power(widths: Sequence[float | int], errors: Sequence[float]) -> PowerLa
 
 
 @dataclass(frozen=True)
-class BitLaw:
+class BitLaw(Shown):
     """Interface gap floor + scale * 2^-bits."""
 
     scale: float
@@ -113,6 +119,10 @@ class BitLaw:
     def __call__(self, bits: float | int) -> float:
         """The error at a number of bits."""
         return self.floor + self.scale * 2.0**-bits
+
+    def _repr_latex_(self) -> str:
+        floor = f"{latex_number(self.floor)} + " if self.floor else ""
+        return rf"$$E_{{\mathrm{{int}}}}(b) = {floor}{latex_number(self.scale)}\cdot 2^{{-b}}$$"
 
 
 @runtime_checkable
@@ -135,7 +145,7 @@ class Residual(Protocol):
 
 
 @dataclass(frozen=True)
-class Sharp:
+class Sharp(Shown):
     """sqrt(trace / T), asymptotic and not a bound."""
 
     trace: float
@@ -146,9 +156,12 @@ class Sharp:
         """trace / error^2, at least 1."""
         return max(self.trace / error**2, 1.0) if error > 0 else math.inf
 
+    def _repr_latex_(self) -> str:
+        return rf"$$E_{{\mathrm{{mix}}}}(T) = \sqrt{{{latex_number(self.trace)}/T}}$$"
+
 
 @dataclass(frozen=True)
-class Certified:
+class Certified(Shown):
     """chi radius(level + (1 - pull)^T excess), the closed form at a constant step; floor is its limit."""
 
     level: Level
@@ -185,7 +198,7 @@ def certified_residual(pop: Population, alpha: float, theta_0: Float[np.ndarray,
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Shown):
     """The cheapest purchase.  lower: no purchase of whole width, whole bits and any number of handoffs is cheaper, so
 
     `cost` (handoffs rounded up) is within the price of one handoff of the optimum.  error: of the models, at most the
@@ -199,6 +212,18 @@ class Plan:
     lower: float
     error: float
     certified: bool
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("width", self.width), Fact("bits", self.bits), Fact("handoffs", self.handoffs),
+            Fact("cost", self.cost), Fact("no plan is cheaper than", self.lower), Fact("error", self.error, "reward"),
+            Fact("", "certified" if self.certified else "the residual is asymptotic, not a bound"),
+        ]  # fmt: skip
+
+    def _repr_latex_(self) -> str:
+        terms = ((r"\mathrm{int}", self.bits), (r"\mathrm{app}", self.width), (r"\mathrm{mix}", self.handoffs))
+        total = " + ".join(f"E_{{{name}}}({amount})" for name, amount in terms)
+        return rf"$${total} = {latex_number(self.error)}$$"
 
 
 class Infeasible(ValueError):

@@ -16,12 +16,13 @@ from jaxtyping import Float
 from bounds.correction import Correction, spectral_norm, symmetric_norm, top_eigenvalue
 from bounds.noise import Population
 from bounds.weights import Weight
+from icq.display import Shown
 
 DENSE_LIMIT = 200_000_000  # entries of the largest array, S p max(p, X)
 
 
 @dataclass(frozen=True)
-class Constants:
+class Constants(Shown):
     """The numbers of the certificate.  Units: reward for sigma, nu_star; reward^2 for noise, omega; 1 for c, L.
 
     chi: ||Q - Q_F||_d <= chi ||Delta||.  rate: <mean update, Delta> <= -rate ||Q - Q_F||_d^2, mu the same against

@@ -22,11 +22,13 @@ from jaxtyping import Float, Int
 
 from bounds.bound import Assumption, below
 from bounds.steps import Steps, schedule
+from icq.display import Shown, shown
 
 _EPS = float(np.finfo(np.float64).eps)
 _LOG_HUGE = 700.0  # exp of more overflows
 
 
+@shown
 class Quadratic(NamedTuple):
     """c0 + c1 x + c2 x^2."""
 
@@ -52,7 +54,7 @@ def product(left: tuple[float, float], right: tuple[float, float]) -> Quadratic:
 
 
 @dataclass(frozen=True)
-class Lyapunov:
+class Lyapunov(Shown):
     """The data of one inequality (module docstring): mu, G2, G3, G4, S1, S2 and growth = (sigma, c)."""
 
     mu: float
@@ -176,6 +178,7 @@ def leap(w: float, count: int, drift: float, slack: Quadratic, gain: Quadratic) 
     return end, top
 
 
+@shown
 class Stretch(NamedTuple):
     """`length` equal steps from `time` on: W_time <= w, x_time <= x, x_k <= top throughout."""
 

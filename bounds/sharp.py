@@ -16,12 +16,13 @@ from jaxtyping import Float
 
 from bounds.bound import Assumption, below
 from bounds.noise import Population
+from icq.display import Fact, Shown
 
 SECTION = "docs/theory.md section 5a"
 
 
 @dataclass(frozen=True)
-class Sharp:
+class Sharp(Shown):
     """An asymptotic squared error per unit (1/T for averages, alpha for constant steps), in the d-norm.
 
     value = iid + markov is that of the trajectory, iid that of the i.i.d. control (the same J, Sigma_0 only), markov
@@ -40,6 +41,13 @@ class Sharp:
     def applicable(self) -> bool:
         """Whether every assumption holds."""
         return all(a.holds for a in self.assumptions)
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("squared error per unit", self.value), Fact("i.i.d. part", self.iid),
+            Fact("by correlation", self.markov), Fact("parameters", len(self.covariance)),
+            *(Fact("", f"inapplicable: {a}") for a in self.assumptions if not a.holds), Fact("", self.reference),
+        ]  # fmt: skip
 
 
 def greedy_margins(pop: Population) -> tuple[Float[np.ndarray, "r"], Float[np.ndarray, "r p"]]:

@@ -10,11 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from icq.display import Fact, Shown
+
 Cells = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Shown):
     """A caption, a header, and rows of as many cells."""
 
     caption: str
@@ -26,9 +28,12 @@ class Table:
             if len(row) != len(self.header):
                 raise ValueError(f"table {self.caption!r}: a row of {len(row)} cells under {len(self.header)} columns")
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.caption), Fact("rows", len(self.rows)), Fact("columns", ", ".join(self.header))]
+
 
 @dataclass(frozen=True)
-class Sheet:
+class Sheet(Shown):
     """A title, a sentence, and tables."""
 
     title: str
@@ -71,3 +76,6 @@ class Sheet:
             caption = f'<caption style="text-align:left">{escape(table.caption)}</caption>'
             parts.append(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
         return "".join(parts) + "</div>"
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.title), Fact("tables", ", ".join(t.caption for t in self.tables) or "none")]

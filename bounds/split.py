@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds.interface import gap_value_bound_d
+from icq.display import Fact, Shown
 from icq.exact import Analysis, interface_model, stationary_weights
 
 
@@ -49,7 +50,7 @@ def refine(a: Analysis, observation: int) -> Analysis:
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Shown):
     """The certified gap before, after refining each observation [O] (NaN where none was tried), and the best one.
 
     `best` is None when no refinement lowers the certified gap by more than rounding; a refinement may raise it.
@@ -58,6 +59,15 @@ class Splits:
     before: float
     after: Float[np.ndarray, "O"]
     best: int | None
+
+    def _facts_(self) -> list[Fact]:
+        after = float(self.after[self.best]) if self.best is not None else None
+        return [
+            Fact("certified gap", self.before, "reward"),
+            Fact("", "no refinement lowers it" if self.best is None else None),
+            Fact("best observation to refine", self.best), Fact("gap then", after, "reward"),
+            Fact("tried", int(np.isfinite(self.after).sum()), "observations"),
+        ]  # fmt: skip
 
 
 def best_split(

@@ -94,18 +94,3 @@ def status(b: Bound) -> str:
     if not b.applicable:
         return f"inapplicable: {failed(b.assumptions)}"
     return "vacuous" if b.value >= b.trivial else "below the trivial cap"
-
-
-def latex_number(value: float) -> str:
-    """Four digits."""
-    if math.isnan(value):
-        return r"\text{none}"
-    if math.isinf(value):
-        return r"\infty"
-    mantissa, _, exponent = f"{value:.4g}".partition("e")
-    return rf"{mantissa}\cdot10^{{{int(exponent)}}}" if exponent else mantissa
-
-
-def latex_text(text: str) -> str:
-    """A name inside LaTeX text."""
-    return text.replace("_", r"\_").replace("^", r"\^{}").replace("<", "$<$").replace("*", "$*$")

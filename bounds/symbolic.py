@@ -21,6 +21,7 @@ from bounds.interface import oracle_contraction
 from bounds.noise import Population
 from bounds.poisson_constants import Constants, constants
 from bounds.weights import Weight
+from icq.display import Latex
 from icq.exact import Analysis
 
 Values: TypeAlias = Mapping[sp.Symbol, float]
@@ -185,7 +186,7 @@ def legend(expression: sp.Expr) -> dict[str, str]:
     return {str(s): MEANING[s] for s in sorted(expression.free_symbols, key=str)}
 
 
-def statement() -> str:
+def statement() -> Latex:
     """The theorem in LaTeX: constant step, scalar interface rung, with the abbreviations it needs."""
     lines = (
         rf"E_{{\mathrm{{int}}}} = {sp.latex(INTERFACE)}",
@@ -202,4 +203,4 @@ def statement() -> str:
         r"& \bigl(\mathbb E\lVert Q_T\circ\varphi-Q^*\rVert_d^2\bigr)^{1/2}"
         r" \le E_{\mathrm{mix}}(T)+E_{\mathrm{app}}+E_{\mathrm{int}}"
     )
-    return rf"\begin{{aligned}} {head} \\ {body} \end{{aligned}}"
+    return Latex(rf"\begin{{aligned}} {head} \\ {body} \end{{aligned}}")

@@ -21,6 +21,7 @@ from bounds.approximation import class_error_bound, projected_certificate, solve
 from bounds.bound import Bound, conditional
 from bounds.certificate import SECTION, residual
 from bounds.classes import LinearClass, linear_class
+from icq.display import Shown
 from icq.exact import Analysis
 
 Apply = Callable[[Any, Any], Any]  # (block of parameters, observation index) -> values [A] of its options
@@ -28,7 +29,7 @@ Slots = Int[np.ndarray, "O"]
 
 
 @dataclass(frozen=True)
-class Linearisation:
+class Linearisation(Shown):
     """f and its Jacobian at one point, float64: values [O, A], features [O, A, p], flat parameters [slots, p]."""
 
     values: Float[np.ndarray, "O A"]
@@ -82,7 +83,7 @@ def largest_linearisation_error(
 
 
 @dataclass(frozen=True)
-class Perturbation:
+class Perturbation(Shown):
     """What keeps a network at `params` from being the fixed point Q_F of its tangent class; d-norms of tables.
 
     linearisation: ||f - f_0||_d, f_0 the linear model at the same parameters.  stationarity and semi_gradient: with

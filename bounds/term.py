@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 
 from bounds.bound import Assumption, Bound, Verdict, verdict
+from icq.display import Fact, Shown, number
 
 
 @dataclass(frozen=True)
-class Rung:
+class Rung(Shown):
     """One bound of a ladder.  exact: it is the quantity itself, shown for comparison and never called certified."""
 
     bound: Bound
@@ -20,7 +21,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Asymptotic:
+class Asymptotic(Shown):
     """A number that is exact in a limit and is not a bound; NaN when an assumption fails."""
 
     name: str
@@ -31,9 +32,13 @@ class Asymptotic:
         if math.isnan(self.value) == all(a.holds for a in self.assumptions):
             raise ValueError(f"{self.name}: the value is {self.value} but its assumptions say otherwise")
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.name), Fact("value", self.value),
+                *(Fact("", f"inapplicable: {a}") for a in self.assumptions if not a.holds)]  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Observed:
+class Observed(Shown):
     """A measured or computed quantity with its confidence interval; `allowance` is its certified numerical error."""
 
     value: float
@@ -46,9 +51,13 @@ class Observed:
         """A computed number."""
         return cls(value, value, value, allowance)
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("value", self.value), Fact("between", f"{number(self.lower)} and {number(self.upper)}"),
+                Fact("allowance", self.allowance)]  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Term:
+class Term(Shown):
     """An error (`claim`: which, in letters), its ladder, and the cap above which a bound says nothing."""
 
     name: str
@@ -80,3 +89,11 @@ class Term:
         if self.observed.value > self.observed.allowance:
             return value / self.observed.value
         return math.inf if value > self.observed.allowance else 1.0
+
+    def _facts_(self) -> list[Fact]:
+        best, seen = self.best, self.observed
+        return [
+            Fact("", self.name), Fact("", self.claim), Fact("observed", None if seen is None else seen.value, "reward"),
+            Fact("certified", best.value if best.applicable else "none"), Fact("by", best.name),
+            Fact("verdict", self.verdict(best)), Fact("rungs", len(self.rungs)), Fact("trivial", self.trivial),
+        ]  # fmt: skip

@@ -31,8 +31,6 @@ from bounds.statement import (
     assumption_table,
     collect,
     interval,
-    latex_number,
-    latex_text,
     loss_table,
     number,
     term_rows,
@@ -40,6 +38,7 @@ from bounds.statement import (
 )
 from bounds.steps import Steps
 from bounds.term import Asymptotic, Observed, Rung, Term
+from icq.display import Fact, Shown, latex_number, latex_text
 from icq.exact import Analysis
 
 SECTION = "docs/theory.md section 6"
@@ -55,7 +54,7 @@ class Output(Enum):
 
 
 @dataclass(frozen=True)
-class Observations:
+class Observations(Shown):
     """Measured errors per output, one entry per time: of the residual against Q_F, of the total against Q*."""
 
     residual: Mapping[Output, Sequence[Observed]] = field(default_factory=dict)
@@ -66,7 +65,7 @@ NOTHING = Observations()
 
 
 @dataclass(frozen=True)
-class Theorem:
+class Theorem(Shown):
     """The theorem on one instance, one class and one run.  residual[output][i] belongs to times[i]."""
 
     analysis: Analysis
@@ -148,7 +147,7 @@ class Theorem:
     def __str__(self) -> str:
         return self.sheet().text()
 
-    def _repr_html_(self) -> str:
+    def _page_(self) -> str:
         return self.sheet().html()
 
     def _repr_latex_(self) -> str:
@@ -162,6 +161,16 @@ class Theorem:
         left = r"\Bigl(\mathbb E\lVert Q_T\circ\varphi-Q^*\rVert_d^2\Bigr)^{1/2}"
         why = "" if total.applicable else rf"\quad\text{{inapplicable: {latex_text(total.failures[0].name)}}}"
         return rf"$$T={self.times[-1]}:\quad {left}\;\le\; {under} = {latex_number(total.value)}{why}$$"
+
+    def _facts_(self) -> list[Fact]:
+        parts = (self.interface, self.approximation, self.residual[Output.LAST][-1])
+        holds = all(a.holds for a in self.setting)
+        total = sum(term.best.value for term in parts) if holds else math.nan
+        return [
+            Fact("class", self.class_name), Fact("handoffs", int(self.times[-1])),
+            Fact("certified total", "none" if math.isnan(total) else total, "reward in the d-norm"),
+            *(Fact(term.name, "none" if math.isnan(term.best.value) else term.best.value) for term in parts),
+        ]  # fmt: skip
 
 
 def value_loss(a: Analysis, total: Bound) -> Bound:

@@ -16,12 +16,13 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
 from bounds.noise import Population
+from icq.display import Shown
 
 _EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
-class Weight:
+class Weight(Shown):
     """W [p, p], symmetric positive definite, with a certified `rate`.
 
     (theta - theta*)'W M^{-1} E_d[psi delta] <= -rate ||Q - Q_F||_d^2 for every theta; no drift where it is <= 0.

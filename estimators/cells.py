@@ -19,6 +19,7 @@ from scipy import stats
 
 from estimators.jackknife import BATCHES
 from estimators.logs import Log
+from icq.display import Fact, Shown
 from icq.exact import Analysis, Model, contraction
 from icq.solve import greedy
 
@@ -33,7 +34,7 @@ TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sort
 
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(Shown):
     """Which cells and edges there are.
 
     observation [S] of each state; code [O], agent [O] of each observation in the log or instance; options A; cells are
@@ -73,7 +74,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Law:
+class Law(Shown):
     """The law of one handoff: mass [S, A] of cells (sums to 1), mean reward [S, A], discount [E] = E[g 1{edge} | cell].
 
     Cells that do not occur have mass and reward 0.  near: a law on the same frame whose greedy options are tried first.
@@ -211,7 +212,7 @@ def exact_law(a: Analysis) -> Law:
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(Shown):
     """Sufficient statistics of a log in B batches.
 
     count, reward [B, S*A]: handoffs and summed rewards of each cell; discount [B, E]: summed g of each edge (sparse).
@@ -321,6 +322,13 @@ class Cells:
                 "may: log longer"
             )
         return None
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("handoffs", self.handoffs), Fact("covered", self.covered), Fact("states", self.frame.states),
+            Fact("observations", len(self.frame.agent)), Fact("options", self.frame.options),
+            Fact("batches", self.batches),
+        ]  # fmt: skip
 
 
 def gather(log: Log, *, onward: bool = False, batches: int = BATCHES) -> Cells:

@@ -87,7 +87,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
         )
     logs = jackknife(-np.log(1 - whole[0]), -np.log(1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
     value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
 
 
 def _moduli(p: sp.csr_array) -> tuple[float, float]:
@@ -131,7 +131,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
             return missing(f"{what} within sampling error ({whole[i]:.3g} apart): no normal law", n_eff)
     logs = jackknife(np.log(whole[0]), np.log(without[:, 0]), n_eff=n_eff, confidence=confidence)
     value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
 
 
 def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
@@ -178,8 +178,9 @@ def _(source: Log, epsilon: float = 0.25, *, context: bool = False, confidence: 
         return found
     p, steps, n_eff = found
     return Estimate(
-        _mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff, note=GUARANTEED
-    )
+        _mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff, note=GUARANTEED,
+        confidence=confidence,
+    )  # fmt: skip
 
 
 @singledispatch
@@ -203,7 +204,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
     if isinstance(found, Estimate):
         return found
     value, low, high = dobrushin.rate(found[1])
-    return Estimate(value, float("nan"), (low, high), found[2], note=GUARANTEED)
+    return Estimate(value, float("nan"), (low, high), found[2], note=GUARANTEED, confidence=confidence)
 
 
 def _check(epsilon: float) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from estimators import estimate
 from estimators.estimate import Estimate
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 
 _Pairs: TypeAlias = Float[np.ndarray, "B R 2"]
@@ -25,7 +26,7 @@ ROUNDING = 1e-9  # relative; float64 tables of float32 learners
 
 
 @dataclass(frozen=True)
-class Decomposition:
+class Decomposition(Shown):
     """Errors in one norm; total, app and mix share the batch shape of the Q tables, interface is one number."""
 
     norm: str
@@ -38,6 +39,13 @@ class Decomposition:
     def slack(self) -> Float[np.ndarray, "*batch"]:
         """interface + app + mix - total, non-negative."""
         return np.asarray(self.interface + self.app + self.mix - self.total)
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("norm", self.norm), Fact("interface gap", self.interface, "reward"),
+            Fact("approximation", spread(self.app)), Fact("residual", spread(self.mix)),
+            Fact("total", spread(self.total)), Fact("records", " x ".join(map(str, np.shape(self.total))) or None),
+        ]  # fmt: skip
 
 
 def _size(
@@ -81,7 +89,7 @@ def decompose(
 
 
 @dataclass(frozen=True)
-class MixingSplit:
+class MixingSplit(Shown):
     """The residual of runs along a trajectory against that of the i.i.d. control at equal length.
 
     markov, iid: root mean square of e_mix of either; excess: mean of e_mix(Markov) - e_mix(iid); excess_rms: difference
@@ -97,6 +105,12 @@ class MixingSplit:
     excess_rms: Estimate
     ratio: Estimate
     saved: float
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("ratio", self.ratio), Fact("trajectory", self.markov, "reward"), Fact("i.i.d.", self.iid, "reward"),
+            Fact("excess", self.excess, "reward"), Fact("variance saved by pairing", self.saved),
+        ]  # fmt: skip
 
 
 def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], confidence: float = 0.95) -> MixingSplit:

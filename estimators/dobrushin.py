@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from icq.display import Shown
+
 DOUBLINGS = 30  # powers s = 2^k that are looked at, at most
 BLOCK = 4_000_000  # entries of a block of pairwise differences
 
 
 @dataclass(frozen=True)
-class Power:
+class Power(Shown):
     """Bounds low <= D(P^s) <= high at one power s; `value` is D of the estimate."""
 
     s: int

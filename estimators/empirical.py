@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from estimators.jackknife import BATCHES
 from estimators.logs import Log
+from icq.display import Shown
 from icq.exact import Analysis, Model, outcome_discount
 from icq.solve import Solution, solve
 
@@ -26,7 +27,7 @@ KEYS = 2_000_000  # largest table of possible cells that is indexed directly ins
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class Law(Shown):
     """d(x) [O, A], the interface model, and E[R^2|x] [X], E[R g 1{o'}|x], E[g^2 1{o'}|x] [X, O] (x = o*A + a)."""
 
     mass: Float[np.ndarray, "O A"]
@@ -54,7 +55,7 @@ class Law:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(Shown):
     """Sums per batch: visits, R, R^2 by pair [B, X]; g, R g, g^2 by cell [B, C]; a cell c is (pair[c], target[c])."""
 
     shape: tuple[int, int]
@@ -114,7 +115,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Shown):
     """Rows (or weighted outcomes) to add up."""
 
     pair: Int[np.ndarray, "n"]

@@ -9,15 +9,18 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from icq.display import Fact, Shown, number
+
 FEWEST = 8  # runs below which resampling them says too little about their scatter
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """A measured number.
 
     interval: confidence interval; n_eff: effective number of independent observations behind it; result: `ok`, or why
-    there is no number (value and interval are then NaN); note: what the number is where that is not what its name says.
+    there is no number (value and interval are then NaN); note: what the number is where that is not what its name says;
+    confidence: level of the interval, None where there is none or it is not known.
     """
 
     value: float
@@ -26,11 +29,32 @@ class Estimate:
     n_eff: float
     result: str = "ok"
     note: str = ""
+    confidence: float | None = None
 
     def __str__(self) -> str:
         if self.result != "ok":
             return f"none ({self.result})"
         return f"{self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
+
+    def _line_(self) -> str:
+        if self.result != "ok":
+            return str(self)
+        note = f", {self.note}" if self.note else ""
+        if self.stderr == 0 and np.isinf(self.n_eff):
+            return f"{number(self.value)} (exact{note})"
+        return f"{number(self.value)} ({self._range}, n_eff {number(self.n_eff)}{note})"
+
+    @property
+    def _range(self) -> str:
+        level = "" if self.confidence is None else f"{100 * self.confidence:.4g} %: "
+        return f"{level}{number(self.interval[0])} to {number(self.interval[1])}"
+
+    def _facts_(self) -> list[Fact]:
+        known = self.result == "ok"
+        return [
+            Fact("", None if known else str(self)), Fact("value", self.value if known else None),
+            Fact("interval", self._range if known else None), Fact("n_eff", self.n_eff), Fact("", self.note or None),
+        ]  # fmt: skip
 
 
 def missing(why: str, n_eff: float = 0.0) -> Estimate:
@@ -50,7 +74,7 @@ def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
         return missing(f"{n:g} sample(s), at least 2 are needed", n)
     value, stderr = float(np.mean(samples)), float(stats.sem(samples))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    return Estimate(value, stderr, (value - half, value + half), n)
+    return Estimate(value, stderr, (value - half, value + half), n, confidence=confidence)
 
 
 def bootstrap(
@@ -76,7 +100,7 @@ def bootstrap(
     if not np.isfinite(samples).all():
         return Estimate(value, float("nan"), (float("nan"), float("nan")), float(n), "samples are not finite")
     if (samples == samples[0]).all():
-        return Estimate(value, 0.0, (value, value), float(n))
+        return Estimate(value, 0.0, (value, value), float(n), confidence=confidence)
     t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
     found = stats.bootstrap(
         (np.arange(n),), lambda rows, axis: statistic(samples[np.atleast_2d(rows)]), vectorized=True,
@@ -84,7 +108,7 @@ def bootstrap(
         method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
     interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
-    return Estimate(value, float(found.standard_error), interval, float(n))
+    return Estimate(value, float(found.standard_error), interval, float(n), confidence=confidence)
 
 
 def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
@@ -101,13 +125,13 @@ def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -
     if not np.isfinite(square).all():
         return Estimate(value, float("nan"), (float("nan"), float("nan")), float(n), "samples are not finite")
     if (square == square[0]).all():
-        return Estimate(value, 0.0, (value, value), float(n))
+        return Estimate(value, 0.0, (value, value), float(n), confidence=confidence)
     rest = square.sum() - square
     if rest.min() <= 0:
         return missing("all runs but one have no error at all: there is no scatter to speak of", float(n))
     found = _delete_one(0.5 * np.log(square.mean()), 0.5 * np.log(rest / (n - 1)), confidence)
     low, high = (float(np.exp(end)) for end in found.interval)
-    return Estimate(value, value * found.stderr, (low, high), float(n))
+    return Estimate(value, value * found.stderr, (low, high), float(n), confidence=confidence)
 
 
 def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float = 0.95) -> Estimate:
@@ -134,4 +158,4 @@ def _delete_one(whole: float | np.floating, without: Float[np.ndarray, "R"], con
     centre = n * float(whole) - (n - 1) * float(without.mean())
     stderr = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    return Estimate(float(whole), stderr, (centre - half, centre + half), float(n))
+    return Estimate(float(whole), stderr, (centre - half, centre + half), float(n), confidence=confidence)

@@ -24,6 +24,7 @@ from estimators.approximation import bellman_residual
 from estimators.empirical import Law, law, sums
 from estimators.estimate import Estimate
 from estimators.logs import Log
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.networks import MLP, FunctionClass, Network, Params, q_table
 
@@ -31,7 +32,7 @@ STEPS = 100  # Adam steps per sweep
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Shown):
     """A fitted table q [O, A] and the parameters behind it.
 
     change: ||q - q before||_d of the last sweep; converged: it is within the tolerance of ||q||_d.
@@ -48,6 +49,10 @@ class Fit:
         """`converged` or not, after how many sweeps, and how far the last one moved."""
         how = "converged" if self.converged else "did not converge"
         return f"{how} after {self.sweeps} sweeps, the last moved {self.change:.2e}"
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("observations", len(self.q)), Fact("options", self.q.shape[1]), Fact("parameters", self.params),
+                Fact("values", spread(self.q), "reward"), Fact("", self.result)]  # fmt: skip
 
 
 def network_of(log: Log, width: int, depth: int = 1, inputs: Float[np.ndarray, "O F"] | None = None) -> Network:

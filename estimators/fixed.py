@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from estimators.empirical import Law
+from icq.display import Shown
 from icq.networks import FunctionClass, Linear, Tabular
 from icq.solve import greedy
 
@@ -31,7 +32,7 @@ class FixedPointError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
+class Span(Shown):
     """A class {offset + Psi theta}; tabular classes have one column per available pair."""
 
     psi: Float[np.ndarray, "X p"]
@@ -76,7 +77,7 @@ def _fits(what: str, size: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Fixed:
+class Fixed(Shown):
     """q [O, A] (0 where unavailable), its greedy options [O] and their values v [O]."""
 
     q: Float[np.ndarray, "O A"]
@@ -125,7 +126,7 @@ def influence(law: Law, span: Span, policy: Int[np.ndarray, "O"]) -> Float[np.nd
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Doubt(Shown):
     """share: of handoffs expected to go to observations whose greedy option is another one than estimated; chance:
     that any greedy option is (both by normal margins); where: the worst place, and what to do about it.
     """

@@ -25,6 +25,7 @@ from estimators import jackknife
 from estimators.cells import Cells, Law, exact_law, gather
 from estimators.estimate import Estimate, exact, missing
 from estimators.logs import Log
+from icq.display import shown
 from icq.exact import Analysis
 
 SHARED = 300_000  # rows up to which a log keeps its cells; of a longer one, gather them once and pass them
@@ -163,6 +164,7 @@ def local_gap_by_agent(source: Source) -> dict[int, Estimate]:
     return {agent: local_gap(keep, agent=agent) for agent in sorted(set(law.frame.agent.tolist()))}
 
 
+@shown
 class Channels(NamedTuple):
     """The parts of the local gap; as tables of cells they add up to it exactly."""
 

@@ -36,7 +36,7 @@ def jackknife(
     variance = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2)) - spurious
     stderr = float(np.sqrt(max(variance, 0.0)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
-    return Estimate(value, stderr, (value - half, value + half), n_eff)
+    return Estimate(value, stderr, (value - half, value + half), n_eff, confidence=confidence)
 
 
 def degenerate(influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:
@@ -89,4 +89,5 @@ def norm(
     half = t * np.sqrt(max(noise + per_unit * square + (t * per_unit / 2) ** 2, 0.0))
     high = float(np.sqrt(max(centre + half, t * np.sqrt(noise))))
     low = float(np.sqrt(max(centre - half, 0.0)))
-    return Estimate(float(np.sqrt(max(square, 0.0))), (high - low) / (2 * t), (low, high), n_eff)
+    value = float(np.sqrt(max(square, 0.0)))
+    return Estimate(value, (high - low) / (2 * t), (low, high), n_eff, confidence=confidence)

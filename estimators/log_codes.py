@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from estimators.log_schema import LogError
+from icq.display import Shown
 
 SMALL = 65_536  # integers below this are codes as they are, whatever is missing between them
 
@@ -79,7 +80,7 @@ def integers(column: str, values: pa.Array, missing: Bool[np.ndarray, "n"], chec
 
 
 @dataclass(frozen=True)
-class Coded:
+class Coded(Shown):
     """The codes of each column of a book (-1 where null), and what they stand for."""
 
     codes: dict[str, Int[np.ndarray, "n"]]

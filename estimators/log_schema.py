@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from icq.display import Fact, Shown
+
 SCHEMA = "icq-handoffs/1"
 REQUIRED = (
     "task", "k", "agent", "observation", "option", "reward", "duration", "done", "next_agent", "next_observation",
@@ -28,7 +30,7 @@ def check_gamma(gamma: object) -> float:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Shown):
     """How often something was seen, and the first row (or line) of it; `first` is None when it was not seen."""
 
     count: int = 0
@@ -63,7 +65,7 @@ NOTED = {
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Shown):
     """What the reader found in a log; `MENDED` and `NOTED` say what each finding means.
 
     unit: `line` counts from 1 (JSON Lines), `row` from 0 (Parquet).  rows: handoffs in the file; kept: in the `Log`.
@@ -107,3 +109,12 @@ class Report:
         if self.ignored:
             lines.append(f"  columns not part of the format, ignored: {', '.join(self.ignored)}")
         return "\n".join(lines)
+
+    def _facts_(self) -> list[Fact]:
+        found = {name: f.count for name in MENDED | NOTED if (f := getattr(self, name))}
+        return [
+            Fact("source", self.source), Fact("handoffs", f"{self.kept} of {self.rows} kept"),
+            Fact("tasks", self.tasks), Fact("", "faultless" if self.faultless else None),
+            *(Fact(name.replace("_", " "), count) for name, count in found.items()),
+            Fact("bad columns", ", ".join(self.bad) or None), Fact("ignored", ", ".join(self.ignored) or None),
+        ]  # fmt: skip

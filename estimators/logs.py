@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from icq.display import LIGHT, Fact, Shown, word
 from icq.rollout import Handoff
 from icq.smdp import ICSMDP
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(Shown):
     """What the codes of a log stand for; an empty tuple means that the codes are the names."""
 
     agent: tuple[str, ...] = ()
@@ -29,9 +30,14 @@ class Vocabulary:
     option: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
 
+    def _facts_(self) -> list[Fact]:
+        names = {"agents": self.agent, "observations": self.observation, "options": self.option,
+                 "contexts": self.context}  # fmt: skip
+        return [Fact(name, word(known) if known else "codes") for name, known in names.items()]
+
 
 @dataclass(frozen=True)
-class Log:
+class Log(Shown):
     """n handoffs of one workflow, in the order they were decided.
 
     gamma: discount per primitive step.  task, k: which task, which handoff of it (0-based).  agent acted on
@@ -107,6 +113,18 @@ class Log:
         owner[self.next_observation[known]] = self.next_agent[known]
         owner[self.observation] = self.agent
         return owner
+
+    def _facts_(self) -> list[Fact]:
+        few, n = len(self) <= LIGHT, len(self)
+        return [
+            Fact("handoffs", n), Fact("tasks", int(self.task[-1]) + 1 if n else 0),
+            Fact("agents", len(self.names.agent) or (self.num_agents if few else None)),
+            Fact("observations", len(self.names.observation) or (self.num_observations if few else None)),
+            Fact("options", len(self.names.option) or (self.num_options if few else None)),
+            Fact("gamma", self.gamma, "per primitive step"),
+            Fact("mean reward", float(self.reward.mean()) if n and few else None, "per handoff"),
+            Fact("context", self.context is not None), Fact("features", self.features),
+        ]  # fmt: skip
 
 
 def from_handoffs(

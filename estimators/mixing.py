@@ -41,6 +41,7 @@ from estimators.fixed import (
 )
 from estimators.jackknife import BATCHES, jackknife
 from estimators.logs import Log
+from icq.display import Fact, Shown
 from icq.exact import Analysis, outcome_discount
 from icq.networks import Linear, Tabular
 
@@ -52,7 +53,7 @@ TABLE = 20_000_000  # entries of the table of batch sums
 
 
 @dataclass(frozen=True)
-class LongRun:
+class LongRun(Shown):
     """tr(M L M') of noise u = M z, by batch means: value, its degrees of freedom as a scaled chi-square, batches."""
 
     value: float
@@ -87,7 +88,7 @@ def batch_means(fine: Float[np.ndarray, "b p"], n: int) -> LongRun:
 
 
 @dataclass(frozen=True, eq=False)
-class Noise:
+class Noise(Shown):
     """The noise of a log at the fixed point of a class: its law with and without each batch, and sums per batch."""
 
     law: Law
@@ -118,6 +119,10 @@ class Noise:
                     self.n / held,
                 )
             fine = fine.reshape(len(fine) // 2, 2, -1).sum(1)
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("handoffs", self.n), Fact("n_eff", self.n_eff), Fact("pairs", self.fixed.q.size),
+                Fact("batches", len(self.parts))]  # fmt: skip
 
 
 def _second(law: Law, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> float:
@@ -172,7 +177,7 @@ def _batch_table(log: Log, fixed: Fixed) -> Float[np.ndarray, "b X"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(Shown):
     """Exact iid = E|u|^2 and markov = sum over k != 0 of E[u_0'u_k] of u = rows(x) delta at a fixed point."""
 
     iid: float
@@ -259,7 +264,7 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
     value, half = run.value - alone.value, alone.value - alone.interval[0]
     stderr = float(np.hypot(run.value * np.sqrt(2 / run.freedom), alone.stderr))
     interval = (value - float(np.hypot(run.value - low, half)), value + float(np.hypot(high - run.value, half)))
-    return Estimate(value, stderr, interval, found.n_eff)
+    return Estimate(value, stderr, interval, found.n_eff, confidence=confidence)
 
 
 @singledispatch
@@ -317,7 +322,7 @@ def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
     whole = _second(found.law, found.fixed, found.maps())
     logs = jackknife(float(np.log(whole)), np.log(without), n_eff=found.n_eff, confidence=confidence)
     value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), found.n_eff)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), found.n_eff, confidence=confidence)
 
 
 @singledispatch
@@ -366,4 +371,5 @@ def _scaled(run: LongRun, factor: float, spread: float, n_eff: float, confidence
     value, half = run.value * factor, spread * float(stats.t.ppf(0.5 + confidence / 2, BATCHES - 1))
     down, up = np.hypot(np.log(run.value / low), half), np.hypot(np.log(high / run.value), half)
     stderr = value * float(np.hypot(np.sqrt(2 / run.freedom), spread))
-    return Estimate(value, stderr, (float(value * np.exp(-down)), float(value * np.exp(up))), n_eff)
+    ends = (float(value * np.exp(-down)), float(value * np.exp(up)))
+    return Estimate(value, stderr, ends, n_eff, confidence=confidence)

@@ -18,6 +18,7 @@ from estimators.empirical import codes, slices
 from estimators.jackknife import BATCHES
 from estimators.logs import Log
 from icq import chain as chains
+from icq.display import Fact, Shown
 from icq.exact import Analysis
 
 PER_BATCH = 5  # memories that a batch must be long
@@ -25,7 +26,7 @@ LEAVES = 2  # batches in which every pair or state must have been seen
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class Counts(Shown):
     """Steps [B, C] from source[c] to target[c] of a chain on `size` states, in B consecutive batches."""
 
     size: int
@@ -68,6 +69,10 @@ class Counts:
 
     def _closed(self) -> int:
         return len(chains.structure(self.whole()).closed)
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("states", self.size), Fact("kinds of steps", len(self.source)), Fact("batches", len(self.steps)),
+                Fact("steps", int(self.steps.sum()))]  # fmt: skip
 
 
 def counts(log: Log, *, context: bool = False, batches: int = BATCHES) -> Counts:

@@ -18,6 +18,7 @@ from estimators.fixed import UNSURE
 from estimators.logs import Log, from_handoffs
 from experiments.calibrate_rows import Quantity, Source
 from icq import rollout
+from icq.display import Shown
 from icq.exact import Analysis, analyse
 from icq.learner import seed_keys
 from icq.networks import Linear, random_features
@@ -34,7 +35,7 @@ FEATURE_SEED = 3  # greedy options of Q_F are clear on every workflow here
 
 
 @dataclass(frozen=True)
-class Workflow:
+class Workflow(Shown):
     """The exact side: an analysed instance, a misspecified class on it, and a table that is not a fixed point."""
 
     analysis: Analysis
@@ -48,7 +49,7 @@ class Workflow:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Walk(Shown):
     """A sampled trajectory [n] of a workflow, not yet a log: the leaves of a `Handoff`."""
 
     workflow: Workflow
@@ -56,7 +57,7 @@ class Walk:
 
 
 @dataclass(frozen=True, eq=False)
-class Logged:
+class Logged(Shown):
     """The log of a workflow, with what several estimators share."""
 
     workflow: Workflow

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from estimators.estimate import Estimate
+from icq.display import Fact, Shown, number
 
 CONFIDENCE = 0.95
 BAND = (0.93, 0.98)  # coverage that counts as calibrated
@@ -79,7 +80,7 @@ class Calibration(Enum):
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Shown):
     """One quantity on one source at one size, over `replicates` data sets.
 
     numbers: data sets on which there was a number; hits: intervals that held the truth; coverage_interval:
@@ -129,6 +130,15 @@ class Row:
         if self.coverage > BAND[1]:
             return Calibration.OVERCOVERS if low > BAND[1] else Calibration.UNDECIDED
         return Calibration.CALIBRATED
+
+    def _facts_(self) -> list[Fact]:
+        low, high = self.coverage_interval
+        return [
+            Fact("", self.quantity), Fact("source", self.source), Fact("size", self.size),
+            Fact("coverage", f"{number(self.coverage)} ({number(low)} to {number(high)})"),
+            Fact("bias", self.bias), Fact("truth", self.truth), Fact("replicates", self.replicates),
+            Fact("verdict", self.verdict),
+        ]  # fmt: skip
 
 
 def estimates(

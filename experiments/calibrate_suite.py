@@ -15,6 +15,7 @@ from experiments import calibrate_logs
 from experiments.calibrate_rows import Quantity, Source
 from experiments.methods import Features, Method, Table
 from icq import rollout
+from icq.display import Shown
 from icq.exact import analyse
 from icq.learner import learn, seed_keys
 from synthetic.dials import Dials, Shape, dials_instance
@@ -34,7 +35,7 @@ class Study:
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class Runs(Shown):
     """Paired learning runs: e_mix [R, 2, K] along a trajectory and of the control at the checkpoints."""
 
     residual: Float[np.ndarray, "R 2 K"]

@@ -22,6 +22,7 @@ from experiments.cells import Who
 from experiments.store import Arrays
 from icq import baselines, networks, rollout
 from icq.build import Workflow
+from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
 from icq.learner import LearnerConfig, learn
 from icq.solve import greedy
@@ -91,7 +92,7 @@ class MathCell:
 
 
 @dataclass(frozen=True)
-class Played:
+class Played(Shown):
     """A solved instance and what its outcomes add up to; made by `_played`."""
 
     workflow: Workflow
@@ -104,6 +105,9 @@ class Played:
         m = self.true.smdp
         out = {name: float(self.starts @ task_total(m, policy, amount)) for name, amount in self.amount.items()}
         return out | {"value": float(self.starts @ self.true.oracle.evaluate(policy).v)}
+
+    def _facts_(self) -> list[Fact]:
+        return [*self.true._facts_(), Fact("amounts", ", ".join(self.amount))]
 
 
 @lru_cache(maxsize=2)

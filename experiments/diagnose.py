@@ -26,6 +26,7 @@ from estimators.interface import Channels
 from estimators.jackknife import jackknife
 from estimators.logs import Log
 from estimators.values import sent_error, typical_value, value_error, value_error_change
+from icq.display import Fact, Shown
 
 CONFIDENCE = 0.95
 EACH = 1 - (1 - CONFIDENCE) / 3  # of each of the three terms: together they hold with CONFIDENCE (Bonferroni)
@@ -36,7 +37,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Agent:
+class Agent(Shown):
     """What the interface hides from one agent.
 
     share: of the squared local gap; local: root mean square over the agent's own handoffs; channels: its three parts.
@@ -48,9 +49,13 @@ class Agent:
     local: Estimate
     channels: Channels
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.name), Fact("handoffs", self.handoffs), Fact("share", self.share),
+                Fact("local gap", self.local, "reward")]  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Split:
+class Split(Shown):
     """The observation whose values should be told apart first.
 
     Chosen on one half of the batches; before, after, saves: local gap with and without what it hides, and the
@@ -64,7 +69,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Interface:
+class Interface(Shown):
     """The interface gap, its source the local gap, and whose it is."""
 
     gap: Estimate
@@ -74,9 +79,13 @@ class Interface:
     split: Split | None
     covered: float
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("gap", self.gap, "reward in the d-norm"), Fact("local gap", self.local, "reward"),
+                Fact("agents", len(self.agents)), Fact("covered", self.covered, "of the handoffs")]  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Approximation:
+class Approximation(Shown):
     """The distance of a class from the interface's fixed point.
 
     of: which class; certified: its a-posteriori bound; fitted: how the fit ended; wider: what twice the width buys.
@@ -90,7 +99,7 @@ class Approximation:
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Shown):
     """What `handoffs` handoffs leave to an averaged tabular learner.
 
     independent: what as many independent handoffs would leave; correlation: factor on the mean square by correlation
@@ -104,9 +113,15 @@ class Residual:
     value: Estimate
     sent: Estimate
 
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("handoffs", self.handoffs), Fact("error", self.error, "reward in the d-norm"),
+            Fact("with independent handoffs", self.independent), Fact("factor by correlation", self.correlation),
+        ]  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """Everything `icq diagnose` says about a log, before words."""
 
     interface: Interface
@@ -120,6 +135,9 @@ class Diagnosis:
             "interface gap": self.interface.gap, "approximation": self.approximation.error,
             "residual": self.residual.error,
         }  # fmt: skip
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact(name, e, "reward in the d-norm") for name, e in self.terms.items()]
 
 
 def diagnose(
@@ -315,7 +333,8 @@ def root(constant: Estimate, handoffs: int) -> Estimate:
     low, value, high = (
         float(np.sqrt(x / handoffs)) for x in (constant.interval[0], constant.value, constant.interval[1])
     )
-    return Estimate(value, value * constant.stderr / constant.value / 2, (low, high), constant.n_eff)
+    stderr = value * constant.stderr / constant.value / 2
+    return Estimate(value, stderr, (low, high), constant.n_eff, confidence=constant.confidence)
 
 
 def _ratio(whole: Estimate, alone: Estimate) -> Estimate:

@@ -30,6 +30,7 @@ from estimators.log_writer import LogWriter
 from experiments import simulate
 from experiments.diagnose import diagnose, root
 from experiments.settings import DialsFamily
+from icq.display import Fact, Shown, number
 from icq.exact import Analysis, analyse
 
 NEEDED = 0.93  # of the seeds
@@ -55,7 +56,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Recovery:
+class Recovery(Shown):
     """The estimated terms of one log, and the exact ones."""
 
     seed: int
@@ -66,6 +67,10 @@ class Recovery:
         """The exact value is inside the interval."""
         e = self.found[term]
         return e.result == "ok" and bool(e.interval[0] <= self.truth[term] <= e.interval[1])
+
+    def _facts_(self) -> list[Fact]:
+        terms = (Fact(f"{term}, exact {number(x)}", self.found[term]) for term, x in self.truth.items())
+        return [Fact("seed", self.seed), *terms]
 
 
 def truth(a: Analysis, handoffs: int) -> dict[str, float]:

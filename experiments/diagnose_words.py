@@ -16,6 +16,7 @@ from estimators.log_schema import MENDED, NOTED, Finding, Report
 from estimators.logs import Log
 from experiments import html
 from experiments.diagnose import Diagnosis, name, observation_name, scaled
+from icq.display import Fact, Shown
 
 MEANING = {
     "interface gap": "agents do not see everything that matters; no amount of data removes it",
@@ -28,15 +29,18 @@ FEW = 100  # handoffs of an agent below which little can be said about it
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Shown):
     """dominant: the term that is surely the largest, None where that cannot be told; sentence: in words."""
 
     dominant: str | None
     sentence: str
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.sentence)]
+
 
 @dataclass(frozen=True)
-class Move:
+class Move(Shown):
     """What one more unit of something buys: the error that it moves, now and afterwards, and the difference."""
 
     change: str
@@ -48,7 +52,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Lack:
+class Lack(Shown):
     """What could not be estimated, and why."""
 
     what: str
@@ -56,7 +60,7 @@ class Lack:
 
 
 @dataclass(frozen=True)
-class Said:
+class Said(Shown):
     """A diagnosis in words and numbers; every page is made of this and the diagnosis."""
 
     verdict: Verdict
@@ -65,6 +69,10 @@ class Said:
     advice: tuple[str, ...]
     facts: dict[str, str]
     findings: tuple[str, ...]
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.verdict.sentence), Fact("moves", len(self.moves)), Fact("not estimated", len(self.lacks)),
+                Fact("advice", len(self.advice)), Fact("findings", len(self.findings))]  # fmt: skip
 
 
 def said(e: Estimate) -> str:

@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.errors import FailedCells, Interrupted, WorkError
 from experiments.provenance import machine, xla_flags
 from experiments.store import Arrays, Store, code_version
+from icq.display import Fact, Shown
 
 
 @runtime_checkable
@@ -55,13 +56,16 @@ QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Shown):
     """What became of a cell: its result and where it was computed, or why there is none."""
 
     cell: Cell
     result: Arrays | None
     about: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("cell", self.cell.label()), Fact("result", self.result), Fact("error", self.error or None)]
 
 
 Executor: TypeAlias = Callable[[Sequence[Cell]], Iterator[Outcome]]
@@ -169,7 +173,7 @@ def run_all(cells: Sequence[C], store: Store, execute: Executor, console: Consol
     failed: list[Outcome] = []
     console = console or Console(quiet=True)
     try:
-        with _terminable(), _progress(console, len(cells), len(done)) as finished:
+        with _stoppable() as check, _progress(console, len(cells), len(done)) as finished:
             for outcome in _until_done([c for c in cells if c not in done], execute):
                 if outcome.result is None:
                     failed.append(outcome)
@@ -177,6 +181,7 @@ def run_all(cells: Sequence[C], store: Store, execute: Executor, console: Consol
                     store.put(outcome.cell, outcome.result, outcome.about)
                     done[outcome.cell] = outcome.result
                 finished(outcome.cell.label())
+                check()
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; {_kept(done, cells, store)}; run the same command again to go on") from error
     except OSError as error:
@@ -221,21 +226,32 @@ def _until_done(cells: Sequence[Cell], execute: Executor) -> Iterator[Outcome]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM (a batch system's time limit) stops like Ctrl-C; only the main thread may say so."""
+def _stoppable() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM (a batch system's time limit) raise KeyboardInterrupt, and nothing can swallow them.
 
-    def stop(*_: object) -> None:
+    An exception raised while Python happens to be inside a finaliser is dropped, so the signal is also remembered and
+    raised again by the function given.  Only the main thread may handle signals.
+    """
+    heard: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        heard.append(number)
         raise KeyboardInterrupt
 
+    def check() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:
-        yield
+        yield check
         return
     try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from bounds.statement import number
 from estimators.estimate import Estimate
 from experiments import store
 from experiments.style import CSS
+from icq.display import Fact, Shown
 
 Cell: TypeAlias = str | int | float | Estimate | Verdict | None
 
@@ -43,7 +44,7 @@ _NUMBER = re.compile(r"[-+−]?(\d[\d.,]*|inf|nan)(e[-+]?\d+)?( ?[%×x])?|-|–|
 
 
 @dataclass(frozen=True)
-class Section:
+class Section(Shown):
     """A heading with what stands under it; the heading is an entry of the page's contents."""
 
     title: str
@@ -54,9 +55,12 @@ class Section:
         """The heading as an address on the page."""
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.title), Fact("size", len(self.body), "letters")]
+
 
 @dataclass(frozen=True)
-class Page:
+class Page(Shown):
     """A finished page.  Shown in a notebook it stands in a frame of its own, so that no style leaks."""
 
     html: str
@@ -67,9 +71,14 @@ class Page:
         store.write(path, self.html.encode())
         return path
 
-    def _repr_html_(self) -> str:
+    def _page_(self) -> str:
         frame = Markup('<iframe srcdoc="{}" title="report" style="width:100%;height:80vh;border:0"></iframe>')
         return frame.format(str(self.html))
+
+    def _facts_(self) -> list[Fact]:
+        title = re.search("<title>(.*?)</title>", self.html)
+        return [Fact("", Markup(title[1]).unescape() if title else None),
+                Fact("size", len(self.html.encode()) / 1024, "KiB")]  # fmt: skip
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> Page:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from estimators.recorder import Recorder, Task
+from icq.display import Shown
 from synthetic.math_backends import Answer, Backend, Problem
 from synthetic.math_features import BITS, question_bits, response_bits
 from synthetic.math_routing import CHEAP, STRONG, Prices, check_view
@@ -42,7 +43,7 @@ class Team:
 
 
 @dataclass
-class Solved:
+class Solved(Shown):
     """One question played to its end."""
 
     number: int

@@ -23,6 +23,7 @@ from bounds.classes import LinearClass, linear_class
 from bounds.noise import Population
 from bounds.sharp import averaged_limit
 from icq import networks
+from icq.display import Fact, Shown
 from icq.exact import Analysis
 from icq.learner import PLAIN, LearnerConfig, initial_params
 from icq.networks import FunctionClass, Linear
@@ -34,7 +35,7 @@ Certificate: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Bound]
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Shown):
     """Where a class would stop with exact expectations.
 
     q: [1 or seeds, O, A]; error: certified d-norm distance from the Q_F that the class's certificate speaks of (0 for
@@ -45,6 +46,11 @@ class Reference:
     error: float
     residual: float
     converged: bool
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("starts x observations x options", " x ".join(map(str, np.shape(self.q)))),
+                Fact("error at most", self.error, "reward in the d-norm"), Fact("residual", self.residual),
+                Fact("converged", self.converged)]  # fmt: skip
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from experiments.html import Cell, Section
 from experiments.plots import NAME
 from experiments.store import Arrays
 from experiments.theorem_report import summary, theorem_report
+from icq.display import Fact, Shown
 from icq.exact import AnalysisError
 from icq.smdp import ICSMDP
 
@@ -45,7 +46,7 @@ CERTIFICATE = {
 
 
 @dataclass(frozen=True)
-class Records:
+class Records(Shown):
     """What was observed beside what was certified, flat.
 
     arrays: e_TERM, b_TERM (NaN where there is no bound), slack_TERM and verdict_TERM (in words), [records]; the exact
@@ -88,6 +89,12 @@ class Records:
                                    ("range of rewards", "trivial_cap"))
             ]  # fmt: skip
         return rows
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("records", len(self.arrays["e_total"])), Fact("violations", self.violations()),
+            *(Fact(name, ", ".join(f"{n} {verdict}" for verdict, n in c.items())) for name, c in self.counts().items()),
+        ]  # fmt: skip
 
 
 PAIRS = 240  # pairs up to which a report waits for the theorem's numbers

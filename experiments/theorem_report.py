@@ -24,10 +24,11 @@ from bounds.noise import (
 )
 from bounds.poisson import tier_2_inequality
 from bounds.poisson_constants import constants
-from bounds.statement import latex_number, latex_text, timeless
+from bounds.statement import timeless
 from bounds.term import Observed, Term
 from bounds.theorem import NOTHING, Observations, Output, Theorem, theorem
 from icq import networks
+from icq.display import latex_number, latex_text
 from icq.exact import Analysis, analyse
 from icq.smdp import ICSMDP
 

@@ -26,6 +26,7 @@ from bounds.term import Observed, Term
 from bounds.theorem import Observations, Output, Theorem, theorem
 from experiments.theorem_report import class_features
 from icq import networks, rollout
+from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
 from icq.learner import LearnerConfig, begin, run, seed_keys
 from icq.networks import FunctionClass
@@ -79,7 +80,7 @@ SETUPS = (
 
 
 @dataclass(frozen=True)
-class Errors:
+class Errors(Shown):
     """Squared d-norm errors per run [R]: of the last table against Q_F and Q*, of the average, and along the path."""
 
     last: Float[np.ndarray, "R"]
@@ -87,6 +88,11 @@ class Errors:
     average: Float[np.ndarray, "R"]
     average_total: Float[np.ndarray, "R"]
     path: Float[np.ndarray, "R"]
+
+    def _facts_(self) -> list[Fact]:
+        named = {"last": self.last, "total": self.total, "average": self.average, "path": self.path}
+        return [Fact("runs", len(self.last)), *(Fact(f"{name}, root mean square", float(np.sqrt(e.mean())), "reward")
+                                                 for name, e in named.items())]  # fmt: skip
 
 
 def root_mean_square(squares: Float[np.ndarray, "R"]) -> Observed:

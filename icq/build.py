@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
+from icq.display import Fact, Shown, spread
 from icq.smdp import ICSMDP
 
 State: TypeAlias = Hashable
@@ -40,7 +41,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Workflow:
+class Workflow(Shown):
     """An IC-SMDP with the names behind its codes; options[agent] lists that agent's options in code order."""
 
     smdp: ICSMDP
@@ -48,6 +49,11 @@ class Workflow:
     observations: tuple[Name, ...]
     agents: tuple[Name, ...]
     options: tuple[tuple[Name, ...], ...]
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("agents", ", ".join(map(str, self.agents))), Fact("states", len(self.states)),
+                Fact("observations", len(self.observations)), Fact("options", self.smdp.num_options),
+                Fact("gamma", spread(self.smdp.gamma), "per primitive step")]  # fmt: skip
 
 
 def discounted_sum(rewards: Sequence[float], gamma: float) -> float:

@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
+from icq.display import Fact, Shown
 from icq.solve import COMPILED_FROM, Compiled, affordable, band, compiled
 
 DENSE_LIMIT = 1000  # states; dense O(S^3) algebra up to here
@@ -30,7 +31,7 @@ _EPS = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Shown):
     """Communicating structure of a chain.
 
     `closed`: the closed classes (state indices); `transient`: states in none of them; `period`: of each closed
@@ -63,6 +64,12 @@ class Structure:
             if p > 1:
                 out.append(f"periodic: the class {_some(states)} has period {p}")
         return out
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("closed classes", len(self.closed)), Fact("transient states", len(self.transient)),
+            Fact("period", self.period), Fact("", "; ".join(self.problems()) or "ergodic"),
+        ]  # fmt: skip
 
 
 def _some(states: Int[np.ndarray, "_"]) -> str:
@@ -99,7 +106,7 @@ def _period(graph: sp.csr_array, states: Int[np.ndarray, "_"]) -> int:
 
 
 @dataclass(frozen=True)
-class Stationary:
+class Stationary(Shown):
     """The stationary law `d` [S], how it was found, its residual ||d P - d||_1, and whether `method` converged.
 
     `error` estimates ||d - exact||_1 (docs/theory.md section 1, 1.9); NaN when nothing is known.
@@ -116,6 +123,9 @@ class Stationary:
         """`converged` or why not, with method, residual and estimated error."""
         how = "converged" if self.converged else "did not converge"
         return f"{self.method} {how}, residual {self.residual:.1e}, estimated error {self.error:.1e}"
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("states", len(self.d)), Fact("smallest mass", float(self.d.min())), Fact("", self.result)]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from icq.display import Shown
 from icq.smdp import ICSMDP, Arr
 
 State: TypeAlias = Any  # a pytree of arrays
@@ -25,7 +26,7 @@ View: TypeAlias = Any  # a pytree of arrays: a vector of numbers, or the code of
 
 
 @struct.dataclass
-class Seen:
+class Seen(Shown):
     """What the active agent knows at a handoff: who it is, its view, and which options it has."""
 
     agent: Int[Array, "*batch"]
@@ -34,7 +35,7 @@ class Seen:
 
 
 @struct.dataclass
-class Effect:
+class Effect(Shown):
     """How an option ended.  reward is already discounted inside the option; duration >= 1 primitive steps; done: the
     task ended and `state` is its last state (a new task begins with `start`).
     """  # fmt: skip
@@ -81,7 +82,7 @@ class Environment(Protocol):
 
 
 @struct.dataclass
-class Finite:
+class Finite(Shown):
     """An IC-SMDP as an environment; views are observation codes.  Tasks begin in the law `starts`."""
 
     instance: ICSMDP
@@ -129,7 +130,7 @@ def finite(m: ICSMDP, starts: Float[np.ndarray, "S"]) -> Finite:
 
 
 @struct.dataclass
-class Centralised:
+class Centralised(Shown):
     """The same workflow in which every agent sees `look(env, state)` instead of its own interface."""
 
     env: Any

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from icq import chain as chains
+from icq.display import LIGHT, Fact, Shown
 from icq.smdp import ICSMDP
 from icq.solve import Solution, greedy, modulus, solve
 
@@ -25,7 +26,7 @@ class AnalysisError(ValueError):
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Shown):
     """Expected one-option quantities of a decision process on rows (state, option).
 
     reward: r [n, A]; kernel: K [n*A, n] sub-stochastic; available [n, A].  Unavailable rows are zero.
@@ -160,7 +161,7 @@ def contraction(
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Shown):
     """Everything exact about one instance (float64); made by `analyse`.
 
     d [S], w [S] = w(s|phi(s)), d_obs [O], d_pair [O, A] = d(o) beta(a|o), d_state_pair [S, A];
@@ -279,6 +280,18 @@ class Analysis:
     def norm_sup_state(self, q: Float[np.ndarray, "S A"]) -> float:
         """||Q||_inf over available pairs of S x A."""
         return _largest(q, self.oracle.available)
+
+    def _facts_(self) -> list[Fact]:
+        few = self.oracle.reward.size <= LIGHT
+        return [
+            Fact("states", len(self.d)), Fact("options", self.oracle.reward.shape[1]),
+            Fact("observations", len(self.d_obs)), Fact("agents", self.smdp.num_agents),
+            Fact("mean optimal value", float(self.d @ self.v_star), "reward"),
+            Fact("interface gap", self.norm_d_state(self.gap) if few else None, "reward in the d-norm"),
+            Fact("at worst", self.norm_sup_state(self.gap) if few else None, "reward"),
+            Fact("gamma_bar", self.gamma_bar if few else None), Fact("kappa", vars(self).get("kappa")),
+            Fact("", "; ".join(self.chain.problems()) or None),
+        ]  # fmt: skip
 
 
 def _weighted_norm(q: Float[np.ndarray, "n A"], weight: Float[np.ndarray, "m A"]) -> float:

@@ -18,11 +18,13 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen, struct
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from icq import td
+from icq.display import Fact, Shown, spread
 from icq.environment import Effect, Environment, Seen, State, View, discount, proceed
 from icq.networks import MLP, Block, Params, take
 
@@ -43,7 +45,7 @@ class ViewClass(Protocol):
 
 
 @struct.dataclass
-class CodeTable:
+class CodeTable(Shown):
     """A table over observation codes, one per agent, `initial` at the start."""
 
     agents: int = struct.field(pytree_node=False)
@@ -61,7 +63,7 @@ class CodeTable:
 
 
 @struct.dataclass
-class ViewNetwork:
+class ViewNetwork(Shown):
     """One Flax network per agent on views that are vectors of length `size`."""
 
     module: linen.Module = struct.field(pytree_node=False)
@@ -85,7 +87,7 @@ def view_network(env: Environment, width: int, depth: int = 1) -> ViewNetwork:
 
 
 @struct.dataclass
-class FleetConfig:
+class FleetConfig(Shown):
     """How a fleet learns.
 
     copies: E.  optimiser: U with its step size and sign inside, e.g. `optax.adam(1e-3)`; it is given the gradient of
@@ -108,7 +110,7 @@ class FleetConfig:
 
 
 @struct.dataclass
-class Fleet:
+class Fleet(Shown):
     """Everything a run carries: parameters and their lagged copy [N, ...], Optax state [N, ...], states [E, ...]."""
 
     params: Params
@@ -117,9 +119,13 @@ class Fleet:
     states: State
     k: Int[Array, ""]
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("copies", np.shape(jax.tree.leaves(self.states)[0])[0]), Fact("updates", self.k),
+                Fact("parameters", self.params)]  # fmt: skip
+
 
 @struct.dataclass
-class Step:
+class Step(Shown):
     """One handoff as the agents lived it; what a log keeps.  probability: of the option when it was picked."""
 
     seen: Seen
@@ -214,7 +220,7 @@ def train(
 
 
 @struct.dataclass
-class Episode:
+class Episode(Shown):
     """One task played to its end (or to the limit, then not `done`): discounted return, handoffs, primitive steps."""
 
     value: Float[Array, "*batch"]
@@ -222,6 +228,13 @@ class Episode:
     duration: Int[Array, "*batch"]
     done: Bool[Array, "*batch"]
     state: State
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("episodes", np.shape(self.value)), Fact("value", spread(self.value), "reward"),
+            Fact("handoffs", spread(self.handoffs)), Fact("duration", spread(self.duration), "primitive steps"),
+            Fact("finished", f"{int(np.asarray(self.done).sum())} of {np.size(self.done)}"),
+        ]  # fmt: skip
 
 
 def play(env: Environment, cls: ViewClass, params: Params, state: State, key: Key[Array, ""], limit: int) -> Episode:

@@ -25,6 +25,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from icq import rollout, td
+from icq.display import Fact, Shown, spread
 from icq.networks import FunctionClass, Params, at, backward, forward, put, q_table, row, take, total
 from icq.rollout import Handoff, Tables
 from icq.smdp import Arr
@@ -35,7 +36,7 @@ LOOP = "icq_handoffs"  # the name of the loop in compiled programs
 
 
 @struct.dataclass
-class LearnerConfig:
+class LearnerConfig(Shown):
     """How to learn.  Numbers are traced: sweeping them compiles nothing anew.
 
     step, decay_power, decay_offset: alpha_k = step / (1 + k/decay_offset)^decay_power, k in handoffs of the run.
@@ -61,7 +62,7 @@ class LearnerConfig:
 
 
 @struct.dataclass
-class LearnerState:
+class LearnerState(Shown):
     """Everything a run carries.  `average` lags behind: a block is brought up to date when touched (see `_catch_up`).
 
     params, average: the class's pytree [slots, ...]; opt_state: Optax state per block; touched [slots]: handoffs done
@@ -78,14 +79,31 @@ class LearnerState:
     state: Int[Array, "*batch"]
     key: Key[Array, "*batch"]
 
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("batch", np.shape(self.state) or None), Fact("parameters", self.params),
+            Fact("handoffs", spread(np.asarray(self.visits).sum((-2, -1)) - np.asarray(self.prior_total))),
+        ]  # fmt: skip
+
 
 @struct.dataclass
-class Record:
+class Record(Shown):
     """Q tables at the checkpoints of a run (batch axes [seeds, checkpoints]): last iterate, average, visit counts."""
 
     q: Float[Arr, "*batch O A"]
     q_average: Float[Arr, "*batch O A"]
     visits: Float[Arr, "*batch O A"]
+
+    def _facts_(self) -> list[Fact]:
+        *batch, observations, options = np.shape(self.q)
+        last = np.asarray(self.q_average)[..., -1:, :, :] if batch else np.asarray(self.q_average)
+        finite = np.isfinite(last).all((-2, -1))
+        return [
+            Fact("runs x checkpoints", " x ".join(map(str, batch)) or None), Fact("observations", observations),
+            Fact("options", options), Fact("handoffs", spread(np.asarray(self.visits).sum((-2, -1)))),
+            Fact("diverged", None if finite.all() else int((~finite).sum()), "runs"),
+            Fact("average in the end", spread(last[finite]), "reward"),
+        ]  # fmt: skip
 
 
 def init(t: Tables, cls: FunctionClass, config: LearnerConfig, key: Key[Array, ""]) -> LearnerState:

@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen, struct
 from jaxtyping import Array, Float, Int, Key
 
+from icq.display import Fact, Shown
 from icq.smdp import ICSMDP, Arr
 
 Block: TypeAlias = Any  # a pytree of arrays
@@ -73,7 +74,7 @@ def backward(cls: FunctionClass, residual: Any, c: Float[Array, "A"]) -> Block:
 
 
 @struct.dataclass
-class Tabular:
+class Tabular(Shown):
     """One number per (observation, option), all `initial` at the start."""
 
     slot: Int[Arr, "*batch O"]
@@ -94,7 +95,7 @@ class Tabular:
 
 
 @struct.dataclass
-class Linear:
+class Linear(Shown):
     """Q(o,a) = offset(o,a) + psi(o,a)' theta_i with one theta per agent, 0 at the start.
 
     features psi: [O, A, p]; offset: [O, A] (the network at initialisation, for tangent features).
@@ -118,6 +119,11 @@ class Linear:
         """offset + psi theta."""
         features = jnp.asarray(self.features)[observation]
         return jnp.asarray(self.offset)[observation] + jnp.sum(features * block[None, :], axis=-1)
+
+    def _facts_(self) -> list[Fact]:
+        *_, observations, options, count = np.shape(self.features)
+        return [Fact("agents", self.agents), Fact("observations", observations), Fact("options", options),
+                Fact("features", count)]  # fmt: skip
 
 
 SHORT = 1024  # sums of 4096 and more are handed to a library, which keeps a loop from becoming one kernel
@@ -179,7 +185,7 @@ def _pair_sum(x: Float[Array, "n m"]) -> Float[Array, "m"]:
 
 
 @struct.dataclass
-class Network:
+class Network(Shown):
     """One Flax network per agent on encoded observations; inputs: [O, F]."""
 
     slot: Int[Arr, "*batch O"]
@@ -225,6 +231,13 @@ class Network:
             if i > 0:
                 c = jnp.sum(kernels[i - 1] * c[None, :], axis=1) * (1.0 - units[i] ** 2)
         return gradient
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("agents", self.agents), Fact("observations", np.shape(self.inputs)[-2]),
+            Fact("inputs", np.shape(self.inputs)[-1]), Fact("width", getattr(self.module, "width", None)),
+            Fact("depth", getattr(self.module, "depth", None)), Fact("module", type(self.module).__name__),
+        ]  # fmt: skip
 
 
 def _layers(params: Params) -> list[Any]:

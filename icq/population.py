@@ -18,13 +18,14 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
+from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.learner import PLAIN
 from icq.networks import FunctionClass, Params, q_table
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Shown):
     """A population fixed point q [..., O, A], float64.
 
     residual [...]: d-norm of the velocity of Q under the expected update at unit step, 0 exactly at a fixed point.
@@ -36,6 +37,14 @@ class Reference:
     drift: Float[np.ndarray, "R"]
     iterations: int
     converged: bool
+
+    def _facts_(self) -> list[Fact]:
+        how = "converged" if self.converged else "did not converge"
+        return [
+            Fact("starts x observations x options", " x ".join(map(str, np.shape(self.q)))),
+            Fact("residual", spread(self.residual), "reward in the d-norm"), Fact("drift", spread(self.drift)),
+            Fact("", f"{how} after {self.iterations} iterations"),
+        ]  # fmt: skip
 
 
 @struct.dataclass

@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
+from icq.display import Fact, Shown, fields
 from icq.exact import Analysis, outcome_discount
 from icq.networks import at
 
@@ -26,7 +27,7 @@ ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # of Threefry-2x32
 
 
 @struct.dataclass
-class Tables:
+class Tables(Shown):
     """An instance as float32 sampling tables; an argument of the compiled loop, so one program serves all instances.
 
     Outcomes and stationary states use Walker's alias method: a uniform picks a cell, a second one accepts it or takes
@@ -44,9 +45,14 @@ class Tables:
     law_accept: Float[Array, "*batch S"]
     law_alias: Int[Array, "*batch S"]
 
+    def _facts_(self) -> list[Fact]:
+        *batch, states, options, outcomes = np.shape(self.accept)
+        return [Fact("batch", tuple(batch) or None), Fact("states", states), Fact("options", options),
+                Fact("outcomes", outcomes), Fact("observations", np.shape(self.available)[-2])]  # fmt: skip
+
 
 @struct.dataclass
-class Handoff:
+class Handoff(Shown):
     """One step of the embedded chain.  `state` and `outcome` are hidden from the agents, kept for analysis and logs."""
 
     state: Int[Array, "*batch"]
@@ -57,6 +63,16 @@ class Handoff:
     discount: Float[Array, "*batch"]
     next_state: Int[Array, "*batch"]
     next_observation: Int[Array, "*batch"]
+
+    def _facts_(self) -> list[Fact]:
+        if np.ndim(self.reward) == 0:
+            return fields(self)
+        some = np.size(self.reward) > 0
+        return [
+            Fact("handoffs", " x ".join(map(str, np.shape(self.reward)))),
+            Fact("mean reward", float(np.asarray(self.reward).mean()) if some else None),
+            Fact("mean discount", float(np.asarray(self.discount).mean()) if some else None),
+        ]  # fmt: skip
 
 
 def alias_tables(prob: Float[np.ndarray, "n B"]) -> tuple[Float[np.ndarray, "n B"], Int[np.ndarray, "n B"]]:

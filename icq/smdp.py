@@ -18,6 +18,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Int
 
+from icq.display import Fact, Shown, spread
+
 Arr: TypeAlias = jax.Array | np.ndarray
 
 REQUIRED = ("prob", "next_state", "duration", "reward", "observation", "agent", "gamma")
@@ -38,7 +40,7 @@ class ICSMDPError(ValueError):
 
 
 @struct.dataclass
-class ICSMDP:
+class ICSMDP(Shown):
     """A finite IC-SMDP (docs/theory.md section 1).  Immutable pytree; one optional leading batch axis.
 
     S global states at handoffs, A options per agent (padded), B outcomes per (s, a), O observations.
@@ -159,6 +161,14 @@ class ICSMDP:
             except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
                 raise ICSMDPError(f"{os.fspath(path)}: not a readable .npz archive ({error})") from None
         return cls.create(**fields)
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("batch", np.shape(self.prob)[:-3] or None), Fact("states", self.num_states),
+            Fact("options", self.num_options), Fact("outcomes", np.shape(self.prob)[-1]),
+            Fact("observations", self.num_observations), Fact("agents", self.num_agents),
+            Fact("gamma", spread(self.gamma), "per primitive step"),
+        ]  # fmt: skip
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
+from icq.display import Fact, Shown, spread
+
 DIRECT_SOLVE_LIMIT = 1000  # states; beyond it a factorisation of a random graph fills in
 COMPILED_FROM = 200  # states; below it importing the compiler costs more than it saves
 SWEEPS = 1000  # of one policy evaluation
@@ -29,7 +31,7 @@ _EPS = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Shown):
     """A fixed point with its own error certificate.
 
     `error` bounds ||q - exact||_inf (and so ||v - exact||_inf), rounding included.  `q` is 0 where an option is
@@ -48,6 +50,12 @@ class Solution:
         """`converged` or why not, with the certified error."""
         how = "converged" if self.converged else "did not converge"
         return f"{how} after {self.iterations} iterations, error <= {self.error:.2e}"
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("states", len(self.v)), Fact("options", self.q.shape[1]), Fact("values", spread(self.v), "reward"),
+            Fact("", self.result),
+        ]  # fmt: skip
 
 
 def greedy(
