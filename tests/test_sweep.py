@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 from collections import namedtuple
 from concurrent.futures.process import BrokenProcessPool
@@ -319,6 +320,30 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(tmp_path, finished):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [f.suffix for f in (tmp_path / "cells").iterdir()] == [".npz"]
+    xr.testing.assert_identical(run(spec, tmp_path).drop_attrs(), ds.drop_attrs())
+
+
+class Dropping:
+    """Its finaliser is where Ctrl-C arrives, and Python drops exceptions of finalisers."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_python_drops_still_stops_after_the_cell(tmp_path, finished):
+    spec, _, ds = finished
+    kept, _ = sweep.claim(spec, tmp_path)
+
+    def interrupted(found):
+        for cell in found:
+            Dropping()
+            yield engine.attempt(cell, store.code_version())
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(errors.Interrupted, match="1 of 4 cells are finished and kept"):
+        engine.run_all(spec.cells(), kept, interrupted)
+    assert signal.getsignal(signal.SIGINT) is before
     xr.testing.assert_identical(run(spec, tmp_path).drop_attrs(), ds.drop_attrs())
 
 
