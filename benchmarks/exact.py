@@ -12,10 +12,10 @@ import time
 
 import numpy as np
 import scipy.sparse as sp
-from matplotlib.figure import Figure
 from quantecon.markov import DiscreteDP
 
 from benchmarks.harness import Contender, Section, Timing, measure, number, publish, save, times
+from experiments import plots
 from icq import chain, exact
 from icq.smdp import ICSMDP
 from icq.solve import Solution, modulus
@@ -90,14 +90,13 @@ HEADER = (
 def table(title: str, note: str, options: dict[str, float], rounds: int, figure: str) -> Section:
     """One section with its picture."""
     found = [contest(states, options, rounds) for states in SIZES]
-    picture = Figure(figsize=(6, 3.6))
-    axis = picture.add_subplot()
+    axis = plots.axes(None, 6, 3.6)
     for name, marker in ((OURS, "o"), (MATCHED, "s"), (DEFAULT, "^")):
         axis.loglog(SIZES, [1e3 * timing.each(name) for timing, _, _ in found], marker=marker, label=name)
     axis.set(xlabel="states", ylabel="milliseconds", title=title)
-    axis.legend()
+    plots.label_ends(plots.readable(axis))
     rows, data = tuple(row for _, row, _ in found), {"sizes": [d for _, _, d in found]}
-    return Section(title, note, HEADER, rows, (save(picture, figure),), data)
+    return Section(title, note, HEADER, rows, (save(axis.figure, figure),), data)
 
 
 def million(states: int = 1_000_000) -> Section:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from rich.progress import track
 
@@ -132,9 +133,10 @@ def replaced(page: str, name: str, text: str) -> str:
 
 
 def save(figure: Figure, name: str) -> str:
-    """Save a figure beside the page; returns its name for a Section."""
+    """Save a figure beside the page and close it; returns its name for a Section."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURES / name, dpi=120, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
     return name
 
 

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import joblib
 import numpy as np
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks import reference
 from benchmarks.harness import Contender, Section, Timing, measure, number, publish, save, times
+from experiments import plots
 from icq import learner as L
 from icq import networks, rollout
 from icq.networks import FunctionClass
@@ -219,27 +221,26 @@ def cores(rounds: int) -> Section:
 
 
 def _lines(x: str, y: str, sizes: Sequence[int], lines: dict[str, Any], yscale: str = "linear") -> Figure:
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axes = figure.add_subplot(xlabel=x, ylabel=y, xscale="log", yscale=yscale)
-    for i, (name, values) in enumerate(lines.items()):
-        axes.plot(sizes, values, "--" if name == "proportional" else "o-", label=name, color=f"C{i}")
+    axes = plots.axes(None, 5, 3.2)
+    axes.set(xlabel=x, ylabel=y, xscale="log", yscale=yscale)
+    for name, values in lines.items():
+        axes.plot(sizes, values, "--" if name == "proportional" else "o-", label=name)
     if yscale == "linear":
         axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return figure
+    return plots.label_ends(plots.readable(axes)).figure
 
 
 def bars(sections: Sequence[Section]) -> str:
     """Handoffs per second of every loop, as a picture."""
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(sections))
+    with plt.rc_context(plots.STYLE):
+        figure, panels = plt.subplots(1, len(sections), figsize=(8.5, 3.2))
     for axes, section in zip(panels, sections, strict=True):
         data = section.data["seconds_per_handoff"]
         names = list(data)  # type: ignore[call-overload]
         rate = [1 / float(np.median(data[n])) for n in names]  # type: ignore[index]
-        axes.barh(names[::-1], rate[::-1], color=["C0" if n == OURS else "0.7" for n in names[::-1]])
+        axes.barh(names[::-1], rate[::-1], color=[plots.BLUE if n == OURS else "0.7" for n in names[::-1]])
         axes.set(xscale="log", title=section.title.removesuffix(", one chain"), xlabel="handoffs per second")
+        plots.readable(axes).grid(axis="y", visible=False)
     return save(figure, "bench_speed.png")
 
 

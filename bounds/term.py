@@ -19,6 +19,9 @@ class Rung(Shown):
     bound: Bound
     exact: bool = False
 
+    def _facts_(self) -> list[Fact]:
+        return [*self.bound._facts_(), Fact("", "the quantity itself, not a bound" if self.exact else None)]
+
 
 @dataclass(frozen=True)
 class Asymptotic(Shown):

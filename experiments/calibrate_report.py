@@ -19,9 +19,8 @@ from matplotlib.ticker import NullLocator
 from rich.table import Table as TextTable
 
 from experiments.calibrate_rows import BAND, ENOUGH, Calibration, Row
-from experiments.plots import STYLE
+from experiments.plots import OKABE_ITO, STYLE, readable
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FULL = 1000  # data sets that a page needs to be final
 LIBRARIES = ("numpy", "scipy", "jax")
@@ -171,7 +170,7 @@ def panels(rows: Sequence[Row], figure: Figure, width: int = 4) -> plt.Figure:
     for ax in grid[:, 0]:
         ax.set_ylabel(figure.label)
     handles = [
-        Line2D([], [], color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)], markersize=4, label=name)
+        Line2D([], [], color=OKABE_ITO[k % len(OKABE_ITO)], marker=MARKERS[k % len(MARKERS)], markersize=4, label=name)
         for k, name in enumerate(names)
     ]
     sheet.supxlabel("size of the data set", fontsize=9)
@@ -189,9 +188,10 @@ def _panel(ax: Axes, rows: list[Row], figure: Figure, names: list[str]) -> None:
     for source, group in groupby(rows, key=lambda row: row.source):
         judged = [row for row in group if row.verdict is not Calibration.TOO_SHORT]
         k = names.index(source)
+        hue = OKABE_ITO[k % len(OKABE_ITO)]
         size = [row.size * 1.05 ** (k - len(names) / 2) for row in judged]
         bars = np.array([figure.bar(row) for row in judged]).reshape(-1, 2).T
-        ax.errorbar(size, [figure.height(row) for row in judged], bars, color=COLOURS[k % len(COLOURS)], linewidth=1,
+        ax.errorbar(size, [figure.height(row) for row in judged], bars, color=hue, linewidth=1,
                     marker=MARKERS[k % len(MARKERS)], markersize=3.5, elinewidth=0.7)  # fmt: skip
         drawn += len(judged)
     sizes = sorted({row.size for row in rows})
@@ -200,6 +200,7 @@ def _panel(ax: Axes, rows: list[Row], figure: Figure, names: list[str]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     if figure.shown is None:
         ax.set_yscale("log" if drawn else "linear")
+        readable(ax)
     else:
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, figure.shown[0]), max(high, figure.shown[1]))

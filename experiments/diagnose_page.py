@@ -22,7 +22,6 @@ HUES = {"interface gap": plots.COLOUR["interface"], "approximation": plots.COLOU
         "residual": plots.COLOUR["mix"]}  # fmt: skip
 BRIEF = {"interface gap": "agents do not see everything", "approximation": "the class cannot represent the values",
          "residual": "the handoffs leave it undecided"}  # fmt: skip
-CHANNEL_HUES = {"reward": "#56B4E9", "duration": "#CC79A7", "transition": "#D55E00"}
 
 
 def _parts(agent: Agent) -> dict[str, Estimate]:
@@ -209,7 +208,7 @@ def _agent_figure(agents: tuple[Agent, ...]) -> Markup:
         for k, agent in enumerate(agents):
             for j, (channel, e) in enumerate(_parts(agent).items()):
                 if e.result == "ok":
-                    _bar(ax, k + 0.26 * (j - 1), 0.24, e, CHANNEL_HUES[channel])
+                    _bar(ax, k + 0.26 * (j - 1), 0.24, e, plots.CHANNEL[channel])
         ax.set_yticks(range(len(agents)), [_short(agent.name) for agent in agents])
         for label in ax.get_yticklabels():
             label.set_parse_math(False)
@@ -217,7 +216,7 @@ def _agent_figure(agents: tuple[Agent, ...]) -> Markup:
         ax.set_xlim(left=0)
         ax.set_xlabel("hidden per handoff of the agent (reward units)")
         ax.grid(axis="y", visible=False)
-        marks = [plt.Rectangle((0, 0), 1, 1, color=hue) for hue in CHANNEL_HUES.values()]
+        marks = [plt.Rectangle((0, 0), 1, 1, color=hue) for hue in plots.CHANNEL.values()]
         ax.legend(marks, list(CHANNELS.values()), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
         best = ", ".join(f"{a.name} {said(a.local)}" for a in agents[:3])
         return _drawn(ax, "agents", f"Local gap by agent and channel; the largest: {best}.", "")

@@ -1,6 +1,7 @@
 """The figures.  Every function draws on the `ax` it is given (or a new one) and returns it.
 
-One colour per error term everywhere, from the colour-blind safe Okabe-Ito set.
+One style: `axes` and `save_panels` apply it, `readable` and `label_ends` finish a panel.  One colour per error term
+everywhere, from the colour-blind safe Okabe-Ito set.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 from estimators.estimate import Estimate, root_mean_square
 from experiments import n10
@@ -22,15 +27,21 @@ from experiments.methods import Table
 from experiments.n10 import Preset, Results
 from experiments.store import Arrays
 
-COLOUR = {"interface": "#0072B2", "app": "#E69F00", "mix": "#009E73", "total": "#000000"}
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, RED, GREEN, PINK, AMBER, SKY, BLACK = OKABE_ITO
+COLOUR = {"interface": BLUE, "app": AMBER, "mix": GREEN, "total": BLACK}
 NAME = {"interface": "interface gap", "app": "approximation", "mix": "residual", "total": "total"}
-WHO = {Who.ICQ: "#0072B2", Who.CENTRALISED: "#D55E00", Who.INDEPENDENT: "#CC79A7"}
+WHO = {Who.ICQ: BLUE, Who.CENTRALISED: RED, Who.INDEPENDENT: PINK}
+CHANNEL = {"reward": SKY, "duration": PINK, "transition": RED}
 SMALLEST = 1e-4  # errors below are counted on panel D, not drawn: they would squeeze everything else into a corner
 STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.dpi": 150, "svg.hashsalt": "icq-bounds",
-    "axes.titlelocation": "left",
+    "axes.titlelocation": "left", "axes.prop_cycle": cycler(color=OKABE_ITO),
 }  # fmt: skip
+NAME_SIZE, SPACING = 9.0, 1.25  # of a name at the end of a line, in points, and from one to the next
+DARKER = 0.8  # of a colour, so that thin letters are legible
+NEAR = 0.1  # of the width: lines that end this close to the right edge can be named there
 
 
 def axes(ax: Axes | None, width: float = 5.6, height: float = 4.0) -> Axes:
@@ -39,6 +50,69 @@ def axes(ax: Axes | None, width: float = 5.6, height: float = 4.0) -> Axes:
         return ax
     with plt.rc_context(STYLE):
         return plt.subplots(figsize=(width, height))[1]
+
+
+def readable(ax: Axes) -> Axes:
+    """Plain numbers on logarithmic axes, one to three per decade; ticks that a panel chose itself stay."""
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() != "log":
+            continue
+        low, high = axis.get_view_interval()
+        if isinstance(axis.get_major_locator(), FixedLocator):
+            axis.set_minor_locator(NullLocator())
+            continue
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 50 else (1.0,), numticks=8))
+        axis.set_major_formatter(FuncFormatter(plain))
+        axis.set_minor_formatter(NullFormatter())
+    return ax
+
+
+def plain(x: float, _: int | None = None) -> str:
+    """A tick without powers unless it is tiny: 1e-8, 0.001, 20, 10 000, 3 M."""
+    if x < 1e-4:
+        return f"{x:.0e}".replace("e-0", "e-")
+    if x >= 1e6:
+        return f"{x / 1e6:g} M"
+    if x >= 1e4:
+        return f"{x:,.0f}".replace(",", "\u2009")
+    return np.format_float_positional(x, 3, fractional=False, trim="-")
+
+
+def label_ends(ax: Axes) -> Axes:
+    """Names in the lines' own colours, darker, at their right ends, moved apart where lines meet: nothing to look up.
+
+    Call it last, when limits and scales are set.  A legend where a line ends early or there is no room for all names.
+    """
+    lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+    ax.get_ylim()  # sets the limits that the lines ask for
+    ends = [_end(line) for line in lines]
+    room = NAME_SIZE * SPACING * ax.figure.dpi / 72
+    edge = ax.bbox.x1 - NEAR * ax.bbox.width
+    if (
+        len(lines) < len(ax.get_legend_handles_labels()[0])
+        or len(lines) * room > ax.bbox.height
+        or not all(end is not None and end[0] >= edge for end in ends)
+    ):
+        ax.legend(fontsize=NAME_SIZE)
+        return ax
+    height = np.array([end[1] for end in ends if end is not None])
+    order = np.argsort(height, kind="stable")
+    steps = room * np.arange(len(order))
+    places = isotonic_regression(height[order] - steps).x + steps  # the least move that keeps them apart
+    for i, place in zip(order, places, strict=True):
+        ink = tuple(DARKER * part for part in to_rgb(lines[i].get_color()))
+        ax.text(1.015, (place - ax.bbox.y0) / ax.bbox.height, str(lines[i].get_label()), color=ink,
+                transform=ax.transAxes, fontsize=NAME_SIZE, va="center")  # fmt: skip
+    return ax
+
+
+def _end(line: Line2D) -> np.ndarray | None:
+    """The last point of a line on the screen; None without one."""
+    points = np.column_stack([np.asarray(part, float) for part in line.get_data()])
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return None
+    return np.asarray(line.get_transform().transform(points[points[:, 0].argmax()]))
 
 
 def band(
@@ -67,8 +141,7 @@ def interface_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes
         band(ax, p.gaps, _last(cells, results, term), COLOUR[term], NAME[term])
     ax.set(xlabel="gap dial g", ylabel="error in the d-norm", title="A  Only the interface gap moves with its dial")
     ax.set_ylim(bottom=0)
-    ax.legend()
-    return ax
+    return label_ends(ax)
 
 
 def width_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
@@ -79,9 +152,7 @@ def width_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", yscale="log", xlabel="width of every agent's network", ylabel="error in the d-norm",
            title="B  Approximation falls with width, the interface stays")  # fmt: skip
     ax.set_xticks(p.widths, [str(w) for w in p.widths])
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend()
-    return ax
+    return label_ends(readable(ax))
 
 
 def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | None = None) -> Axes:
@@ -101,7 +172,7 @@ def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | N
     title = "Misspecified features: mixing sets the level" if misspecified else "Table: mixing costs a transient"
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual in the d-norm", title=f"C  {title}")
     ax.legend(fontsize=8)
-    return ax
+    return readable(ax)
 
 
 def bound_panel(results: Collection[Arrays], ax: Axes | None = None) -> Axes:
@@ -141,7 +212,7 @@ def bound_panel(results: Collection[Arrays], ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="observed error, d-norm", ylabel="certified bound",
            title="D  Observed against bound, every record")  # fmt: skip
     ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.9), markerscale=2)
-    return ax
+    return readable(ax)
 
 
 def value_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:

@@ -48,7 +48,7 @@ def along(axis: xr.DataArray, curves: Mapping[str, Float[np.ndarray, "R K"]], co
         else:
             ax.set_ylim(bottom=0)
         ax.set(xlabel=_label(axis), ylabel="error in the d-norm", title=f"Errors along {name}")
-        ax.legend()
+        plots.label_ends(plots.readable(ax))
     ends = (f"{term} from {number(e[0].value)} to {number(e[-1].value)}" for term, e in found.items())
     x = axis.values
     alt = f"Errors as {name} goes from {x[0]} to {x[-1]}: {', '.join(ends)}."
@@ -72,7 +72,7 @@ def value_along(ds: xr.Dataset, name: str) -> Markup:
             line = exact.mean([d for d in exact.dims if d != name], skipna=True).values
             ax.plot(_places(ds[name]), line, dashes, color="0.35", linewidth=1.2, label=label)
         ax.set(xlabel=_label(ds[name]), ylabel="value, per cent of the oracle", title=f"Value along {name}")
-        ax.legend(fontsize=8)
+        plots.readable(ax).legend(fontsize=8)
     mean = percent.mean(skipna=True)
     return drawn(ax, f"value-{name}", f"Value of the learned policy along {name}: {float(mean):.1f} % on average.")
 

@@ -105,7 +105,10 @@ def text(result: Any) -> str:
     """The facts in at most LINES lines of WIDTH letters."""
     if line := _own(result, "_line_"):
         return _short(line, WIDTH)
-    parts = [" ".join(filter(None, (fact.label, word(fact.value), fact.unit))) for fact in facts(result)]
+    parts = [
+        " ".join(filter(None, (fact.label, word(fact.value, LONGEST if fact.label else WIDTH), fact.unit)))
+        for fact in facts(result)
+    ]
     lines = [f"{type(result).__name__}:"]
     for i, part in enumerate(parts):
         part = _short(part, WIDTH - 8) + (";" if i < len(parts) - 1 else "")
@@ -160,8 +163,10 @@ def _word(value: Any) -> str:
             return str(int(value))
         case float() | np.floating():
             return number(float(value))
-        case Enum() | str():
-            return str(value)
+        case Enum():
+            return str(value.value)
+        case str():
+            return value
         case Shown():
             return repr(value)
         case sp.sparray() | sp.spmatrix():
@@ -182,7 +187,8 @@ def _word(value: Any) -> str:
 def _many(value: Mapping[Any, Any] | tuple[Any, ...] | list[Any]) -> str:
     leaves = jax.tree.leaves(value)
     if leaves and all(isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves):
-        return f"{len(leaves)} arrays of {sum(leaf.size for leaf in leaves)} numbers"
+        count = sum(leaf.size for leaf in leaves)
+        return f"{count} numbers" if len(leaves) == 1 else f"{count} numbers in {len(leaves)} arrays"
     return f"{len(value)} entries"
 
 

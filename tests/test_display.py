@@ -401,7 +401,7 @@ def test_values_are_words():
     assert (spread(np.array([])), spread(np.full(2, np.nan)), spread(3.0)) == ("none", "NaN", "3")
     assert word(np.ones((3, 4))) == "[3, 4]" and word(jnp.ones((3, 4))) == "[3, 4]"
     assert word(sp.csr_array(np.eye(3))) == "[3, 3], 3 stored"
-    assert word({"a": np.ones(3), "b": [np.ones((2, 2))]}) == "2 arrays of 7 numbers"
+    assert word({"a": np.ones(3), "b": [np.ones((2, 2))]}) == "7 numbers in 2 arrays"
     assert word(np.array(True)) == "yes" and word(jax.random.key(0)) != ""
     assert len(word("long " * 99)) <= 64
 
