@@ -93,7 +93,8 @@ def table(title: str, note: str, options: dict[str, float], rounds: int, figure:
     axis = plots.axes(None, 6, 3.6)
     for name, marker in ((OURS, "o"), (MATCHED, "s"), (DEFAULT, "^")):
         axis.loglog(SIZES, [1e3 * timing.each(name) for timing, _, _ in found], marker=marker, label=name)
-    axis.set(xlabel="states", ylabel="milliseconds", title=title)
+    axis.set(xlabel="states", ylabel="milliseconds")
+    axis.set_title(title, loc="left")
     plots.label_ends(plots.readable(axis))
     rows, data = tuple(row for _, row, _ in found), {"sizes": [d for _, _, d in found]}
     return Section(title, note, HEADER, rows, (save(axis.figure, figure),), data)

@@ -239,7 +239,8 @@ def bars(sections: Sequence[Section]) -> str:
         names = list(data)  # type: ignore[call-overload]
         rate = [1 / float(np.median(data[n])) for n in names]  # type: ignore[index]
         axes.barh(names[::-1], rate[::-1], color=[plots.BLUE if n == OURS else "0.7" for n in names[::-1]])
-        axes.set(xscale="log", title=section.title.removesuffix(", one chain"), xlabel="handoffs per second")
+        axes.set(xscale="log", xlabel="handoffs per second")
+        axes.set_title(section.title.removesuffix(", one chain"), loc="left")
         plots.readable(axes).grid(axis="y", visible=False)
     return save(figure, "bench_speed.png")
 

@@ -37,7 +37,7 @@ SMALLEST = 1e-4  # errors below are counted on panel D, not drawn: they would sq
 STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.dpi": 150, "svg.hashsalt": "icq-bounds",
-    "axes.titlelocation": "left", "axes.prop_cycle": cycler(color=OKABE_ITO),
+    "axes.titlelocation": "left", "axes.axisbelow": True, "axes.prop_cycle": cycler(color=OKABE_ITO),
 }  # fmt: skip
 NAME_SIZE, SPACING = 9.0, 1.25  # of a name at the end of a line, in points, and from one to the next
 DARKER = 0.8  # of a colour, so that thin letters are legible
@@ -68,13 +68,11 @@ def readable(ax: Axes) -> Axes:
 
 
 def plain(x: float, _: int | None = None) -> str:
-    """A tick without powers unless it is tiny: 1e-8, 0.001, 20, 10 000, 3 M."""
+    """A tick without powers unless it is tiny: 1e-8, 0.001, 20, 10k, 3M."""
     if x < 1e-4:
         return f"{x:.0e}".replace("e-0", "e-")
-    if x >= 1e6:
-        return f"{x / 1e6:g} M"
     if x >= 1e4:
-        return f"{x:,.0f}".replace(",", "\u2009")
+        return f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k"
     return np.format_float_positional(x, 3, fractional=False, trim="-")
 
 
