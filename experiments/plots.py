@@ -53,11 +53,13 @@ def axes(ax: Axes | None, width: float = 5.6, height: float = 4.0) -> Axes:
 
 
 def readable(ax: Axes) -> Axes:
-    """Plain numbers on logarithmic axes, one to three per decade; ticks that a panel chose itself stay."""
+    """Plain numbers on logarithmic axes, one to three per decade, and on long ones; ticks that a panel chose stay."""
     for axis in (ax.xaxis, ax.yaxis):
-        if axis.get_scale() != "log":
-            continue
         low, high = axis.get_view_interval()
+        if axis.get_scale() != "log":
+            if high >= 1e4 and not isinstance(axis.get_major_locator(), FixedLocator):
+                axis.set_major_formatter(FuncFormatter(plain))
+            continue
         if isinstance(axis.get_major_locator(), FixedLocator):
             axis.set_minor_locator(NullLocator())
             continue
@@ -69,7 +71,9 @@ def readable(ax: Axes) -> Axes:
 
 def plain(x: float, _: int | None = None) -> str:
     """A tick without powers unless it is tiny: 1e-8, 0.001, 20, 10k, 3M."""
-    if x < 1e-4:
+    if x < 0:
+        return f"-{plain(-x)}"
+    if 0 < x < 1e-4:
         return f"{x:.0e}".replace("e-0", "e-")
     if x >= 1e4:
         return f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k"

@@ -71,6 +71,14 @@ def test_ticks_of_logarithmic_axes_are_plain_numbers(ax, low, high, expected):
     assert not any(t.label1.get_text() for t in ax.yaxis.get_minor_ticks())
 
 
+def test_ticks_of_long_axes_need_no_power_beside_them(ax):
+    assert [plots.plain(x) for x in (-1e6, 0.0, 1.5e6, 25_000.0)] == ["-1M", "0", "1.5M", "25k"]
+    ax.plot([0, 3e6], [0, 1])
+    ax.set(xlim=(0, 3e6))
+    plots.readable(ax).figure.canvas.draw()
+    assert "1M" in [t.get_text() for t in ax.get_xticklabels()] and not ax.xaxis.get_offset_text().get_text()
+
+
 def test_ticks_that_a_panel_chose_stay(ax):
     ax.set(xscale="log", xlim=(1, 20))
     ax.set_xticks([1, 4, 16], ["one", "four", "sixteen"])
