@@ -128,7 +128,7 @@ def learning(results: Results, ax: Axes | None = None) -> Axes:
             handoffs = c.copies * c.updates * np.arange(1, c.marks + 1) / c.marks
             ax.plot(handoffs, 100 * r["curve"], "o-", color=plots.WHO[who], label=who.value if i == 0 else None)
     ax.set(xlabel="handoffs", ylabel="(task, start) pairs solved, %", ylim=(-3, 105), title="Learning to program")
-    ax.legend()
+    plots.readable(ax).legend()
     return ax
 
 

@@ -224,8 +224,7 @@ def terms(results: Results, ax: Axes | None = None) -> Axes:
         plots.band(ax, x.tolist(), errors, plots.COLOUR[term], label)
     ax.set(xlabel="bits seen of the question and of the response", ylabel="error in the d-norm", ylim=(0, None),
            title=f"Errors of IC-Q, {_data(results)}")  # fmt: skip
-    ax.legend(fontsize=LEGEND_SIZE)
-    return ax
+    return plots.label_ends(ax)
 
 
 def value(results: Results, ax: Axes | None = None) -> Axes:
@@ -244,7 +243,7 @@ def value(results: Results, ax: Axes | None = None) -> Axes:
     )
     unseen = [(place[c.bits], r["value"]) for c, r in results.items() if isinstance(c, HeldOutCell)]
     held = [estimate.mean(100 * v / best) for _, v in unseen]
-    plots.band(ax, [i for i, _ in unseen], held, "#009E73", "on unseen questions")
+    plots.band(ax, [i for i, _ in unseen], held, plots.SKY, "on unseen questions")
     for name, dashes in (("cheap", "--"), ("strong", "-.")):
         ax.axhline(100 * float(exact[f"value_{name}"]) / best, color="0.5", linestyle=dashes, linewidth=1,
                    label=POLICIES[name])  # fmt: skip

@@ -147,8 +147,7 @@ def terms(results: Results, ax: Axes | None = None) -> Axes:
         plots.band(ax, bits, [estimate.root_mean_square(r[f"e_{term}"]) for _, r in rows], plots.COLOUR[term], label)
     ax.set(xlabel="bits of a request that everybody sees", ylabel="error in the d-norm", xticks=bits, ylim=(0, None),
            title="Errors of IC-Q")  # fmt: skip
-    ax.legend()
-    return ax
+    return plots.label_ends(ax)
 
 
 def against_gap(results: Results, ax: Axes | None = None) -> Axes:
