@@ -56,6 +56,7 @@ nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # formulas in what a cell says
 
 autosummary_generate = True
 autodoc_default_options = {"undoc-members": True, "exclude-members": "replace"}

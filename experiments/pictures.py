@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
+from bounds.interface import gap_value_bound_d, scalar_gap_bound_d
 from bounds.ipm import Mismatch
+from bounds.ladder import signed_gap_bound_d
 from bounds.term import Rung
 from estimators.decomposition import Decomposition
 from estimators.estimate import Estimate, root_mean_square
 from experiments.cells import TERMS
-from experiments.plots import COLOUR, NAME, STYLE, axes, band
+from experiments.plots import BLACK, BLUE, CHANNEL, COLOUR, NAME, SKY, STYLE, axes, band, label_ends, readable
+from icq.exact import Analysis
 
-PARTS = {"reward": "#0072B2", "mass": "#E69F00", "shape": "#56B4E9"}
+PARTS = {"reward": CHANNEL["reward"], "mass": CHANNEL["duration"], "shape": CHANNEL["transition"]}
 FAINT = "0.45"
 
 
@@ -32,26 +35,6 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata={"Date": None})
-
-
-def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], apart: float = 0.062) -> None:
-    """Names at the right edge, one per line that ends at this height: (y, name, colour).  Call it when limits are set.
-
-    Names that would overlap are moved `apart` (a fraction of the height of the axes), in the order of the lines.
-    """
-    to_axes = ax.transData + ax.transAxes.inverted()
-    finite = [end for end in ends if np.isfinite(end[0])]
-    heights = [float(to_axes.transform((ax.get_xlim()[1], y))[1]) for y, *_ in finite]
-    order = np.argsort(heights, kind="stable")
-    place = np.clip(np.array(heights)[order], 0.0, 1.0)
-    for i in range(1, len(place)):
-        place[i] = max(place[i], place[i - 1] + apart)
-    place -= max(place[-1] - 1.0, 0.0) if len(place) else 0.0
-    for i in range(len(place) - 1, 0, -1):
-        place[i - 1] = min(place[i - 1], place[i] - apart)
-    for at, y in zip(order, place, strict=True):
-        _, name, colour = finite[at]
-        ax.text(1.02, y, name, color=colour, va="center", transform=ax.transAxes)
 
 
 def terms_over_time(
@@ -65,7 +48,7 @@ def terms_over_time(
     errors: batch axes [runs, checkpoints], drawn as root mean squares with 95 % intervals; certified: by term, one
     number, one per checkpoint or one per run and checkpoint.
     """
-    ax, ends = axes(ax, 7.2, 4.4), []
+    ax = axes(ax, 7.2, 4.4)
     shape = errors.total.shape
     for term in TERMS:
         runs = np.broadcast_to(getattr(errors, term), shape)
@@ -74,50 +57,49 @@ def terms_over_time(
         if term in certified:
             limit = np.sqrt((np.broadcast_to(certified[term], shape) ** 2).mean(axis=0))
             ax.plot(handoffs, limit, ":", color=COLOUR[term], linewidth=1.4)
-        ends.append((found[-1].value, NAME[term], COLOUR[term]))
     ax.set(xscale="log", yscale="log", xlabel="handoffs learned from", ylabel="error in the d-norm",
            xlim=(handoffs[0], handoffs[-1]))  # fmt: skip
-    label_ends(ax, ends)
-    return ax
+    return label_ends(readable(ax))
 
 
-def curves(
-    x: Sequence[float] | Float[np.ndarray, "n"],
-    lines: Mapping[str, tuple[Float[np.ndarray, "n"], str, str]],
-    ax: Axes | None = None,
-) -> Axes:
-    """Named lines (values, colour, dashes) with their names at the right edge; a line that is NaN there has none."""
+def gap_against_dial(dial: Sequence[float], analyses: Sequence[Analysis], ax: Axes | None = None) -> Axes:
+    """The interface gap, the local gap behind it and three bounds at every position of a dial."""
     ax = axes(ax, 7.2, 4.2)
-    for y, colour, dashes in lines.values():
-        ax.plot(x, y, dashes, color=colour, linewidth=1.8)
-    ax.set_xlim(x[0], x[-1])
-    label_ends(ax, [(float(y[-1]), name, colour) for name, (y, colour, _) in lines.items()])
-    return ax
+    lines = [
+        ("scalar bound", [scalar_gap_bound_d(a).value for a in analyses], "0.5", "--"),
+        ("gap value", [gap_value_bound_d(a).value for a in analyses], SKY, "--"),
+        ("signed gap value", [signed_gap_bound_d(a).value for a in analyses], BLUE, "--"),
+        ("interface gap", [a.norm_d_state(a.gap) for a in analyses], BLUE, "-"),
+        ("local gap", [a.norm_d_state(a.local_gap) for a in analyses], BLACK, "-"),
+    ]
+    for name, y, colour, dashes in lines:
+        ax.plot(dial, y, dashes, color=colour, linewidth=1.8, label=name)
+    ax.set(xlabel="gap dial", ylabel="d-norm, reward units", xlim=(dial[0], dial[-1]))
+    ax.set_ylim(bottom=0.0)
+    return label_ends(ax)
 
 
-def ladder(rungs: Sequence[Rung], ax: Axes | None = None, names: bool = True) -> Axes:
-    """How far every bound lies above the exact value, which comes first; logarithmic, so a length is a ratio.
+def ladder(rungs: Sequence[Rung], ax: Axes | None = None, limit: float | None = None) -> Axes:
+    """How far every bound lies above the exact value, which comes first; on the right how many times it is.
 
     A rung without a number says which assumption fails; one that says no more than the range of rewards is grey.
+    limit: right end of the axis, for ladders that are to be compared.
     """
     ax = axes(ax, 7.2, 0.32 * len(rungs) + 0.9)
     exact = next(rung.bound.value for rung in rungs if rung.exact)
     ax.axvline(exact, color=COLOUR["interface"], linewidth=1)
     for i, rung in enumerate(rungs):
-        bound = rung.bound
-        if not bound.applicable:
-            why = bound.failures[0]
-            ax.annotate(f"no number: needs {why.name}, {why.detail}", (exact, i), xytext=(5, 0),
-                        textcoords="offset points", va="center", fontsize=8, color=FAINT)  # fmt: skip
-            continue
-        colour = "0.65" if bound.value >= bound.trivial else COLOUR["interface"]
-        ax.plot([exact, bound.value], [i, i], color=colour, linewidth=2, alpha=0.6)
-        ax.plot(bound.value, i, "o", color=colour, markersize=6)
-        said = f"{bound.value:.3g}" if rung.exact else f"{bound.value:.3g}, {bound.value / exact:.2g} times"
-        ax.annotate(said, (bound.value, i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
-    ax.set_yticks(range(len(rungs)), [rung.bound.name for rung in rungs] if names else [""] * len(rungs))
-    ax.set(xscale="log", xlabel="bound, reward units", ylim=(len(rungs) - 0.5, -0.5))
-    ax.margins(x=0.25)
+        bound, said = rung.bound, f"{rung.bound.value:.3g}"
+        if bound.applicable:
+            colour = "0.65" if bound.value >= bound.trivial else COLOUR["interface"]
+            ax.plot([exact, bound.value], [i, i], color=colour, linewidth=2, alpha=0.6)
+            ax.plot(bound.value, i, "o", color=colour, markersize=6)
+            said += f", {bound.value / exact:.2f} times" if exact > 0 and not rung.exact else ""
+        else:
+            said = f"needs {bound.failures[0].name}"
+        ax.text(1.02, i, said, va="center", fontsize=8, transform=ax.get_yaxis_transform(), color=FAINT)
+    ax.set_yticks(range(len(rungs)), [rung.bound.name for rung in rungs])
+    ax.set(xlabel="bound, reward units", ylim=(len(rungs) - 0.5, -0.5), xlim=(0.0, limit))
     ax.grid(False)
     return ax
 
@@ -158,62 +140,74 @@ def mismatch_bars(mismatches: Sequence[Mismatch], worst: float, ax: Axes | None 
 
 
 def against_truth(
-    q: Float[np.ndarray, "O A"],
-    truth: Float[np.ndarray, "O A"],
-    mass: Float[np.ndarray, "O A"],
-    ax: Axes | None = None,
-    margin: Float[np.ndarray, "O A"] | None = None,
+    q: Float[np.ndarray, "O A"], truth: Float[np.ndarray, "O A"], mass: Float[np.ndarray, "O A"], ax: Axes | None = None
 ) -> Axes:
-    """Every value of a table against the true one, as large as it is often visited; `margin`: certified distances."""
-    ax = axes(ax, 4.2, 4.0)
-    visited = mass > 0
-    x, y = truth[visited], q[visited]
+    """Every visited value of a table against the true one, with an area in proportion to its mass."""
+    ax = axes(ax, 4.4, 4.0)
+    x, y, size = truth[mass > 0], q[mass > 0], mass[mass > 0]
     ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
     ends += np.array([-0.05, 0.05]) * np.ptp(ends)
     ax.plot(ends, ends, color="0.6", linewidth=1)
-    if margin is not None:
-        ax.vlines(x, y - margin[visited], y + margin[visited], color=COLOUR["app"], alpha=0.35, linewidth=1.2)
-    ax.scatter(x, y, s=1500 * mass[visited], color=COLOUR["app"], alpha=0.7, linewidths=0)
-    ax.set(xlim=ends, ylim=ends, xlabel="interface values", aspect="equal")
+    ax.scatter(x, y, s=24 * size / size.max(), color=COLOUR["app"], alpha=0.6, linewidths=0)
+    ax.set(xlabel="interface value", ylabel="value in the class")
     return ax
 
 
-def against_width(
-    widths: Sequence[int], series: Mapping[str, tuple[Sequence[Estimate], str, str]], ax: Axes | None = None
+Series: TypeAlias = Mapping[str, tuple[Sequence[Estimate], str]]  # name: estimates, dashes
+
+
+def against_width(widths: Sequence[int], series: Series, ax: Axes | None = None) -> Axes:
+    """Named series of class errors and bounds against width, with their intervals."""
+    ax = _named(axes(ax, 7.2, 4.0), widths, series)
+    ax.set(xlabel="width of every agent's network", ylabel="error in the d-norm", xlim=(widths[0], widths[-1]))
+    ax.set_xticks(widths)
+    ax.set_ylim(bottom=0.0)
+    ax.legend()
+    return ax
+
+
+def certificates(handoffs: Sequence[int], series: Series, ax: Axes | None = None) -> Axes:
+    """The distance of learned tables from the interface values, and what is certified about it, against handoffs."""
+    ax = _named(axes(ax, 7.2, 4.0), handoffs, series)
+    ax.set(xscale="log", yscale="log", xlabel="handoffs learned from", ylabel="distance in the d-norm",
+           xlim=(handoffs[0], handoffs[-1]))  # fmt: skip
+    return label_ends(readable(ax))
+
+
+def _named(ax: Axes, x: Sequence[int], series: Series) -> Axes:
+    for name, (found, dashes) in series.items():
+        band(ax, x, found, COLOUR["app"], name, dashes)
+    return ax
+
+
+def promised_and_found(
+    promised: Float[np.ndarray, "N"], found: Sequence[float], agent: int, ax: Axes | None = None
 ) -> Axes:
-    """Named series of estimates (with colour and dashes) against width, both axes logarithmic."""
-    ax = axes(ax, 7.2, 4.2)
-    for name, (found, colour, dashes) in series.items():
-        band(ax, widths, found, colour, name, dashes)
-    ax.set(xscale="log", yscale="log", xlabel="width of every agent's network", ylabel="error in the d-norm",
-           xlim=(widths[0], widths[-1]))  # fmt: skip
-    ax.set_xticks(widths, [str(w) for w in widths])
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    label_ends(ax, [(found[-1].value, name, colour) for name, (found, colour, _) in series.items()])
-    return ax
-
-
-def promised_and_found(promised: Float[np.ndarray, "N"], found: Sequence[float], ax: Axes | None = None) -> Axes:
-    """Two bars per agent: the most that it could contribute, and what it contributed."""
+    """By how much each interface could lower the certified error of `agent`, and by how much it did when opened."""
     ax = axes(ax, 7.2, 3.2)
     agents = np.arange(len(promised))
     ax.bar(agents - 0.2, promised, 0.38, color=COLOUR["interface"], alpha=0.35, label="attribution")
     ax.bar(agents + 0.2, found, 0.38, color=COLOUR["interface"], label="when it sees everything")
     ax.axhline(0.0, color="0.3", linewidth=0.8)
-    ax.set(xticks=agents, xlabel="agent")
+    ax.set(xticks=agents, xlabel="whose interface", ylabel=f"fall of the certified error of agent {agent}")
     ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
     return ax
 
 
-def terms_table(errors: Decomposition, certified: Mapping[str, Float[np.ndarray, "*batch"]], handoffs: int) -> str:
-    """The last checkpoint as a Markdown table with a sentence on the largest term."""
+def terms_table(
+    handoffs: Sequence[int], errors: Decomposition, certified: Mapping[str, Float[np.ndarray, "*batch"]]
+) -> str:
+    """The last checkpoint as a Markdown table, and which term is the largest from when to when."""
     shape = errors.total.shape
-    head = f"| after {handoffs:,} handoffs | observed, 95 % interval | certified | ratio |"
-    seen, rows = {}, [head, "| --- | --- | --- | --- |"]
+    head = f"| after {handoffs[-1]:,} handoffs | observed, 95 % interval | certified | ratio |"
+    rows, size = [head, "| --- | --- | --- | --- |"], {}
     for term in TERMS:
-        seen[term] = root_mean_square(np.broadcast_to(getattr(errors, term), shape)[:, -1])
+        runs = np.broadcast_to(getattr(errors, term), shape)
+        seen, size[term] = root_mean_square(runs[:, -1]), np.sqrt((runs**2).mean(axis=0))
         limit = float(np.sqrt((np.broadcast_to(certified[term], shape)[:, -1] ** 2).mean()))
-        rows.append(f"| {NAME[term]} | {seen[term]} | {limit:.4g} | {limit / seen[term].value:.2f} |")
-    largest = max(TERMS[:3], key=lambda term: seen[term].value)
-    share = seen[largest].value / sum(seen[term].value for term in TERMS[:3])
-    return "\n".join([*rows, "", f"The **{NAME[largest]}** dominates: {share:.0%} of the sum of the three."])
+        said = str(seen) if seen.stderr > 0 else f"{seen.value:.4g}, exact"
+        rows.append(f"| {NAME[term]} | {said} | {limit:.4g} | {limit / seen.value:.2f} |")
+    largest = [max(TERMS[:3], key=lambda term: size[term][k]) for k in range(shape[1])]
+    starts = [k for k in range(shape[1]) if k == 0 or largest[k] != largest[k - 1]]
+    said = ", ".join(f"the **{NAME[largest[k]]}** from {handoffs[k]:,} handoffs on" for k in starts)
+    return "\n".join([*rows, "", f"The largest of the three is {said}."])
