@@ -53,7 +53,7 @@ MEANING: dict[sp.Symbol, str] = {
     X_0: "||theta_0 - theta*||_W, the start; W is M or a Riccati weight",
     CHI: "||Q - Q_F||_d <= chi ||theta - theta*||_W",
     RATE: "drift in the d-norm, 1 - kappa_F for W = M",
-    MU: "the same against ||theta - theta*||_W^2",
+    MU: "drift against ||theta - theta*||_W^2",
     SIGMA: "largest root mean square update at theta* given the state",
     C: "growth of that with ||theta - theta*||_W",
     L: "Lipschitz constant of the Poisson solution nu",
