@@ -17,12 +17,14 @@ from estimators.empirical import Law, Sums, law, sums
 from estimators.estimate import Estimate, exact, missing
 from estimators.fixed import (
     DOUBT,
+    REST,
     Fixed,
     FixedPointError,
     Span,
     class_fixed_point,
     doubtful,
     interface_fixed_point,
+    rests_on,
     span,
 )
 from estimators.jackknife import BATCHES, jackknife, norm
@@ -129,6 +131,9 @@ def _(source: Log, cls: FunctionClass | None = None, *, confidence: float = 0.95
         doubt = doubtful(known, q, np.stack(others))
         if doubt.share > DOUBT:
             return missing(doubt.where, n_eff)
+    rest, where = rests_on(known, members, inside, len(source))
+    if rest < REST:
+        return missing(where, n_eff)
     return length(whole, np.stack([part[0] for part in parts]), n_eff, confidence)
 
 

@@ -24,7 +24,8 @@ DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
 POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
 DOUBT = 0.02  # expected share of handoffs to observations whose greedy option is another one
 CHANCE = 0.01  # probability that any greedy option is another one, where J is wanted
-UNSURE = 0.05  # the same, where values are compared: short logs that pass a laxer rule are chosen by their own noise
+REST = 400  # handoffs that the noise of a fixed point must rest on, so that its size is known to 5 %
+UNSURE = 0.05  # CHANCE where values are compared: short logs that pass a laxer rule are chosen by their own noise
 
 
 class FixedPointError(ValueError):
@@ -123,6 +124,25 @@ def influence(law: Law, span: Span, policy: Int[np.ndarray, "O"]) -> Float[np.nd
     jacobian = basis.T @ (d[:, None] * (basis - law.model.kernel @ basis[chosen]))
     root = np.linalg.qr(np.sqrt(d)[:, None] * basis, mode="r")
     return (root @ np.linalg.solve(jacobian, basis.T)).T
+
+
+def rests_on(law: Law, span: Span, fixed: Fixed, handoffs: int) -> tuple[float, str]:
+    """How many of T handoffs the scatter of an estimated fixed point rests on, and what to do if they are too few.
+
+    Pair x contributes c(x) = d(x) E[delta^2|x] |u(x)|^2 to it, u of `influence`, which is known from d(x) T handoffs:
+    by Kish's formula the sum rests on T (sum c)^2 / sum c^2/d.  A rare pair that the Jacobian amplifies makes them few.
+    """
+    part = law.flat * law.noise(fixed.q, fixed.v) * (influence(law, span, fixed.policy) ** 2).sum(1)
+    each = np.divide(part**2, law.flat, out=np.zeros_like(part), where=law.flat > 0)
+    if each.sum() == 0:
+        return float("inf"), ""
+    count = handoffs * part.sum() ** 2 / each.sum()
+    o, a = divmod(int(each.argmax()), law.mass.shape[1])
+    share, visits = part[each.argmax()] / part.sum(), law.mass[o, a] * handoffs
+    return float(count), (
+        f"{share:.0%} of the noise comes from option {a} of observation {o}, seen {visits:.0f} times: "
+        f"log about {max(REST / count, 1.1):.2g} times as many handoffs"
+    )
 
 
 @dataclass(frozen=True)

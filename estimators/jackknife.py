@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from estimators.estimate import Estimate
+from estimators.estimate import Estimate, missing
 
 BATCHES = 32
 SEPARATED = 3.0  # standard deviations of pure noise above which a squared norm shows its own linear variance
@@ -37,6 +37,20 @@ def jackknife(
     stderr = float(np.sqrt(max(variance, 0.0)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     return Estimate(value, stderr, (value - half, value + half), n_eff, confidence=confidence)
+
+
+def positive(whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, confidence: float = 0.95) -> Estimate:
+    """The jackknife of the logarithm of a positive statistic, whose scatter grows with it.
+
+    A statistic that is 0 with and without every batch is 0; one that is 0 without some batch rests on that one.
+    """
+    if whole <= 0 or without.min() <= 0:
+        nothing = whole <= 0 and without.max() <= 0
+        why = "all of it comes from one batch of the log: log more handoffs"
+        return Estimate(0.0, 0.0, (0.0, 0.0), n_eff, confidence=confidence) if nothing else missing(why, n_eff)
+    logs = jackknife(float(np.log(whole)), np.log(without), n_eff=n_eff, confidence=confidence)
+    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
 
 
 def degenerate(influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:

@@ -30,6 +30,7 @@ from estimators.estimate import Estimate, exact, missing
 from estimators.fixed import (
     CHANCE,
     DOUBT,
+    REST,
     Doubt,
     Fixed,
     FixedPointError,
@@ -37,9 +38,10 @@ from estimators.fixed import (
     class_fixed_point,
     doubtful,
     influence,
+    rests_on,
     span,
 )
-from estimators.jackknife import BATCHES, jackknife
+from estimators.jackknife import BATCHES, jackknife, positive
 from estimators.logs import Log
 from icq.display import Fact, Shown
 from icq.exact import Analysis, outcome_discount
@@ -134,7 +136,8 @@ def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0)
     """The noise of a log at Q_F of a class, or why there is none.
 
     Solved again without each batch, as E[delta^2] moves at first order with the fixed point; batch sums do not.
-    Greedy options in doubt are a `result`: the limits of section 5a need them to be unique.  chance: accepted
+    Greedy options in doubt are a `result`: the limits of section 5a need them to be unique; so is noise that rests on
+    few handoffs (`estimators.fixed.rests_on`).  chance: accepted
     probability that any of them is wrong (CHANCE where the Jacobian is wanted, which jumps with them).
     """
     found = log.once("noise", lambda: _noise(log, cls), cls)
@@ -157,6 +160,9 @@ def _noise(log: Log, cls: Tabular | Linear | None) -> tuple[Noise, Doubt] | Esti
         parts = tuple((part, class_fixed_point(part, members)) for part in known.without())
     except FixedPointError as error:
         return missing(str(error), n_eff)
+    rest, where = rests_on(whole, members, fixed, len(log))
+    if rest < REST:
+        return missing(where, n_eff)
     doubt = doubtful(whole, fixed.q, np.stack([part.q for _, part in parts]))
     return Noise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff), doubt
 
@@ -231,10 +237,10 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
 
 
 def _alone(found: Noise, confidence: float) -> Estimate:
-    """tr Sigma_0 by the jackknife, every fixed point solved again."""
+    """tr Sigma_0 by the jackknife on the log scale, every fixed point solved again."""
     rows = found.span.psi
     without = np.array([_second(part, fixed, rows) for part, fixed in found.parts])
-    return jackknife(_second(found.law, found.fixed, rows), without, n_eff=found.n_eff, confidence=confidence)
+    return positive(_second(found.law, found.fixed, rows), without, n_eff=found.n_eff, confidence=confidence)
 
 
 @singledispatch
@@ -258,13 +264,14 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
     if isinstance(found, Estimate):
         return found
     run, alone = found.long_run(found.span.psi), _alone(found, confidence)
-    if isinstance(run, Estimate):
-        return run
+    if isinstance(run, Estimate) or alone.result != "ok":
+        return run if isinstance(run, Estimate) else alone
     low, high = run.interval(confidence)
-    value, half = run.value - alone.value, alone.value - alone.interval[0]
+    less, more = alone.interval
+    value = run.value - alone.value
     stderr = float(np.hypot(run.value * np.sqrt(2 / run.freedom), alone.stderr))
-    interval = (value - float(np.hypot(run.value - low, half)), value + float(np.hypot(high - run.value, half)))
-    return Estimate(value, stderr, interval, found.n_eff, confidence=confidence)
+    down, up = np.hypot(run.value - low, more - alone.value), np.hypot(high - run.value, alone.value - less)
+    return Estimate(value, stderr, (value - float(down), value + float(up)), found.n_eff, confidence=confidence)
 
 
 @singledispatch
@@ -288,8 +295,8 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
     if isinstance(found, Estimate):
         return found
     run, alone = found.long_run(found.span.psi), _alone(found, confidence)
-    if isinstance(run, Estimate):
-        return run
+    if isinstance(run, Estimate) or alone.result != "ok":
+        return run if isinstance(run, Estimate) else alone
     return _scaled(run, 1 / alone.value, alone.stderr / alone.value, found.n_eff, confidence)
 
 
@@ -320,9 +327,7 @@ def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
         _second(part, fixed, influence(part, found.span, fixed.policy)) for part, fixed in found.parts
     ])  # fmt: skip
     whole = _second(found.law, found.fixed, found.maps())
-    logs = jackknife(float(np.log(whole)), np.log(without), n_eff=found.n_eff, confidence=confidence)
-    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), found.n_eff, confidence=confidence)
+    return positive(whole, without, n_eff=found.n_eff, confidence=confidence)
 
 
 @singledispatch

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from estimators.approximation import enough, length, table
 from estimators.empirical import Law, slices
 from estimators.estimate import Estimate, exact, missing
-from estimators.fixed import UNSURE, Fixed, doubtful, interface_fixed_point
+from estimators.fixed import DIMENSION_LIMIT, REST, UNSURE, Fixed, doubtful, interface_fixed_point, rests_on, span
 from estimators.jackknife import BATCHES, jackknife
 from estimators.logs import Log
 from estimators.mixing import Noise
@@ -67,7 +67,10 @@ def value_error_change(
 
 
 def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]], float] | Estimate:
-    """The law and Qbar of everything and without each batch, or why they are not known well enough."""
+    """The law and Qbar of everything and without each batch, or why they are not known well enough.
+
+    What the noise of Qbar rests on is looked at where the table can be solved for densely.
+    """
     found, n_eff = enough(log)
     if isinstance(found, Estimate):
         return found
@@ -77,6 +80,10 @@ def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]],
     doubt = doubtful(law, fixed.q, np.stack([f.q for _, f in parts]))
     if doubt.chance > UNSURE:
         return missing(doubt.where, n_eff)
+    if log.available.sum() <= DIMENSION_LIMIT:
+        rest, where = rests_on(law, span(None, log.available), fixed, len(log))
+        if rest < REST:
+            return missing(where, n_eff)
     return (law, fixed), parts, n_eff
 
 

@@ -15,7 +15,10 @@ from bounds.noise import PopulationError, block_features, population, tabular_fe
 from bounds.sharp import averaged_limit
 from estimators import dobrushin, mixing
 from estimators.chain_intervals import contraction_rate, kemeny, mixing_time, pseudo_spectral_gap, relaxation_time
+from estimators.empirical import law
 from estimators.fit import rows_of
+from estimators.fixed import interface_fixed_point, rests_on, span
+from estimators.jackknife import positive
 from estimators.mixing import (
     autocorrelation_time,
     batch_means,
@@ -155,6 +158,36 @@ def test_noise_from_logs_covers_with_persistent_hidden_states(persistent):
         stderr = (0.95 * 0.05 / len(found)) ** 0.5
         assert np.mean([covers(e, truth) for e in found]) >= 0.93 - 3 * stderr
     assert autocorrelation_time(persistent).value > 1.2
+
+
+def test_noise_rests_on_the_handoffs_to_the_pairs_that_make_it(persistent):
+    known = law(persistent)
+    found = interface_fixed_point(known)
+    rest, _ = rests_on(known, span(None, known.model.available), found, 1000)
+    d, kernel, options = known.flat, known.model.kernel.toarray(), known.mass.shape[1]
+    following = np.zeros((d.size, d.size))
+    following[:, np.arange(len(found.policy)) * options + found.policy] = kernel
+    error = np.linalg.inv(np.diag(d) @ (np.eye(d.size) - following))  # of theta, per unit of noise in each equation
+    part = d * known.noise(found.q, found.v) * (d[:, None] * error**2).sum(0)
+    assert rest == pytest.approx(1000 * part.sum() ** 2 / (part**2 / d).sum())
+    assert rest <= 1000 * (1 + 1e-12)
+
+
+def test_noise_that_rests_on_few_handoffs_is_no_number():
+    a = analyse(garnet(10, states=12, observations=6, gamma=0.8))  # one option in 230 handoffs makes 2/5 of the noise
+    cls = random_features(a.smdp, 2, 3)
+    for of in NOISE:
+        assert "of the noise comes from option" in of(logs(a, 3000, 1, seed=1)[0], cls).result
+    assert sigma_0(logs(a, 60_000, 1, seed=1)[0], cls).result == "ok"
+
+
+def test_the_jackknife_of_a_positive_number_scales_with_it():
+    without = np.random.default_rng(0).uniform(0.9, 1.1, 32)
+    one, many = (positive(c * without.mean(), c * without, n_eff=1.0) for c in (1.0, 1e6))
+    np.testing.assert_allclose(np.array([many.value, many.stderr, *many.interval]) / 1e6,
+                               [one.value, one.stderr, *one.interval])  # fmt: skip
+    assert positive(0.0, np.zeros(32), n_eff=1.0).interval == (0, 0)
+    assert "one batch" in positive(1.0, np.where(np.arange(32) == 5, 0.0, 1.0), n_eff=1.0).result
 
 
 def test_all_estimates_agree_with_each_other_and_with_the_truth(persistent, log):
