@@ -42,6 +42,7 @@ STYLE: Any = {
 NAME_SIZE, SPACING = 9.0, 1.25  # of a name at the end of a line, in points, and from one to the next
 DARKER = 0.8  # of a colour, so that thin letters are legible
 NEAR = 0.1  # of the width: lines that end this close to the right edge can be named there
+FAR = 1.2  # steps from one name to the next: a name further from its line belongs to another one for the eye
 
 
 def axes(ax: Axes | None, width: float = 5.6, height: float = 4.0) -> Axes:
@@ -83,38 +84,40 @@ def plain(x: float, _: int | None = None) -> str:
 def label_ends(ax: Axes) -> Axes:
     """Names in the lines' own colours, darker, at their right ends, moved apart where lines meet: nothing to look up.
 
-    Call it last, when limits and scales are set.  A legend where a line ends early or there is no room for all names.
+    Call it last, when limits and scales are set.  A legend where a line ends early or too many meet in one place.
     """
     lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
     ax.get_ylim()  # sets the limits that the lines ask for
-    ends = [_end(line) for line in lines]
     room = NAME_SIZE * SPACING * ax.figure.dpi / 72
-    edge = ax.bbox.x1 - NEAR * ax.bbox.width
-    if (
-        len(lines) < len(ax.get_legend_handles_labels()[0])
-        or len(lines) * room > ax.bbox.height
-        or not all(end is not None and end[0] >= edge for end in ends)
-    ):
+    x, y = np.array([_end(line) for line in lines]).reshape(-1, 2).T
+    places = _apart(y, room)
+    fits = (x >= ax.bbox.x1 - NEAR * ax.bbox.width) & (np.abs(places - y) <= FAR * room)  # false where NaN
+    if not fits.all() or len(lines) < len(ax.get_legend_handles_labels()[0]):
         ax.legend(fontsize=NAME_SIZE)
         return ax
-    height = np.array([end[1] for end in ends if end is not None])
-    order = np.argsort(height, kind="stable")
-    steps = room * np.arange(len(order))
-    places = isotonic_regression(height[order] - steps).x + steps  # the least move that keeps them apart
-    for i, place in zip(order, places, strict=True):
-        ink = tuple(DARKER * part for part in to_rgb(lines[i].get_color()))
-        ax.text(1.015, (place - ax.bbox.y0) / ax.bbox.height, str(lines[i].get_label()), color=ink,
+    for line, place in zip(lines, places, strict=True):
+        ink = tuple(DARKER * part for part in to_rgb(line.get_color()))
+        ax.text(1.015, (place - ax.bbox.y0) / ax.bbox.height, str(line.get_label()), color=ink,
                 transform=ax.transAxes, fontsize=NAME_SIZE, va="center")  # fmt: skip
     return ax
 
 
-def _end(line: Line2D) -> np.ndarray | None:
-    """The last point of a line on the screen; None without one."""
+def _end(line: Line2D) -> np.ndarray:
+    """The last point of a line on the screen; NaN without one."""
     points = np.column_stack([np.asarray(part, float) for part in line.get_data()])
     points = points[np.isfinite(points).all(axis=1)]
-    if not len(points):
-        return None
-    return np.asarray(line.get_transform().transform(points[points[:, 0].argmax()]))
+    return line.get_transform().transform(points[points[:, 0].argmax()]) if len(points) else np.full(2, np.nan)
+
+
+def _apart(y: np.ndarray, room: float) -> np.ndarray:
+    """The places closest to these heights that are at least `room` apart, in their order; NaN if one is."""
+    if not np.isfinite(y).all():
+        return np.full_like(y, np.nan)
+    order, steps = np.argsort(y, kind="stable"), room * np.arange(len(y))
+    places = np.empty_like(y)
+    if len(y):
+        places[order] = isotonic_regression(y[order] - steps).x + steps
+    return places
 
 
 def band(

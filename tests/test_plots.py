@@ -51,7 +51,7 @@ def test_names_stand_at_the_ends_of_their_lines_and_apart(ax):
 @pytest.mark.parametrize("hide", [lambda ax: ax.plot([1, 2], [1, 2], label="short"),
                                   lambda ax: ax.plot([1, 10], [np.nan] * 2, label="nothing"),
                                   lambda ax: ax.errorbar([5], [1], [1], fmt="o", label="points"),
-                                  lambda ax: lines(ax, np.arange(40.0))])  # fmt: skip
+                                  lambda ax: lines(ax, np.arange(40.0)), lambda ax: lines(ax, [1.0] * 4)])  # fmt: skip
 def test_a_legend_where_names_cannot_stand_at_the_ends(ax, hide):
     lines(ax, [1.0, 2.0])
     hide(ax)
