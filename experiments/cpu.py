@@ -1,7 +1,8 @@
 """The CPU-programming experiment: what share of (task, start) pairs four agents solve, against what they see.
 
 Panel A: solved and held-out shares against the size of the summary.  Panel B: learning curves at the full summary.
-Panel C: value of every pair against its exact optimum.  The workflow is this project's own (synthetic.cpu).
+Panel C: value of every pair against its exact optimum.  Panel D: the three errors on a machine so small that all its
+states are listed, exactly and as handoff logs show them.  The workflow is this project's own (synthetic.cpu).
 """
 
 from __future__ import annotations
@@ -16,36 +17,52 @@ from matplotlib.axes import Axes
 
 from estimators import estimate
 from estimators.estimate import Estimate
-from experiments import plots
+from experiments import plots, terms
 from experiments.cells import Who
 from experiments.cells_cpu import CpuCell
+from experiments.cells_terms import CpuGame, LogCell, Size, TermsCell, cells_of
 from experiments.provenance import provenance
 from experiments.store import Arrays
 from experiments.summary import as_dict
-from synthetic.cpu import TASKS, cpu, search
+from synthetic.cpu import TASKS, CpuSizes, cpu, search
+from synthetic.cpu_finite import SMALL
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of the experiment; shown: summary sizes compared; updates: of 256 handoffs each."""
+    """Sizes of the experiment; shown: summary sizes compared; updates: of 256 handoffs each; dial: summary sizes of the
+    small machine `small`, whose errors are measured with sizes `terms`.
+    """  # fmt: skip
 
     name: str
     seeds: int
     updates: int
     shown: tuple[int, ...]
+    dial: tuple[int, ...]
+    small: CpuSizes
+    terms: Size
 
 
-FULL = Preset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4))
-SMOKE = Preset("smoke", seeds=1, updates=4_000, shown=(4,))
+FULL = Preset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4), dial=(0, 1, 2), small=SMALL,
+              terms=Size(32, seeds=4, handoffs=1_000_000, iterations=2000, logged=1_000_000))  # fmt: skip
+SMOKE = Preset("smoke", seeds=1, updates=4_000, shown=(4,), dial=(0, 2), small=SMALL,
+               terms=Size(16, seeds=2, handoffs=100_000, iterations=500, logged=100_000))  # fmt: skip
 
+AnyCell = CpuCell | TermsCell | LogCell
 Results = dict[CpuCell, Arrays]
 
 
-def cells(p: Preset) -> list[CpuCell]:
-    """IC-Q at every summary size; the baselines at the full one."""
+def cells(p: Preset) -> list[AnyCell]:
+    """IC-Q at every summary size; the baselines at the full one; the errors on the small machine."""
     full = max(p.shown)
     wanted = [(Who.ICQ, s) for s in p.shown] + [(who, full) for who in (Who.CENTRALISED, Who.INDEPENDENT)]
-    return [CpuCell(shown, who, p.updates, seed) for who, shown in wanted for seed in range(p.seeds)]
+    made: list[AnyCell] = [CpuCell(shown, who, p.updates, seed) for who, shown in wanted for seed in range(p.seeds)]
+    return [*made, *cells_of([CpuGame(s, p.small) for s in p.dial], p.terms)]
+
+
+def programming(results: dict[AnyCell, Arrays]) -> Results:
+    """The results on the machine of full size."""
+    return {c: r for c, r in results.items() if isinstance(c, CpuCell)}
 
 
 def pairs(solved: np.ndarray) -> Float[np.ndarray, ""]:
@@ -59,9 +76,9 @@ def over_seeds(results: Results, who: Who, shown: int, key: str = "solved") -> E
     return estimate.mean(found) if len(found) > 1 else Estimate(float(found[0]), np.nan, (np.nan, np.nan), 1.0)
 
 
-def summarise(p: Preset, results: Results) -> dict[str, Any]:
-    """Every conclusion as JSON."""
-    size, best = search(cpu())
+def summarise(p: Preset, found: dict[AnyCell, Arrays], folder: Path) -> dict[str, Any]:
+    """Every conclusion as JSON; writes the handoff log `handoffs.parquet` of the small machine."""
+    results, (size, best) = programming(found), search(cpu())
     full = max(p.shown)
     settings = sorted({(c.who.value, c.shown) for c in results})
     by_name = {who.value: who for who in Who}
@@ -81,17 +98,21 @@ def summarise(p: Preset, results: Results) -> dict[str, Any]:
         "value_of_optimum": float(best.mean()), "value_of_icq": float(np.mean([r["value"].mean() for r in main])),
         "oracle_gap": float(best.mean() - np.mean([r["value"].mean() for r in main])),
         "unsolved": [f"{TASKS[t][0]}, start {s}" for t, s in np.argwhere(unsolved)],
+        "terms_measured_on": "a smaller machine with all its states listed; the full one has too many for an oracle",
+        **terms.summarise(found), **terms.write_log(found, folder / "handoffs.parquet"),
         "provenance": provenance(),
     }  # fmt: skip
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """The three panels as PNG and SVG."""
+def draw(found: dict[AnyCell, Arrays], folder: Path) -> list[Path]:
+    """The panels as PNG and SVG."""
+    results = programming(found)
     return plots.save_panels(
         {
             "a_solved": lambda: solved_share(results),
             "b_learning": lambda: learning(results),
             "c_value": lambda: value_against_optimum(results),
+            "d_terms": lambda: errors(found),
         },
         folder,
     )
@@ -112,6 +133,12 @@ def solved_share(results: Results, ax: Axes | None = None) -> Axes:
            xticks=sorted({c.shown for c in results}), title="CPU programming")  # fmt: skip
     ax.legend()
     return ax
+
+
+def errors(found: dict[AnyCell, Arrays], ax: Axes | None = None) -> Axes:
+    """The three errors of networks on the small machine against the summary."""
+    dial = [c.game.shown for c, _ in terms.learned(found) if isinstance(c.game, CpuGame)]
+    return terms.panel(found, dial, "test vectors in the summary", "Errors of IC-Q on a small machine", ax)
 
 
 def _percent(e: Estimate) -> Estimate:

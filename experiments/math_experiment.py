@@ -1,7 +1,8 @@
 """The mathematical-reasoning experiment: accuracy and cost of two language models under a learned division of labour.
 
 Panel A: accuracy against cost.  Panel B: the three errors and the certified interface gap against the view.  Panel C:
-value against the view, learned and exact, also on questions nobody learned from.  The workflow is this project's own
+value against the view, learned and exact, also on questions nobody learned from.  Panel D: the three errors of networks
+on the bits that agents see.  The workflow is this project's own
 (synthetic.math_routing); the table is the user's, or made up, and every figure says which.
 """
 
@@ -19,9 +20,10 @@ from matplotlib.axes import Axes
 from estimators import estimate
 from estimators.log_reader import read
 from estimators.recorder import Recorder
-from experiments import plots
+from experiments import plots, terms
 from experiments.cells import Who
 from experiments.cells_math import FrontierCell, HeldOutCell, MathCell, Source
+from experiments.cells_terms import MathGame, Size, TermsCell
 from experiments.diagnose import diagnose
 from experiments.math_play import Team, at_random, play
 from experiments.provenance import provenance
@@ -31,7 +33,7 @@ from synthetic.math_backends import Answer, Problem, Recorded
 from synthetic.math_features import BITS
 from synthetic.math_routing import Prices
 
-AnyCell = MathCell | FrontierCell | HeldOutCell
+AnyCell = MathCell | FrontierCell | HeldOutCell | TermsCell
 Results = dict[AnyCell, Arrays]
 POLICIES = {"star": "per-question oracle", "cheap": "always cheap", "strong": "always strong"}
 LEGEND_SIZE = 8
@@ -44,7 +46,8 @@ class Preset:
 
     bits: views compared (None: the question itself); told: views of the learners without a scalar and of the curves of
     accuracy against cost, one point per worth; splits: halvings of the questions; plays: of every question in the log;
-    questions: made up where no table is given.
+    questions: made up where no table is given; terms: sizes of the cells with networks (`logged` is not used: a log of
+    plays is diagnosed instead).
     """
 
     name: str
@@ -56,12 +59,15 @@ class Preset:
     splits: int
     plays: int
     questions: int
+    terms: Size
 
 
 FULL = Preset("full", seeds=8, handoffs=1_000_000, bits=(*range(BITS + 1), None), told=(0, 3, BITS),
-              worths=(0.002, 0.005, 0.01, 0.02, 0.05, 0.2), splits=8, plays=30, questions=1000)  # fmt: skip
+              worths=(0.002, 0.005, 0.01, 0.02, 0.05, 0.2), splits=8, plays=30, questions=1000,
+              terms=Size(16, seeds=4, handoffs=500_000, iterations=2000, logged=0))  # fmt: skip
 SMOKE = Preset("smoke", seeds=4, handoffs=300_000, bits=(0, 1, BITS, None), told=(BITS,), worths=(0.005, 0.02, 0.1),
-               splits=4, plays=120, questions=200)  # fmt: skip
+               splits=4, plays=120, questions=200,
+               terms=Size(8, seeds=4, handoffs=100_000, iterations=500, logged=0))  # fmt: skip
 
 
 def cells(p: Preset, file: Path | None = None) -> list[AnyCell]:
@@ -71,6 +77,8 @@ def cells(p: Preset, file: Path | None = None) -> list[AnyCell]:
     made.append(MathCell(source, max(_seen(p)), Who.CENTRALISED, p.seeds, p.handoffs))
     made += [MathCell(source, b, Who.INDEPENDENT, p.seeds, p.handoffs) for b in p.told]
     made += [FrontierCell(source, b, p.worths) for b in (*p.told, None)]
+    n = p.terms
+    made += [TermsCell(MathGame(source, b), n.width, n.seeds, n.handoffs, n.iterations) for b in _seen(p)]
     return made + [HeldOutCell(source, b, p.splits) for b in _seen(p)]
 
 
@@ -94,17 +102,23 @@ def _exact(results: Results) -> Arrays:
     return _of(results, Who.ICQ)[0][1]
 
 
+def _source(results: Results) -> Source:
+    """The table behind all cells."""
+    return next(c.source for c in results if isinstance(c, MathCell))
+
+
 def _data(results: Results) -> str:
     """What the figures say about the table."""
-    source = next(iter(results)).source
+    source = _source(results)
     return f"{source.questions} {'made-up' if source.file is None else 'recorded'} questions"
 
 
-def replay(source: Source, path: Path, plays: int, bits: int | None, seed: int = 0) -> dict[str, Any]:
+def replay(source: Source, path: Path, plays: int, bits: int | None, width: int, seed: int = 0) -> dict[str, Any]:
     """Play every question `plays` times at random into a new handoff log, and say what a diagnosis of it finds.
 
     The context is which of the two models are right on the question: coarser than the question, so that a log of this
-    size shows every context often; the interface gap it identifies is a lower bound.
+    size shows every context often; the interface gap it identifies is a lower bound.  width: of the networks whose
+    approximation error the log judges.
     """
     table, team = source.table(), Team(("cheap",), ("strong",))
     backend = Recorded(table)
@@ -120,7 +134,7 @@ def replay(source: Source, path: Path, plays: int, bits: int | None, seed: int =
             name = partial("{1.number} play {0}".format, turn)
             play(backend, problems, team, choose, recorder, bits=bits, name=name, context=context)
     log, report = read(path)
-    found = diagnose(log)
+    found = diagnose(log, width=width)
     return {
         "log": path.name, "tasks": plays * len(problems), "handoffs": len(log.reward), "faultless": report.faultless,
         "view": view_name(bits), "interface": as_dict(found.interface.gap), "local_gap": as_dict(found.interface.local),
@@ -130,7 +144,7 @@ def replay(source: Source, path: Path, plays: int, bits: int | None, seed: int =
 
 def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.jsonl`."""
-    learned, exact, source = _of(results, Who.ICQ), _exact(results), next(iter(results)).source
+    learned, exact, source = _of(results, Who.ICQ), _exact(results), _source(results)
 
     def per_view(key: str) -> dict[str, Any]:
         return {who.value: {view_name(b): as_dict(estimate.mean(r[key])) for b, r in _of(results, who)} for who in Who}
@@ -150,6 +164,7 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
             view_name(b): {key: float(r[f"{key}_bar"]) for key in ("right", "dollars", "strong", "value")}
             for b, r in learned
         },
+        "terms_d_norm_of": "tables, which represent every Q exactly: no approximation error",
         "terms_d_norm": {
             view_name(b): {
                 "interface": float(r["e_interface"]), "approximation": 0.0,
@@ -163,7 +178,8 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
             str(c.bits): {key: as_dict(estimate.mean(r[key])) for key in r}
             for c, r in results.items() if isinstance(c, HeldOutCell)
         },
-        "from_the_log": replay(source, folder / "handoffs.jsonl", p.plays, LOGGED)
+        "terms_of_networks": terms.summarise(results)["terms_of_networks"],
+        "from_the_log": replay(source, folder / "handoffs.jsonl", p.plays, LOGGED, p.terms.width)
         | {"exact_gap_over_the_same_handoffs": float(dict(learned)[LOGGED]["gap_logged"])},
         "provenance": provenance(),
     }  # fmt: skip
@@ -172,8 +188,8 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
 def draw(results: Results, folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     panels: dict[str, Callable[[], Axes]] = {
-        "a_accuracy_cost": lambda: accuracy_cost(results), "b_terms": lambda: terms(results),
-        "c_value": lambda: value(results),
+        "a_accuracy_cost": lambda: accuracy_cost(results), "b_terms": lambda: errors(results),
+        "c_value": lambda: value(results), "d_networks": lambda: networks(results),
     }  # fmt: skip
     return plots.save_panels(panels, folder)
 
@@ -212,7 +228,14 @@ def _ticks(ax: Axes, rows: Sequence[tuple[int | None, Arrays]]) -> np.ndarray:
     return x
 
 
-def terms(results: Results, ax: Axes | None = None) -> Axes:
+def networks(results: Results, ax: Axes | None = None) -> Axes:
+    """The three errors of networks against the view."""
+    bits = [c.game.bits for c, _ in terms.learned(results) if isinstance(c.game, MathGame)]
+    xlabel = "bits seen of the question and of the response"
+    return terms.panel(results, bits, xlabel, f"Errors of networks, {_data(results)}", ax)
+
+
+def errors(results: Results, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q against the view, with the certified interface gap."""
     ax, rows = plots.axes(ax), _of(results, Who.ICQ)
     x, colour = _ticks(ax, rows), plots.COLOUR["interface"]

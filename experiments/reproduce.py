@@ -50,7 +50,7 @@ def _n10(preset: n10.Preset, options: Reproduce) -> Experiment:
 
 def _routing(preset: routing.Preset, options: Reproduce) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
-        said = routing.summarise(preset, results)
+        said = routing.summarise(preset, results, folder)
         right = 100 * said["accuracy_at_full_view"]["value"]
         lines = [
             f"IC-Q routes {right:.2f} % of requests correctly at full view",
@@ -66,7 +66,7 @@ def _routing(preset: routing.Preset, options: Reproduce) -> Experiment:
 
 def _cpu(preset: cpu.Preset, options: Reproduce) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
-        said = cpu.summarise(preset, results)
+        said = cpu.summarise(preset, results, folder)
         full = str(max(preset.shown))
         solved = 100 * said["pairs_solved"]["IC-Q"][full]["value"]
         lines = [

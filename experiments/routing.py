@@ -1,7 +1,9 @@
 """The routing experiment: accuracy against how much of a request everybody sees, beside the measured gap.
 
 Panel A: share of requests answered by the right specialist.  Panel B: the three errors and the certified interface gap.
-Panel C: accuracy lost against the interface gap.  The workflow is this project's own (synthetic.routing).
+Panel C: accuracy lost against the interface gap.  Panel D: IC-Q on real requests beside a classifier that sees the same
+words, where a folder of them is given.  Panel E: the three errors of networks, exactly and as handoff logs show them.
+The workflow is this project's own (synthetic.routing).
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from estimators import estimate
-from experiments import plots
+from experiments import plots, terms
 from experiments.cells import Who
 from experiments.cells_routing import RoutingCell
+from experiments.cells_terms import LogCell, RoutingGame, Size, TermsCell, cells_of
 from experiments.cells_text import TextCell, fingerprint
 from experiments.provenance import provenance
 from experiments.store import Arrays
@@ -29,7 +32,8 @@ from experiments.summary import as_dict
 class Preset:
     """Sizes of the experiment; bits: views compared; handoffs: learned per seed.
 
-    words: views of real requests (None: all words), where a folder of them is given; updates: of their learners.
+    terms: sizes of the cells with networks.  words: views of real requests (None: all words), where a folder of them is
+    given; updates: of their learners.
     """
 
     name: str
@@ -38,22 +42,27 @@ class Preset:
     bits: tuple[int, ...]
     specialists: int
     intents: int
+    terms: Size
     words: tuple[int | None, ...] = (None,)
     updates: int = 1500
 
 
 FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4,
+              terms=Size(16, seeds=4, handoffs=1_000_000, iterations=2000, logged=500_000),
               words=(1, 3, 5, None), updates=5000)  # fmt: skip
-SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2)
+SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2,
+               terms=Size(8, seeds=4, handoffs=200_000, iterations=500, logged=100_000))  # fmt: skip
 
-Results = dict[RoutingCell | TextCell, Arrays]
+AnyCell = RoutingCell | TextCell | TermsCell | LogCell
+Results = dict[AnyCell, Arrays]
 
 
-def cells(p: Preset, texts: Path | None = None) -> list[RoutingCell | TextCell]:
+def cells(p: Preset, texts: Path | None = None) -> list[AnyCell]:
     """Every learner at every view; with a folder of real requests also IC-Q and a classifier on those."""
-    made: list[RoutingCell | TextCell] = [
+    made: list[AnyCell] = [
         RoutingCell(bits, who, p.seeds, p.handoffs, p.specialists, p.intents) for who in Who for bits in p.bits
     ]
+    made += cells_of([RoutingGame(bits, p.specialists, p.intents) for bits in p.bits], p.terms)
     if texts is not None:
         data = fingerprint(texts)
         made += [TextCell(words, p.updates, data, texts) for words in p.words]
@@ -70,8 +79,8 @@ def _texts(results: Results) -> list[tuple[int | None, Arrays]]:
     return sorted(rows, key=lambda pair: pair[0] or 10**9)
 
 
-def summarise(p: Preset, results: Results) -> dict[str, Any]:
-    """Every conclusion as JSON."""
+def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
+    """Every conclusion as JSON; writes the handoff log `handoffs.parquet` of the narrowest view."""
     learned = _of(results, Who.ICQ)
     gap = [float(r["e_interface"]) for _, r in learned]
     lost = [float(r["right_star"] - r["right"].mean()) for _, r in learned]
@@ -86,6 +95,7 @@ def summarise(p: Preset, results: Results) -> dict[str, Any]:
         "accuracy": per_view("right"), "value": per_view("value"),
         "accuracy_of_interface_optimum": {str(b): float(r["right_bar"]) for b, r in learned},
         "accuracy_of_oracle": {str(b): float(r["right_star"]) for b, r in learned},
+        "terms_d_norm_of": "tables, which represent every Q exactly: no approximation error",
         "terms_d_norm": {
             str(b): {
                 "interface": float(r["e_interface"]), "approximation": 0.0,
@@ -97,6 +107,7 @@ def summarise(p: Preset, results: Results) -> dict[str, Any]:
         },
         "rank_correlation_of_gap_and_accuracy_lost": float(stats.spearmanr(gap, lost).statistic),
         "kappa": {str(b): float(r["kappa"]) for b, r in learned},
+        **terms.summarise(results), **terms.write_log(results, folder / "handoffs.parquet"),
         "real_requests": {
             "all" if words is None else str(words): {
                 "icq": float(r["right"]), "classifier_with_the_same_view": float(r["supervised"]),
@@ -111,8 +122,8 @@ def summarise(p: Preset, results: Results) -> dict[str, Any]:
 def draw(results: Results, folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     panels: dict[str, Callable[[], Axes]] = {
-        "a_accuracy": lambda: accuracy(results), "b_terms": lambda: terms(results),
-        "c_gap": lambda: against_gap(results),
+        "a_accuracy": lambda: accuracy(results), "b_terms": lambda: errors(results),
+        "c_gap": lambda: against_gap(results), "e_networks": lambda: networks(results),
     }  # fmt: skip
     if _texts(results):
         panels["d_requests"] = lambda: real_requests(results)
@@ -135,7 +146,7 @@ def accuracy(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def terms(results: Results, ax: Axes | None = None) -> Axes:
+def errors(results: Results, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q, with the certified interface gap."""
     ax = plots.axes(ax)
     rows = _of(results, Who.ICQ)
@@ -172,6 +183,12 @@ def against_gap(results: Results, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="interface gap in the d-norm", ylabel="requests lost, percentage points", title="What the gap costs")
     ax.legend()
     return ax
+
+
+def networks(results: Results, ax: Axes | None = None) -> Axes:
+    """The three errors of networks against the view."""
+    bits = [c.game.bits for c, _ in terms.learned(results) if isinstance(c.game, RoutingGame)]
+    return terms.panel(results, bits, "bits of a request that everybody sees", "Errors of networks", ax)
 
 
 def real_requests(results: Results, ax: Axes | None = None) -> Axes:

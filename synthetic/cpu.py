@@ -7,8 +7,9 @@ right if a = f(x, y) on every visible vector), clears the program, or passes.  E
 control next and takes a random time.  Held-out vectors are executed too, but nobody sees them and nothing rewards them.
 
 The interface is a summary: the registers and the target on the first `shown` visible vectors, and for each register the
-share of visible vectors on which it equals the target.  The environment is this project's own; no number measured on it
-is a number of the paper.  Notation: docs/theory.md section 1.
+share of visible vectors on which it equals the target.  A small machine has few enough states to be listed
+(synthetic.cpu_finite).  The environment is this project's own; no number measured on it is a number of the paper.
+Notation: docs/theory.md section 1.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ class Machine:
 class Cpu:
     """The environment.  vectors [V + H, 2]: x and y, visible ones first; targets [tasks, V + H]; starts [n, 3]: which
     of (x, y, 0) each register holds.  shown: vectors in the summary, 0..V (traced: sweeping it compiles nothing anew).
+    own: instructions of each programming agent, the first so many of its class.
     """  # fmt: skip
 
     vectors: Int[Arr, "V 2"]
@@ -128,6 +130,7 @@ class Cpu:
     visible: int = struct.field(pytree_node=False)
     length: int = struct.field(pytree_node=False)
     limit: int = struct.field(pytree_node=False)
+    own: int = struct.field(pytree_node=False)
     gamma: float = struct.field(pytree_node=False)
     wrong: float = struct.field(pytree_node=False)
     shaping: float = struct.field(pytree_node=False)
@@ -187,14 +190,22 @@ class Cpu:
     def _available(self, state: Machine) -> Bool[Array, "A"]:
         operation = jnp.arange(self.options) // len(AGENTS)
         following = jnp.arange(self.options) % len(AGENTS)
-        writes = (operation < OWN) & (state.length < self.length)
+        writes = (operation < self.own) & (state.length < self.length)
         passes = (operation == PASS) & (following != state.holder)
         verdict = (operation == ACCEPT) & (following == 0)  # after the end nobody is next, so one accept is enough
         checks = verdict | ((operation == CLEAR) & (state.length > 0))
         return jnp.where(state.holder == VERIFIER, checks, writes) | passes
 
     def act(self, state: Machine, option: Int[Array, ""], key: Key[Array, ""]) -> Effect:
-        """Write an instruction, judge, clear or pass; then the named agent holds the program."""
+        """Write an instruction, judge, clear or pass; then the named agent holds the program.  The time is random."""
+        return self.play(state, option, jax.random.randint(key, (), 1, self.slowest(state, option) + 1))
+
+    def slowest(self, state: Machine, option: Int[Array, ""]) -> Int[Array, ""]:
+        """The longest time that an option takes, primitive steps; every time from 1 on is equally likely."""
+        return jnp.where(option // len(AGENTS) == PASS, 1, jnp.asarray(SLOWEST)[state.holder])
+
+    def play(self, state: Machine, option: Int[Array, ""], duration: Int[Array, ""]) -> Effect:
+        """What an option that takes this time does."""
         operation, following = option // len(AGENTS), option % len(AGENTS)
         judging = (state.holder == VERIFIER) & (operation < PASS)
         clears, accepts = judging & (operation == CLEAR), judging & (operation == ACCEPT)
@@ -209,8 +220,6 @@ class Cpu:
         after: Machine = jax.tree.map(lambda new, old: jnp.where(clears, new, old), fresh, written)
         after = after.replace(holder=following, handoffs=state.handoffs + 1)  # type: ignore[attr-defined]
         done = accepts | (after.handoffs >= self.limit)
-        longest = jnp.where(operation == PASS, 1, jnp.asarray(SLOWEST)[state.holder])
-        duration = jax.random.randint(key, (), 1, longest + 1)
         right = self.correct(state)[0]
         verdict = jnp.where(accepts, jnp.where(right, 1.0, self.wrong), 0.0)
         power = jnp.float32(self.gamma) ** duration.astype(jnp.float32)
@@ -231,7 +240,9 @@ def execute(registers: Int[Array, "V 3"], code: Int[Array, ""]) -> Int[Array, "V
 class CpuSizes:
     """visible, held_out: test vectors; shown: how many of the visible ones the summary shows; length: longest program;
     limit: handoffs until a task is given up; wrong: reward of accepting a wrong program; shaping: weight of the
-    potential `share of vectors solved`, which changes no policy's rank (it telescopes along a task).
+    potential `share of vectors solved`, which changes no policy's rank (it telescopes along a task).  own:
+    instructions of each programming agent; tasks: names in TASKS; starts: placements of x, y and 0 in the registers;
+    vectors: x and y of the test vectors, visible ones first (left out: random ones).
     """  # fmt: skip
 
     visible: int = 4
@@ -243,25 +254,40 @@ class CpuSizes:
     wrong: float = -0.5
     shaping: float = 0.5
     seed: int = 0
+    own: int = OWN
+    tasks: tuple[str, ...] = tuple(name for name, _ in TASKS)
+    starts: int = 4
+    vectors: tuple[tuple[int, int], ...] = ()
 
 
 def cpu(sizes: CpuSizes | None = None) -> Cpu:
     """The environment of these sizes.  Raises ValueError naming the one that has none."""
     s = sizes or CpuSizes()
-    for name, low, high in (("visible", 1, 16), ("held_out", 0, 64), ("length", 1, 8), ("limit", 2, 1000)):
+    ranges = {"visible": (1, 16), "held_out": (0, 64), "length": (1, 8), "limit": (2, 1000), "own": (1, OWN),
+              "starts": (1, 6)}  # fmt: skip
+    for name, (low, high) in ranges.items():
         if not low <= getattr(s, name) <= high:
             raise ValueError(f"{name} = {getattr(s, name)} must be between {low} and {high}")
     if not 0 <= s.shown <= s.visible:
         raise ValueError(f"shown = {s.shown} must be between 0 and visible = {s.visible}")
     if not 0 < s.gamma < 1:
         raise ValueError(f"gamma = {s.gamma} must lie inside (0, 1)")
+    functions = dict(TASKS)
+    if not s.tasks or (unknown := [name for name in s.tasks if name not in functions]):
+        raise ValueError(f"tasks = {s.tasks}: {unknown[0]!r} is none" if s.tasks else "tasks: name at least one")
+    if s.vectors and len(s.vectors) != s.visible + s.held_out:
+        raise ValueError(f"vectors: {len(s.vectors)}, expected visible + held_out = {s.visible + s.held_out}")
+    if outside := [v for v in s.vectors if not 0 <= min(v) <= max(v) <= WORD]:
+        raise ValueError(f"vectors: {outside[0]} has a word outside 0..{WORD}")
     every = np.random.default_rng(s.seed).permutation((WORD + 1) ** 2)[: s.visible + s.held_out]
-    vectors = np.stack([every // (WORD + 1), every % (WORD + 1)], axis=1).astype(np.int32)
-    targets = np.stack([np.asarray(f(vectors[:, 0], vectors[:, 1])) & WORD for _, f in TASKS]).astype(np.int32)
-    starts = np.array(list(permutations(range(REGISTERS)))[:4], np.int32)
+    drawn = np.stack([every // (WORD + 1), every % (WORD + 1)], axis=1)
+    vectors = np.array(s.vectors or drawn, np.int32)
+    x, y = vectors.T
+    targets = np.stack([np.asarray(functions[name](x, y)) & WORD for name in s.tasks]).astype(np.int32)
+    starts = np.array(list(permutations(range(REGISTERS)))[: s.starts], np.int32)
     return Cpu(
         jnp.asarray(vectors), jnp.asarray(targets), jnp.asarray(starts), jnp.int32(s.shown), visible=s.visible,
-        length=s.length, limit=s.limit, gamma=s.gamma, wrong=s.wrong, shaping=s.shaping,
+        length=s.length, limit=s.limit, own=s.own, gamma=s.gamma, wrong=s.wrong, shaping=s.shaping,
     )  # fmt: skip
 
 
@@ -274,6 +300,7 @@ def search(env: Cpu) -> tuple[Int[np.ndarray, "tasks starts"], Float[np.ndarray,
     again only when a longer way to it is faster.
     """
     pace = np.array([np.mean(env.gamma ** np.arange(1, n + 1)) for n in SLOWEST])
+    known = [c for c in range(len(FLAT)) if c % OWN < env.own]
     targets = np.asarray(env.targets)[:, : env.visible]
     values = np.concatenate([np.asarray(env.vectors)[: env.visible], np.zeros((env.visible, 1), int)], axis=1)
     size = np.full((len(targets), len(env.starts)), -1)
@@ -286,7 +313,7 @@ def search(env: Cpu) -> tuple[Int[np.ndarray, "tasks starts"], Float[np.ndarray,
             size[solves.any(1) & (size[:, start] < 0), start] = depth
             best[:, start] = np.maximum(best[:, start], (solves[..., None] * speed).max(1))
             if depth < env.length:
-                layer, speed, seen, fastest = _extend(layer, speed, seen, fastest, pace, first=depth == 0)
+                layer, speed, seen, fastest = _extend(layer, speed, seen, fastest, pace, known, depth == 0)
     passing = env.gamma * best.max(-1, keepdims=True)
     return size, np.maximum(best, passing)
 
@@ -297,13 +324,14 @@ def _extend(
     seen: np.ndarray,
     fastest: Float[np.ndarray, "m 4"],
     pace: Float[np.ndarray, "4"],
+    codes: list[int],
     first: bool,
 ) -> tuple[Int[np.ndarray, "k V 3"], Float[np.ndarray, "k 4"], np.ndarray, Float[np.ndarray, "l 4"]]:
     """All states one instruction further that are new, or reached faster than before by some first agent."""
     a, b, c = (layer[..., i] for i in range(REGISTERS))
-    following = np.concatenate([np.stack(step(a, b, c), axis=-1) & WORD for _, step in FLAT])
-    owner = np.repeat(np.arange(len(FLAT)) // OWN, len(layer))
-    begun = np.eye(len(AGENTS))[owner] if first else np.tile(speed, (len(FLAT), 1))
+    following = np.concatenate([np.stack(step(a, b, c), axis=-1) & WORD for _, step in map(FLAT.__getitem__, codes)])
+    owner = np.repeat(np.array(codes) // OWN, len(layer))
+    begun = np.eye(len(AGENTS))[owner] if first else np.tile(speed, (len(codes), 1))
     packed, place, inverse = np.unique(_pack(following), return_index=True, return_inverse=True)
     reached = np.zeros((len(packed), len(AGENTS)))
     np.maximum.at(reached, inverse.reshape(-1), begun * pace[owner][:, None])

@@ -1,5 +1,7 @@
 """The bridges pass the other libraries' own tests, and what they play is the workflow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,14 @@ pytest.importorskip("pettingzoo")
 from gymnasium.utils.env_checker import check_env
 from pettingzoo.test import api_test, seed_test
 
-from icq.bridges import centralised_env, handoff_aec
+from icq.bridges import CentralisedEnv, HandoffAEC, centralised_env, handoff_aec
+from icq.environment import finite
 from icq.exact import analyse
+from icq.tasks import start_law
+from synthetic.cpu import CpuSizes, cpu
+from synthetic.cpu_finite import SMALL, cpu_workflow
 from synthetic.random import garnet
+from synthetic.routing import Routing, routing
 
 M = garnet(5, states=6, options=3, outcomes=3, observations=4, agents=3, terminal=0.2, drop=0.3, gamma=0.8)
 STARTS = np.ones(M.num_states)
@@ -83,3 +90,47 @@ def test_the_centralised_problem_is_worth_the_exact_value():
 def test_seeds_differ():
     env = centralised_env(M, STARTS)
     assert len({int(env.reset(seed=seed)[0]) for seed in range(30)}) > 1
+
+
+SAMPLED = {
+    "cpu": lambda: cpu(CpuSizes(length=2, limit=6)),
+    "cpu, listed": lambda: listed(cpu_workflow(cpu(replace(SMALL, own=1, limit=3, tasks=("x + y",)))).smdp),
+    "routing": lambda: listed(routing(Routing(2, 2).with_view(1)).smdp),
+}
+
+
+def listed(m):
+    return finite(m, start_law(m)), m.num_observations
+
+
+def aec(name):
+    made = SAMPLED[name]()
+    env, codes = made if isinstance(made, tuple) else (made, None)
+    return HandoffAEC(env, codes=codes, limit=20)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.filterwarnings("ignore")
+def test_workflows_pass_the_pettingzoo_tests(name):
+    api_test(aec(name), num_cycles=20)
+    seed_test(lambda: aec(name), num_cycles=15)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workflows_pass_the_gymnasium_checker():
+    env = SAMPLED["cpu"]()
+    check_env(CentralisedEnv(env, env.everything, limit=20), skip_render_check=True)
+    m = routing(Routing(2, 2).with_view(1)).smdp
+    check_env(centralised_env(m, start_law(m), limit=20), skip_render_check=True)
+
+
+def test_a_bridge_with_a_broken_mask_is_caught():
+    """The tests of the other library do tell: an environment that offers what it refuses fails them."""
+
+    class Lying(HandoffAEC):
+        def observe(self, agent):
+            seen = super().observe(agent)
+            return seen | {"action_mask": np.ones_like(seen["action_mask"])}
+
+    with pytest.raises(ValueError, match="not available"):
+        api_test(Lying(SAMPLED["cpu"](), limit=20), num_cycles=20)

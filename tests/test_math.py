@@ -15,6 +15,7 @@ from experiments import math_experiment
 from experiments.cells import Who
 from experiments.cells_math import FrontierCell, HeldOutCell, MathCell, Source
 from experiments.cells_math import play as solved
+from experiments.cells_terms import Size
 from experiments.math_play import Team, always, at_random, play
 from icq.tasks import task_total
 from synthetic.math_backends import Answer, Backend, Recorded, equals, problems_of
@@ -239,7 +240,8 @@ def test_answers_to_ask_again_come_from_right_responses():
 
 def test_cells_measure_and_conclude(tmp_path):
     file = write(tmp_path / "t.csv")
-    preset = math_experiment.Preset("tiny", 2, 40_000, (1, None), (1,), (0.005, 0.02), 2, 3, 30)
+    sizes = Size(width=4, seeds=2, handoffs=2000, iterations=20, logged=0)
+    preset = math_experiment.Preset("tiny", 2, 40_000, (1, None), (1,), (0.005, 0.02), 2, 3, 30, sizes)
     wanted = math_experiment.cells(preset, file)
     assert str(tmp_path) not in repr(wanted)
     results = {cell: cell.run() for cell in wanted}
@@ -253,9 +255,10 @@ def test_cells_measure_and_conclude(tmp_path):
     assert "given by the user" in said["table"] and said["questions"] == len(TABLE)
     assert said["from_the_log"]["handoffs"] > 200 and (tmp_path / "handoffs.jsonl").is_file()
     assert 0 < said["from_the_log"]["exact_gap_over_the_same_handoffs"] > float(by[Who.ICQ, 1]["e_interface"])
+    assert said["terms_of_networks"]["two models, view of 1 bits"]["approximation"]["value"] > 0
     json.dumps(said, allow_nan=False)
     files = math_experiment.draw(results, tmp_path)
-    assert len(files) == 6 and all(f.stat().st_size > 1000 for f in files)
+    assert len(files) == 8 and all(f.stat().st_size > 1000 for f in files)
     assert math_experiment._data(results) == "40 recorded questions"
     file.write_text(file.read_text().replace("True", "False", 1))
     with pytest.raises(ValueError, match="changed"):

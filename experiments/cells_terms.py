@@ -1,0 +1,235 @@
+"""The three errors of a workflow whose agents are networks: exactly from its finite instance, and from logs alone.
+
+A game is a finite workflow with the numbers that its agents see.  One cell learns on it and splits the error against
+the exact oracle; the other simulates a handoff log of it and estimates the same terms from that.  Running a cell is a
+pure function of its fields.  Notation: docs/theory.md sections 2, 3 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from estimators import interface, mixing
+from estimators.logs import Log
+from experiments import simulate
+from experiments.cells import exact_numbers, learn_and_measure
+from experiments.cells_math import Source
+from experiments.diagnose import Diagnosis, diagnose, root
+from experiments.methods import Mlp
+from experiments.store import Arrays
+from icq import networks
+from icq.build import Workflow
+from icq.exact import Analysis, analyse
+from icq.networks import FunctionClass
+from icq.smdp import ICSMDP
+from synthetic.cpu import CpuSizes
+from synthetic.cpu_finite import SMALL, small_machine
+from synthetic.math_features import BITS
+from synthetic.math_routing import Prices, math_routing
+from synthetic.routing import Routing, routing
+
+Views = Float[np.ndarray, "O F"]
+TERMS = ("interface", "approximation", "residual")
+
+
+@runtime_checkable
+class Game(Hashable, Protocol):
+    """A finite workflow at one setting of its interface; a frozen dataclass of plain numbers, so it names its cells."""
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        ...
+
+    def finite(self) -> tuple[Workflow, Views]:
+        """The workflow, and what agents see on each observation, as numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class CpuGame:
+    """The small register machine.  shown: test vectors in the summary."""
+
+    shown: int
+    sizes: CpuSizes = SMALL
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"small machine, {self.shown} vectors shown"
+
+    def finite(self) -> tuple[Workflow, Views]:
+        """The observations are the views."""
+        workflow = small_machine(self.shown, self.sizes)
+        return workflow, np.array(workflow.observations, np.float32)
+
+
+@dataclass(frozen=True)
+class RoutingGame:
+    """Routing with a view of so many bits."""
+
+    bits: int
+    specialists: int = 4
+    intents: int = 4
+    instance: int = 0
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"routing, view of {self.bits} bits"
+
+    def finite(self) -> tuple[Workflow, Views]:
+        """Bits of the request as -1 and 1, 0 where unknown; then who returned it."""
+        game = Routing(self.specialists, self.intents, seed=self.instance).with_view(self.bits)
+        workflow, length = routing(game), game.bits
+        views = np.zeros((len(workflow.observations), length + self.specialists), np.float32)
+        for row, seen in zip(views, workflow.observations, strict=True):
+            known, prefix, returned = cast(tuple[int, int, int], seen)
+            row[:known] = 2.0 * (prefix >> np.arange(known)[::-1] & 1) - 1.0
+            row[length:] = returned >> np.arange(self.specialists) & 1
+        return workflow, views
+
+
+@dataclass(frozen=True)
+class MathGame:
+    """Two language models share questions; bits seen of a question and of a response."""
+
+    source: Source
+    bits: int
+    prices: Prices = field(default_factory=Prices)
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"two models, view of {self.bits} bits"
+
+    def finite(self) -> tuple[Workflow, Views]:
+        """Bits as -1 and 1, 0 where unknown; the inbox sees which group of questions it draws from."""
+        workflow = math_routing(self.source.table(), self.bits, self.prices)
+        groups = sum(isinstance(seen, int) for seen in workflow.observations)
+        views = np.zeros((len(workflow.observations), 2 * BITS + groups), np.float32)
+        for row, seen in zip(views, workflow.observations, strict=True):
+            if isinstance(seen, int):
+                row[2 * BITS + seen] = 1.0
+            else:
+                bits = np.array(seen)
+                row[: len(bits)] = 2.0 * bits - 1.0
+        return workflow, views
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the cells of every game.  width, seeds, handoffs, iterations: `TermsCell`; logged: rows of each log."""
+
+    width: int
+    seeds: int
+    handoffs: int
+    iterations: int
+    logged: int
+
+
+def cells_of(games: Sequence[Game], size: Size) -> list[TermsCell | LogCell]:
+    """What is learned and what is logged."""
+    made: list[TermsCell | LogCell] = [
+        TermsCell(game, size.width, size.seeds, size.handoffs, size.iterations) for game in games
+    ]
+    return made + [LogCell(game, size.logged, size.width) for game in games]
+
+
+@lru_cache(maxsize=4)
+def solved(game: Game) -> tuple[Analysis, Views]:
+    """A game with everything exact about it."""
+    workflow, views = game.finite()
+    return analyse(workflow.smdp), views
+
+
+@dataclass(frozen=True, eq=False)
+class OnViews(Mlp):
+    """One tanh network per agent on what it sees."""
+
+    views: Views = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
+
+    def build(self, m: ICSMDP) -> FunctionClass:
+        """The networks."""
+        return networks.network(m, self.views, self.width, self.depth)
+
+
+@dataclass(frozen=True)
+class TermsCell:
+    """What to learn.  width: of every agent's network; handoffs: per seed; iterations: of the reference Q_F."""
+
+    game: Game
+    width: int
+    seeds: int
+    handoffs: int
+    iterations: int
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"{self.game.label()}, networks of width {self.width}"
+
+    def program(self) -> Hashable:
+        """Instances differ in size, so every game is a program of its own."""
+        return ("terms", self.game, self.width, self.seeds)
+
+    def run(self) -> Arrays:
+        """Every error beside its bound (`experiments.cells.measure`), one per seed; exact numbers of the instance."""
+        a, views = solved(self.game)
+        method = OnViews(self.width, iterations=self.iterations, views=views)
+        found = learn_and_measure(a, method, self.seeds, (self.handoffs,), iid=False)
+        size = {"states": np.array(a.smdp.num_states), "observations": np.array(a.smdp.num_observations)}
+        return found | exact_numbers(a) | size
+
+
+@dataclass(frozen=True)
+class LogCell:
+    """What to log, all options equally likely, with the global state as context.  width: of the networks that are
+    fitted on one half of the log and judged on the other.
+    """  # fmt: skip
+
+    game: Game
+    handoffs: int
+    width: int
+    seed: int = 0
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"log of {self.game.label()}"
+
+    def program(self) -> Hashable:
+        """Instances differ in size, so every game is a program of its own."""
+        return ("log", self.game, self.width)
+
+    def log(self) -> Log:
+        """The log."""
+        a, _ = solved(self.game)
+        (log,) = simulate.pieces(a, self.handoffs, seed=self.seed, q=a.q_bar, piece=self.handoffs)
+        return log
+
+    def run(self) -> Arrays:
+        """What `icq diagnose` says of each term: `TERM` [3] value and interval, `TERM_n`, `TERM_result`; and
+        `TERM_exact`, NaN where it has no exact counterpart.
+        """  # fmt: skip
+        a, _ = solved(self.game)
+        truth = {"interface": interface.interface_gap(a).value, "residual": _residual(a, self.handoffs)}
+        out = said(diagnose(self.log(), width=self.width, seed=self.seed))
+        return out | {f"{term}_exact": np.array(truth.get(term, np.nan)) for term in TERMS}
+
+
+def said(found: Diagnosis) -> Arrays:
+    """The terms of a diagnosis as arrays."""
+    out: Arrays = {}
+    for term, e in zip(TERMS, found.terms.values(), strict=True):
+        out |= {term: np.array([e.value, *e.interval]), f"{term}_n": np.array(e.n_eff)}
+        out[f"{term}_result"] = np.array(e.result)
+    return out
+
+
+def _residual(a: Analysis, handoffs: int) -> float:
+    """What so many handoffs leave to an averaged table (docs/theory.md section 5a); NaN for tables too large for it."""
+    try:
+        return root(mixing.residual_constant(a), handoffs).value
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,90 @@
+"""The three errors of an experiment's networks as JSON and as one panel, beside what logs say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from estimators import estimate
+from estimators.estimate import Estimate
+from estimators.log_writer import LogWriter
+from experiments import plots
+from experiments.cells_terms import TERMS, Game, LogCell, TermsCell
+from experiments.store import Arrays
+from experiments.summary import as_dict
+
+PARTS = ("interface", "app", "mix", "total")
+
+
+def learned(results: Mapping[Any, Arrays]) -> list[tuple[TermsCell, Arrays]]:
+    """The cells that learned, in the order of the preset."""
+    return [(c, r) for c, r in results.items() if isinstance(c, TermsCell)]
+
+
+def logged(results: Mapping[Any, Arrays]) -> dict[Game, tuple[LogCell, Arrays]]:
+    """The cells that logged, by game."""
+    return {c.game: (c, r) for c, r in results.items() if isinstance(c, LogCell)}
+
+
+def estimated(r: Arrays, term: str) -> Estimate:
+    """One term of a log."""
+    value, low, high = (float(x) for x in r[term])
+    return Estimate(value, np.nan, (low, high), float(r[f"{term}_n"]), str(r[f"{term}_result"]))
+
+
+def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
+    """Every error of the learned networks beside its certificate, and what the logs say, by game."""
+    out: dict[str, Any] = {"terms_of_networks": {}, "terms_from_logs": {}}
+    for c, r in learned(results):
+        found: dict[str, Any] = {
+            plots.NAME[t]: as_dict(estimate.root_mean_square(r[f"e_{t}"][:, -1])) for t in PARTS
+        }  # fmt: skip
+        found["interface certified"] = _number(r["b_interface"].max())
+        found["violations"] = int(sum((r[f"verdict_{t}"] == "violated").sum() for t in PARTS))
+        found["reference converged"] = bool(r["reference_converged"])
+        sizes = {"states": int(r["states"]), "observations": int(r["observations"])}
+        out["terms_of_networks"][c.game.label()] = found | sizes | {"width": c.width, "handoffs": c.handoffs}
+    for game, (log, r) in logged(results).items():
+        terms: dict[str, Any] = {}
+        for term in TERMS:
+            terms[term] = as_dict(estimated(r, term))
+            if np.isfinite(exact := float(r[f"{term}_exact"])):
+                terms[f"{term} exact"] = exact
+        out["terms_from_logs"][game.label()] = terms | {"handoffs": log.handoffs, "width": log.width}
+    return out
+
+
+def _number(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: str, ax: Axes | None = None) -> Axes:
+    """The errors of learned networks against the interface dial x; points: the interface gap as logs alone say it."""
+    ax, rows, logs = plots.axes(ax), learned(results), logged(results)
+    for part in PARTS:
+        values = [estimate.root_mean_square(r[f"e_{part}"][:, -1]) for _, r in rows]
+        plots.band(ax, x, values, plots.COLOUR[part], plots.NAME[part])
+    both = [(at, logs[c.game][1]) for at, (c, _) in zip(x, rows, strict=True) if c.game in logs]
+    seen = [(at, e) for at, r in both if (e := estimated(r, "interface")).result == "ok"]
+    if seen:
+        value = np.array([e.value for _, e in seen])
+        ends = np.array([e.interval for _, e in seen])
+        ax.errorbar([at for at, _ in seen], value, np.abs(ends.T - value), fmt="s", color=plots.COLOUR["interface"],
+                    markerfacecolor="white", capsize=3, label="interface gap, from a log", zorder=4)  # fmt: skip
+    ax.set(xlabel=xlabel, ylabel="error in the d-norm", xticks=x, ylim=(0, None), title=title)
+    ax.legend()
+    return ax
+
+
+def write_log(results: Mapping[Any, Arrays], path: Path) -> dict[str, str]:
+    """The log of the first game as a file, of which `icq diagnose` says what `terms_from_logs` says; its name."""
+    cell, _ = next(iter(logged(results).values()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = cell.log()
+    with LogWriter(path, gamma=log.gamma, chained=True) as writer:
+        writer.write(log)
+    return {"log": path.name, "log_of": cell.game.label()}
