@@ -82,4 +82,4 @@ html_theme_options = {
     "header_links_before_dropdown": 8,
     "show_prev_next": True,
 }
-html_sidebars = {page: [] for page in ("index", "tutorial", "theory", "glossary", "faq", "changelog")}
+html_sidebars = {page: [] for page in ("index", "tutorial", "notebooks/*", "theory", "glossary", "faq", "changelog")}
