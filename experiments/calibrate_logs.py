@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +83,9 @@ def _simulate(t: rollout.Tables, keys: Key[Array, "R"], length: int) -> Handoff:
     return jax.vmap(lambda key: rollout.trajectory(t, key, length))(keys)
 
 
-def draw(workflow: Workflow, seeds: Sequence[int], length: int) -> Iterator[Walk]:
-    """One stationary trajectory per seed."""
-    handoffs = _simulate(rollout.tables(workflow.analysis), seed_keys(list(seeds)), length)
+def draw(workflow: Workflow, seeds: Sequence[int], length: int, root: int = 0) -> Iterator[Walk]:
+    """One stationary trajectory per seed of the root."""
+    handoffs = _simulate(rollout.tables(workflow.analysis), seed_keys(list(seeds), root), length)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(handoffs)]
     for r in range(len(seeds)):
         yield Walk(workflow, tuple(leaf[r] for leaf in leaves))
@@ -97,8 +98,8 @@ def cut(walk: Walk, length: int) -> Logged:
 
 
 def source(name: str, make: Callable[[], ICSMDP], sizes: tuple[int, ...] = LENGTHS) -> Source:
-    """Logs of one workflow."""
-    return Source(name, partial(build, make), draw, cut, sizes)
+    """Logs of one workflow.  Every source has its own root, so that what is chance in one is not seen in all."""
+    return Source(name, partial(build, make), partial(draw, root=crc32(name.encode()) >> 1), cut, sizes)
 
 
 def dials(graph: Topology, **settings: float) -> Callable[[], ICSMDP]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Float
@@ -59,10 +60,10 @@ def learned(method: Method) -> Runs:
     return Runs(np.stack(mixes, axis=1))
 
 
-def draw_runs(population: Runs, seeds: Sequence[int], size: int) -> Iterator[Runs]:
-    """`size` runs drawn from the population, with replacement."""
+def draw_runs(population: Runs, seeds: Sequence[int], size: int, root: int = 0) -> Iterator[Runs]:
+    """`size` runs drawn from the population, with replacement, for every seed of the root."""
     for seed in seeds:
-        rows = np.random.default_rng(seed).integers(len(population.residual), size=size)
+        rows = np.random.default_rng((root, seed)).integers(len(population.residual), size=size)
         yield Runs(population.residual[rows])
 
 
@@ -105,7 +106,8 @@ OVER_RUNS = (
 
 def runs_of(name: str, method: Method) -> Source:
     """Numbers of independent pairs of runs of one way to learn."""
-    return Source(name, partial(learned, method), draw_runs, cut_runs, RUNS, "runs")
+    draw = partial(draw_runs, root=crc32(name.encode()))
+    return Source(name, partial(learned, method), draw, cut_runs, RUNS, "runs")
 
 
 SUITE = (
