@@ -21,6 +21,7 @@ T = TypeVar("T")
 LINES, WIDTH = 3, 100  # of a repr
 LONGEST = 64  # letters of one value
 LIGHT = 20_000  # entries of a table up to which one number of it is computed for show, far below a millisecond
+HEAVY = 1_000_000  # entries from which not even their range is looked at
 
 
 class Fact(NamedTuple):
@@ -193,13 +194,19 @@ def _many(value: Mapping[Any, Any] | tuple[Any, ...] | list[Any]) -> str:
 
 
 def spread(values: Any) -> str:
-    """A number, or the range of a batch of numbers; says how many are not finite."""
-    every = np.asarray(values, np.float64)
-    known = every[np.isfinite(every)]
-    if every.ndim == 0 or not known.size:
-        return number(float(every)) if every.ndim == 0 else "NaN" if every.size else "none"
+    """A number, or the range of a batch of numbers; says how many are not finite.  The shape of very many."""
+    every = np.asarray(values)
+    if every.ndim == 0:
+        return number(float(every))
+    if every.size > HEAVY:
+        return word(every)
+    known, lost = every, 0
+    if every.size and not np.isfinite([every.min(), every.max()]).all():
+        known = every[np.isfinite(every)]
+        lost = every.size - known.size
+    if not known.size:
+        return "NaN" if lost else "none"
     low, high = number(float(known.min())), number(float(known.max()))
-    lost = every.size - known.size
     return (low if low == high else f"{low} to {high}") + (f" ({lost} of {every.size} not finite)" if lost else "")
 
 

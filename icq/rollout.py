@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from icq.display import Fact, Shown, fields
+from icq.display import LIGHT, Fact, Shown, fields
 from icq.exact import Analysis, outcome_discount
 from icq.networks import at
 
@@ -67,7 +67,7 @@ class Handoff(Shown):
     def _facts_(self) -> list[Fact]:
         if np.ndim(self.reward) == 0:
             return fields(self)
-        some = np.size(self.reward) > 0
+        some = 0 < np.size(self.reward) <= LIGHT
         return [
             Fact("handoffs", " x ".join(map(str, np.shape(self.reward)))),
             Fact("mean reward", float(np.asarray(self.reward).mean()) if some else None),

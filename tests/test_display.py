@@ -49,6 +49,7 @@ PLAIN = {
     "experiments.calibrate.Block", "experiments.calibrate_suite.Study",  # what a calibration is asked to do
     "experiments.calibrate_rows.Quantity", "experiments.calibrate_rows.Source",
     "experiments.cells_math.Source",  # which recorded answers
+    "experiments.explore.Part", "experiments.explore.Terms", "experiments.explore.Learned",  # numbers under a slider
     "experiments.methods.Table", "experiments.methods.Features", "experiments.methods.Mlp",  # name a cell on disk
     "experiments.methods.Schedule",
     "experiments.sweep.Spec",  # a sweep as it was asked for
@@ -399,6 +400,7 @@ def test_values_are_words():
     ]  # fmt: skip
     assert spread(np.array([0.2, np.nan, 0.1])) == "0.1 to 0.2 (1 of 3 not finite)"
     assert (spread(np.array([])), spread(np.full(2, np.nan)), spread(3.0)) == ("none", "NaN", "3")
+    assert spread(np.array([1.0, np.inf])) == "1 (1 of 2 not finite)" and spread(np.ones(2_000_000)) == "[2000000]"
     assert word(np.ones((3, 4))) == "[3, 4]" and word(jnp.ones((3, 4))) == "[3, 4]"
     assert word(sp.csr_array(np.eye(3))) == "[3, 3], 3 stored"
     assert word({"a": np.ones(3), "b": [np.ones((2, 2))]}) == "7 numbers in 2 arrays"
