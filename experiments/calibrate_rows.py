@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from estimators.estimate import Estimate
-from icq.display import Fact, Shown, number
+from icq.display import Fact, Shown
 
 CONFIDENCE = 0.95
 BAND = (0.93, 0.98)  # coverage that counts as calibrated
@@ -132,12 +132,10 @@ class Row(Shown):
         return Calibration.CALIBRATED
 
     def _facts_(self) -> list[Fact]:
-        low, high = self.coverage_interval
         return [
             Fact("", self.quantity), Fact("source", self.source), Fact("size", self.size),
-            Fact("coverage", f"{number(self.coverage)} ({number(low)} to {number(high)})"),
-            Fact("bias", self.bias), Fact("truth", self.truth), Fact("replicates", self.replicates),
-            Fact("verdict", self.verdict),
+            Fact("truth held", f"by {self.hits} of {self.numbers} intervals"), Fact("truth", self.truth),
+            Fact("bias", self.bias), Fact("spread", self.spread), Fact("replicates", self.replicates),
         ]  # fmt: skip
 
 
