@@ -65,10 +65,12 @@ def start_law(m: ICSMDP) -> Float[np.ndarray, "S"]:
     ending = np.argwhere(total > 0)
     if len(ending) == 0:
         raise ValueError("terminal: no outcome ends a task")
-    law = np.zeros((len(ending), m.num_states))
-    for row, (s, a) in zip(law, ending):
-        np.add.at(row, m.next_state[s, a], weight[s, a] / total[s, a])
-    if np.abs(law - law[0]).max() > 1e-9:
-        s, a = ending[int(np.argmax(np.abs(law - law[0]).max(1)))]
+    states, options = ending.T
+    share = weight[states, options] / total[states, options][:, None]
+    index = np.repeat(np.arange(len(ending)), share.shape[1]), np.asarray(m.next_state)[states, options].reshape(-1)
+    law = sp.csr_array((share.reshape(-1), index), shape=(len(ending), m.num_states))
+    apart = abs(law - law[np.zeros(len(ending), int)]).max(axis=1).toarray().reshape(-1)
+    if apart.max() > 1e-9:
+        s, a = ending[int(apart.argmax())]
         raise ValueError(f"endings restart in different laws: state {s}, option {a} differs from the first one")
-    return np.asarray(law[0])
+    return np.asarray(law[[0]].toarray()[0])

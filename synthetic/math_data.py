@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.questions)
 
-    @property
+    @cached_property
     def tokens(self) -> Int[np.ndarray, "n 2"]:
         """Length of each response: characters / CHARACTERS_PER_TOKEN, rounded up, at least 1."""
         characters = np.array([[len(text) for text in row] for row in self.responses])
