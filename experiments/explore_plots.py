@@ -30,8 +30,7 @@ from experiments.cells import learn_tables
 from experiments.explore import Terms, learned_by
 from experiments.methods import Features, Table
 from experiments.n10 import octaves
-from experiments.pictures import label_ends
-from experiments.plots import COLOUR, NAME, axes, band
+from experiments.plots import COLOUR, NAME, axes, band, label_ends
 from experiments.settings import DialsFamily
 from experiments.store import Arrays
 from icq import networks, rollout
@@ -102,16 +101,14 @@ def correlation(
 
 def persistence(family: DialsFamily, gaps: Sequence[float], kept: Sequence[float], *, ax: Axes | None = None) -> Axes:
     """How many handoffs of a table count as one, against how long the hidden part stays; one line per gap dial."""
-    ax, ends = axes(ax), []
+    ax = axes(ax)
     for gap, shade in zip(gaps, np.linspace(0.35, 1.0, len(gaps)), strict=True):
         found = [learned_by(replace(family, gap=gap, persistence=p), 0) for p in kept]
         count = [each.constant / each.control for each in found]
-        ax.plot(kept, count, "o-", color=COLOUR["mix"], alpha=shade, markersize=3.5)
-        ends.append((count[-1], f"gap {gap:g}", COLOUR["mix"]))
-    ax.set(xlabel="persistence: probability that the hidden part is kept", ylabel="handoffs that count as one",
-           title="Table: what is hidden and stays slows learning down")  # fmt: skip
-    label_ends(ax, ends)
-    return ax
+        ax.plot(kept, count, "o-", color=COLOUR["mix"], alpha=shade, markersize=3.5, label=f"gap {gap:g}")
+    ax.set(xlabel="persistence: probability that the hidden part is kept", ylabel="handoffs that count as one")
+    ax.set_title("Table: what is hidden and stays slows learning down")
+    return label_ends(ax)
 
 
 # --- certificate ----------------------------------------------------------------------------------------------------
