@@ -26,12 +26,13 @@ from icq.exact import Analysis
 
 PARTS = {"reward": CHANNEL["reward"], "mass": CHANNEL["duration"], "shape": CHANNEL["transition"]}
 FAINT = "0.45"
+Certified: TypeAlias = Mapping[str, float | Float[np.ndarray, "..."]]  # by term; broadcast to [runs, checkpoints]
 
 
 def use_style() -> None:
     """The project's style for all figures that follow; in a notebook as drawings that stay sharp when enlarged."""
     plt.rcParams.update(STYLE)
-    if "ipykernel" in sys.modules:
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata={"Date": None})
@@ -40,13 +41,12 @@ def use_style() -> None:
 def terms_over_time(
     handoffs: Sequence[int],
     errors: Decomposition,
-    certified: Mapping[str, Float[np.ndarray, "*batch"]],
+    certified: Certified,
     ax: Axes | None = None,
 ) -> Axes:
     """The three errors and their total against handoffs; certified upper bounds dotted in the same colour.
 
-    errors: batch axes [runs, checkpoints], drawn as root mean squares with 95 % intervals; certified: by term, one
-    number, one per checkpoint or one per run and checkpoint.
+    errors: batch axes [runs, checkpoints], drawn as root mean squares with 95 % intervals; so are bounds, without.
     """
     ax = axes(ax, 7.2, 4.4)
     shape = errors.total.shape
@@ -194,9 +194,7 @@ def promised_and_found(
     return ax
 
 
-def terms_table(
-    handoffs: Sequence[int], errors: Decomposition, certified: Mapping[str, Float[np.ndarray, "*batch"]]
-) -> str:
+def terms_table(handoffs: Sequence[int], errors: Decomposition, certified: Certified) -> str:
     """The last checkpoint as a Markdown table, and which term is the largest from when to when."""
     shape = errors.total.shape
     head = f"| after {handoffs[-1]:,} handoffs | observed, 95 % interval | certified | ratio |"
