@@ -34,6 +34,7 @@ bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.learner
 	$(BIN)/python -m benchmarks.exact
+	$(BIN)/python -m benchmarks.workflows
 	$(BIN)/python -m benchmarks.scaling
 
 notebooks: .venv/ready  ## brings notebooks and their scripts in step, executes every cell and keeps the outputs
