@@ -313,15 +313,16 @@ def diagnosed(found: Mapping[str, Estimate], truth: Mapping[str, float], *, ax: 
             ax.plot(e.interval, [k, k], color=INK, linewidth=1.5)
         else:
             ax.text(0, k, " not known", va="center", fontsize=9)
-        if term in truth:
-            ax.plot([truth[term]] * 2, [k - 0.4, k + 0.4], color=CERTIFIED, linewidth=2,
-                    label="exact" if k == 0 else None)  # fmt: skip
+    marks = [(truth[term], k) for k, term in enumerate(found) if term in truth]
+    if marks:
+        x, y = zip(*marks, strict=True)
+        ax.plot(x, y, "|", color=CERTIFIED, markersize=22, markeredgewidth=2, label="exact")
+        ax.legend(fontsize=8)
     ax.set_yticks(range(len(found)), list(found))
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.set_xlabel("values are off by (reward units)")
     ax.grid(axis="y", visible=False)
-    ax.legend(fontsize=8)
     return ax
 
 

@@ -125,7 +125,7 @@ Markdown(
 # The prediction is a limit. The Poisson certificate ([section 5b](../docs/theory.md#5b-poisson-certificate)) holds at
 # every $T$ and for every start, with every constant computed from the workflow: correlation is removed by solving a
 # Poisson equation of the handoff chain, twice. Removing it once leaves maxima over states where stationary averages
-# could be, and says less than the range of rewards. The sharp level is that of a constant step (Theorem 5.7).
+# could be, and soon says less than the range of rewards. The sharp level is that of a constant step (Theorem 5.7).
 
 # %%
 def certificate(mixing, local_step, seeds=0, ax=None):

@@ -173,11 +173,14 @@ from rich.console import Console
 
 from experiments import diagnose_page
 
-diagnose_page.show(found, words(found, log, report), Console(width=100, force_jupyter=False))
+console = Console(width=96, force_jupyter=False, color_system=None)
+with console.capture() as page:
+    diagnose_page.show(found, words(found, log, report), console)
+print(page.get())
 
 # %% [markdown]
-# The log points at the tester, as the exact analysis did. `icq diagnose FILE` prints this page in a terminal, and saves it with
-# `--html`.
+# The log points at the tester, as the exact analysis did. `icq diagnose FILE` prints this page in a
+# terminal, and saves it with `--html`.
 #
 # **Your turn.** Replace `OPTIONS`, `START`, `observe` and `outcomes` by yours, or `read` your own log. More:
 # [your own model](../docs/howto/own-model.md), [your own class](../docs/howto/own-class.md), [logs](../docs/logs.md).
