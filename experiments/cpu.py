@@ -142,7 +142,7 @@ def errors(found: dict[AnyCell, Arrays], ax: Axes | None = None) -> Axes:
 
 
 def _percent(e: Estimate) -> Estimate:
-    return Estimate(100 * e.value, 100 * e.stderr, (100 * e.interval[0], 100 * e.interval[1]), e.n_eff)
+    return replace(e, value=100 * e.value, stderr=100 * e.stderr, interval=(100 * e.interval[0], 100 * e.interval[1]))
 
 
 def learning(results: Results, ax: Axes | None = None) -> Axes:

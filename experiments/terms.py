@@ -76,8 +76,7 @@ def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: s
         ax.errorbar([at for at, _ in seen], value, np.abs(ends.T - value), fmt="s", color=plots.COLOUR["interface"],
                     markerfacecolor="white", capsize=3, label="interface gap, from a log", zorder=4)  # fmt: skip
     ax.set(xlabel=xlabel, ylabel="error in the d-norm", xticks=x, ylim=(0, None), title=title)
-    ax.legend()
-    return ax
+    return plots.label_ends(ax)
 
 
 def write_log(results: Mapping[Any, Arrays], path: Path) -> dict[str, str]:
