@@ -49,6 +49,7 @@ def render(script: Path) -> Path:
     with TemporaryDirectory() as settings:  # nobody's own: equal cells give equal pages
         client.execute(env=os.environ | {"IPYTHONDIR": settings})
     notebook.write_text(nbformat.writes(steady(nb)) + "\n")
+    command(["--sync", "--quiet", str(script)])  # the script as it is written from the notebook, blank lines included
     script.touch()  # as new as its notebook: neither counts as outdated
     return notebook
 

@@ -70,6 +70,7 @@ sliders(draw, gap=dial[1:], kernel_share=[0.0, 0.25, 0.5, 0.75, 1.0])
 at = [{"gap": g, "kernel_share": k} for g in (0.3, 1.0) for k in (0.0, 1.0)]
 axs = positions(draw, *at, size=(5.4, 3.4))
 
+
 # %%
 def ratios(a):
     return {rung.bound.name: rung.bound.value / a.norm_d_state(a.gap) for rung in interface_rungs(a)[1:]}

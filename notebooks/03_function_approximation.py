@@ -79,12 +79,12 @@ Markdown(
     f"{1 / np.sqrt(1 - classes[1][0].modulus ** 2):.2f}."
 )
 
+
 # %% [markdown]
 # ## Where the error sits
 #
 # One point per observation and option: the value in the fixed point of the tangent class (of the first start) against
 # the value that is to be represented.
-
 
 # %%
 def draw(width, ax=None):

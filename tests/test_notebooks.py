@@ -1,16 +1,18 @@
 """Every notebook is one with its script, was run from top to bottom, and shows nothing of a machine or of an error."""
 
 import re
+import shutil
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
+from jupytext.cli import jupytext as command
+from nbclient.exceptions import CellExecutionError
 from test_docs import MACHINE, fragile_mathematics, problem, spans
 from test_site import dead_links
 
-jupytext = pytest.importorskip("jupytext")
-
-from experiments.notebooks import FOLDER, METADATA, WIDGET, cells, pair, scripts, steady  # noqa: E402  (needs jupytext)
+from experiments.notebooks import FOLDER, METADATA, WIDGET, cells, main, pair, render, scripts, steady
 
 SCRIPTS = scripts()
 DOTTED = re.compile(r"(icq|synthetic|estimators|bounds|experiments)(\.\w+)+")
@@ -169,3 +171,31 @@ def test_equal_cells_have_different_names():
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x") for _ in range(3)])
     assert len({cell.id for cell in steady(nb).cells}) == 3
     assert cells(nb) == [("code", "x")] * 3
+
+
+def test_a_run_follows_the_last_edit_and_a_second_run_changes_nothing(tmp_path):
+    script = tmp_path / "01_one.py"
+    shutil.copy(FOLDER / "jupytext.toml", tmp_path)
+    script.write_text("# %%\nimport sys\n\n# %%\nprint(6 * 7)\nsys.version_info.major\n")
+    notebook = render(script)
+    first = script.read_text(), notebook.read_text()
+    assert problems(read(script)) == []
+    assert [shown(output).strip() for output in outputs(read(script))] == ["42", "3"]
+    render(script)
+    assert (script.read_text(), notebook.read_text()) == first
+    notebook.write_text(first[1].replace("print(6 * 7)", "print(6 + 7)").replace("42", "13"))
+    command(["--sync", "--quiet", str(script)])
+    assert "print(6 + 7)" in script.read_text()
+
+
+def test_a_cell_that_fails_is_said(tmp_path):
+    script = tmp_path / "01_one.py"
+    shutil.copy(FOLDER / "jupytext.toml", tmp_path)
+    script.write_text("# %%\n1 / 0\n")
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        render(script)
+
+
+def test_an_unknown_notebook_is_refused_with_those_there_are():
+    with pytest.raises(SystemExit, match=f"no notebook begins with 99; there are {SCRIPTS[0].stem}"):
+        main(("99",))
