@@ -7,7 +7,7 @@ states are listed, exactly and as handoff logs show them.  The workflow is this 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
