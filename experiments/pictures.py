@@ -142,13 +142,16 @@ def mismatch_bars(mismatches: Sequence[Mismatch], worst: float, ax: Axes | None 
 def against_truth(
     q: Float[np.ndarray, "O A"], truth: Float[np.ndarray, "O A"], mass: Float[np.ndarray, "O A"], ax: Axes | None = None
 ) -> Axes:
-    """Every visited value of a table against the true one, with an area in proportion to its mass."""
+    """Every visited value of a table against the true one; four sizes of points, larger for those visited more."""
     ax = axes(ax, 4.4, 4.0)
     x, y, size = truth[mass > 0], q[mass > 0], mass[mass > 0]
     ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
     ends += np.array([-0.05, 0.05]) * np.ptp(ends)
     ax.plot(ends, ends, color="0.6", linewidth=1)
-    ax.scatter(x, y, s=24 * size / size.max(), color=COLOUR["app"], alpha=0.6, linewidths=0)
+    quarter = np.ceil(4 * size / size.max())
+    for k in np.unique(quarter):
+        some = quarter == k
+        ax.plot(x[some], y[some], "o", color=COLOUR["app"], alpha=0.6, markeredgewidth=0, markersize=2.4 * np.sqrt(k))
     ax.set(xlabel="interface value", ylabel="value in the class")
     return ax
 

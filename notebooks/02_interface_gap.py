@@ -64,7 +64,7 @@ def draw(gap, kernel_share=0.5, ax=None):
     return pictures.ladder(rungs, ax, limit=1.6).set_title(f"gap {gap:g}, {kernel_share:.0%} of it in the next state")
 
 
-sliders(draw, gap=dial[1:], kernel_share=[0.0, 0.25, 0.5, 0.75, 1.0])
+sliders(draw, gap=dial[1:], kernel_share=[0.0, 0.25, 0.5, 0.75, 1.0])  # moves in a running notebook
 
 # %%
 at = [{"gap": g, "kernel_share": k} for g in (0.3, 1.0) for k in (0.0, 1.0)]

@@ -83,8 +83,8 @@ Markdown(
 # %% [markdown]
 # ## Where the error sits
 #
-# One point per observation and option: the value in the fixed point of the tangent class (of the first start) against
-# the value that is to be represented.
+# One point per observation and option, larger where visited more: the value in the fixed point of the tangent class
+# (of the first start) against the value that is to be represented.
 
 # %%
 def draw(width, ax=None):
@@ -92,7 +92,7 @@ def draw(width, ax=None):
     return pictures.against_truth(fixed[width][0], a.q_bar, a.d_pair, ax).set_title(title)
 
 
-sliders(draw, width=widths)
+sliders(draw, width=widths)  # moves in a running notebook; some positions follow
 
 # %%
 positions(draw, *({"width": w} for w in (1, 2, 4, 5)), size=(4.2, 3.8));

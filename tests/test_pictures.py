@@ -116,9 +116,10 @@ def test_bars_of_a_split_add_up_to_its_worst_pair(analyses, ax):
 def test_only_visited_values_are_compared(ax):
     truth, mass = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.5, 0.25], [0.25, 0.0]])
     pictures.against_truth(truth + 0.5, truth, mass, ax)
-    points = ax.collections[0]
-    assert np.allclose(points.get_offsets(), [[1.0, 1.5], [2.0, 2.5], [3.0, 3.5]])
-    assert np.allclose(points.get_sizes()[1:] / points.get_sizes()[0], 0.5)
+    small, large = lines(ax, COLOUR["app"])
+    assert np.allclose(np.column_stack(small.get_data()), [[2.0, 2.5], [3.0, 3.5]])
+    assert np.allclose(np.column_stack(large.get_data()), [[1.0, 1.5]])
+    assert (large.get_markersize() / small.get_markersize()) ** 2 == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("draw", [pictures.against_width, pictures.certificates])
