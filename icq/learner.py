@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from icq import rollout, td
 from icq.display import Fact, Shown, spread
-from icq.networks import FunctionClass, Params, at, backward, forward, put, q_table, row, take, total
+from icq.networks import FunctionClass, Params, at, backward, forward, put, put_at, q_table, row, take, total
 from icq.rollout import Handoff, Tables
 from icq.smdp import Arr
 
@@ -195,11 +195,11 @@ def _act(
     handoff, slot, a = turn.handoff, turn.slot, turn.handoff.action
     delta = td.td_error(turn.values, a, handoff.reward, handoff.discount, turn.scalar)
     chosen = (jnp.arange(len(turn.values), dtype=jnp.int32) == a).astype(turn.values.dtype)
-    visits = row(learner.visits, handoff.observation) + chosen[None]
+    visits = at(learner.visits, handoff.observation, a) + 1.0
     alpha = config.alpha(k)
     if config.visit_normalised:
         seen = learner.prior_total + (k + 1).astype(jnp.float32)
-        alpha = jnp.minimum(alpha * seen / at(visits[0], a), 1.0)
+        alpha = jnp.minimum(alpha * seen / visits, 1.0)
 
     def push() -> tuple[Params, Any]:
         semi_gradient = backward(cls, turn.residual, delta * chosen)
@@ -221,7 +221,7 @@ def _act(
         learner,
         params=put(learner.params, slot, moved),
         opt_state=put(learner.opt_state, slot, jax.tree.map(lambda x: x[None], opt_block)),
-        touched=put(learner.touched, slot, k[None]), visits=put(learner.visits, handoff.observation, visits),
+        touched=put(learner.touched, slot, k[None]), visits=put_at(learner.visits, visits, handoff.observation, a),
         state=handoff.next_state,
     )  # fmt: skip
 

@@ -339,6 +339,12 @@ def put(params: Params, slot: Int[Arr, ""], block: Block) -> Params:
     )
 
 
+def put_at(x: Arr, value: Float[Array, ""], *index: Int[Arr, ""]) -> Array:
+    """x with one entry replaced."""
+    block = jnp.reshape(value, (1,) * np.ndim(x))
+    return jax.lax.dynamic_update_slice(jnp.asarray(x), block, _start(x, *index), allow_negative_indices=False)
+
+
 def at(x: Arr, *index: Int[Arr, ""]) -> Array:
     """x[index] along the leading axes, as a slice: indices are known to be inside, and none is negative."""
     return jnp.reshape(_cut(x, *index), np.shape(x)[len(index) :])
