@@ -157,6 +157,22 @@ def test_a_position_is_drawn_once(drawn):
     assert not plt.get_fignums()
 
 
+def test_axes_stay_where_the_first_picture_put_them():
+    places = []
+
+    def draw(x, ax=None):
+        ax.plot([0, x])
+        ax.figure.canvas.mpl_connect("draw_event", lambda event: places.append(ax.get_position().bounds))
+
+    picture = Pictures(draw, size=(2.0, 1.5))
+    for x in (1, 1000000, 2):
+        picture(x=x)
+    assert places[1] == pytest.approx(places[0]) and places[2] == pytest.approx(places[0])
+    assert places[0] != pytest.approx(
+        plt.subplots(figsize=(2.0, 1.5))[1].get_position().bounds
+    )  # laid out, not default
+
+
 def test_a_drawing_that_fails_leaves_no_figure():
     def draw(ax=None):
         raise ValueError("no")
