@@ -36,7 +36,6 @@ def outcomes(state, option):
 # What the acting agent sees is the interface, and a choice. The coder can be told how hard the request is (someone has
 # to read it first), the tester whether the tests pass (someone has to write them).
 
-
 # %%
 def observe(state, told=()):
     holder, hard, spec, *works = state
@@ -97,10 +96,10 @@ for name, a in exact.items():
     rows.append(f"| {name} | {gap.value:.3f} | {earned:.3f} | {earned / best:.0%} | {found.constant / 0.01**2:,.0f} |")
 Markdown("\n".join(rows))
 
+
 # %% [markdown]
 # Telling the coder alone buys nothing: whatever it does differently, the tester cannot see. Told the tester, agents
 # decide as well as someone who sees everything. Some gap is left: their values are off and their choices are not.
-
 
 # %%
 def budget(told, handoffs, ax=None):
