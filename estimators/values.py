@@ -52,7 +52,8 @@ def value_error_change(
 ) -> Estimate:
     """||before - Qbar||_d - ||after - Qbar||_d of two tables on the same rows: positive where `after` is better.
 
-    The plain jackknife, which needs both errors to be clear of zero.
+    The plain jackknife: both errors must be clear of zero, and for a sharp interval their directions must differ, as
+    the noise of Qbar otherwise cancels to first order.
     """
     first, second = table(before, log.available), table(after, log.available)
     known = _fixed_points(log)
