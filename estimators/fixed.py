@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy import stats
+from scipy.sparse.csgraph import connected_components
 
 from estimators.empirical import Law
 from icq.display import Shown
@@ -45,8 +47,22 @@ class Span(Shown):
         """An orthonormal basis of the columns of Psi, so that dependent features do no harm."""
         if self.tabular:
             return self.psi
-        left, size, _ = np.linalg.svd(self.psi, full_matrices=False)
-        return left[:, size > size.max(initial=0.0) * max(self.psi.shape) * np.finfo(float).eps]
+        rows, columns = self.psi.shape
+        entries = sp.coo_array(self.psi)
+        graph = sp.csr_array((np.ones(entries.nnz), (entries.row, rows + entries.col)), shape=(rows + columns,) * 2)
+        part = connected_components(graph, directed=False)[1]  # features without a common pair: each block on its own
+        found = []
+        for block in np.unique(part[entries.row]):
+            inside, features = np.flatnonzero(part[:rows] == block), np.flatnonzero(part[rows:] == block)
+            found.append((inside, *np.linalg.svd(self.psi[np.ix_(inside, features)], full_matrices=False)[:2]))
+        least = max((size.max() for *_, size in found), default=0.0) * max(rows, columns) * np.finfo(float).eps
+        basis = [(inside, left[:, size > least]) for inside, left, size in found]
+        out = np.zeros((rows, sum(left.shape[1] for _, left in basis)))
+        column = 0
+        for inside, left in basis:
+            out[inside, column : column + left.shape[1]] = left
+            column += left.shape[1]
+        return out
 
 
 def span(cls: FunctionClass | None, available: Bool[np.ndarray, "O A"]) -> Span:

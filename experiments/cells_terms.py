@@ -1,4 +1,4 @@
-"""The three errors of a workflow whose agents are networks: exactly from its finite instance, and from logs alone.
+"""The three errors of a workflow whose agents are linear in what they see: exactly, and from handoff logs alone.
 
 A game is a finite workflow with the numbers that its agents see.  One cell learns on it and splits the error against
 the exact oracle; the other simulates a handoff log of it and estimates the same terms from that.  Running a cell is a
@@ -12,21 +12,27 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, cast, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from bounds.bound import verdict
+from bounds.interface import gap_value_bound_d
 from estimators import interface, mixing
+from estimators.decomposition import decompose
+from estimators.empirical import law
+from estimators.fixed import FixedPointError, class_fixed_point, span
 from estimators.logs import Log
 from experiments import simulate
-from experiments.cells import exact_numbers, learn_and_measure
 from experiments.cells_math import Source
 from experiments.diagnose import Diagnosis, diagnose, root
-from experiments.methods import Mlp
+from experiments.methods import ADAM, ADAPTIVE
 from experiments.store import Arrays
-from icq import networks
+from icq import networks, rollout
 from icq.build import Workflow
 from icq.exact import Analysis, analyse
-from icq.networks import FunctionClass
+from icq.learner import learn
+from icq.networks import Linear
 from icq.smdp import ICSMDP
 from synthetic.cpu import CpuSizes
 from synthetic.cpu_finite import SMALL, small_machine
@@ -121,20 +127,17 @@ class MathGame:
 
 @dataclass(frozen=True)
 class Size:
-    """Of the cells of every game.  width, seeds, handoffs, iterations: `TermsCell`; logged: rows of each log."""
+    """Of the cells of every game.  seeds, handoffs: `TermsCell`; logged, width: rows and networks of `LogCell`."""
 
-    width: int
     seeds: int
     handoffs: int
-    iterations: int
     logged: int
+    width: int = 16
 
 
 def cells_of(games: Sequence[Game], size: Size) -> list[TermsCell | LogCell]:
     """What is learned and what is logged."""
-    made: list[TermsCell | LogCell] = [
-        TermsCell(game, size.width, size.seeds, size.handoffs, size.iterations) for game in games
-    ]
+    made: list[TermsCell | LogCell] = [TermsCell(game, size.seeds, size.handoffs) for game in games]
     return made + [LogCell(game, size.logged, size.width) for game in games]
 
 
@@ -145,42 +148,52 @@ def solved(game: Game) -> tuple[Analysis, Views]:
     return analyse(workflow.smdp), views
 
 
-@dataclass(frozen=True, eq=False)
-class OnViews(Mlp):
-    """One tanh network per agent on what it sees."""
-
-    views: Views = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
-
-    def build(self, m: ICSMDP) -> FunctionClass:
-        """The networks."""
-        return networks.network(m, self.views, self.width, self.depth)
+def linear_in_views(m: ICSMDP, views: Views) -> Linear:
+    """Agents whose value of each option is linear in what they see, with an intercept."""
+    seen = np.column_stack([views, np.ones(len(views), np.float32)])
+    psi = np.eye(m.num_options, dtype=np.float32)[None, :, :, None] * seen[:, None, None, :]
+    return networks.linear(m, jnp.asarray(psi.reshape(*psi.shape[:2], -1)))
 
 
 @dataclass(frozen=True)
 class TermsCell:
-    """What to learn.  width: of every agent's network; handoffs: per seed; iterations: of the reference Q_F."""
+    """What to learn.  handoffs: per seed."""
 
     game: Game
-    width: int
     seeds: int
     handoffs: int
-    iterations: int
 
     def label(self) -> str:
         """A short name for progress lines."""
-        return f"{self.game.label()}, networks of width {self.width}"
+        return f"errors of {self.game.label()}"
 
     def program(self) -> Hashable:
         """Instances differ in size, so every game is a program of its own."""
-        return ("terms", self.game, self.width, self.seeds)
+        return ("terms", self.game, self.seeds)
 
     def run(self) -> Arrays:
-        """Every error beside its bound (`experiments.cells.measure`), one per seed; exact numbers of the instance."""
+        """`e_interface`, `e_app`, and one per seed `e_mix`, `e_total`, in the d-norm, of agents linear in what they see
+        that learn with Adam; `b_interface` and its verdict; `reference`: how the fixed point of the class was found,
+        `ok` or why there is none (then e_app and e_mix are NaN).
+        """  # fmt: skip
         a, views = solved(self.game)
-        method = OnViews(self.width, iterations=self.iterations, views=views)
-        found = learn_and_measure(a, method, self.seeds, (self.handoffs,), iid=False)
-        size = {"states": np.array(a.smdp.num_states), "observations": np.array(a.smdp.num_observations)}
-        return found | exact_numbers(a) | size
+        cls = linear_in_views(a.smdp, views)
+        record = learn(rollout.tables(a), cls, ADAPTIVE.config(False, ADAM), range(self.seeds), [self.handoffs])
+        known, reference = law(a), "ok"
+        try:
+            q_f = class_fixed_point(known, span(cls, known.model.available)).q
+        except FixedPointError as error:
+            q_f, reference = np.full(a.q_bar.shape, np.nan), str(error)
+        split, _ = decompose(a, np.asarray(record.q_average[:, -1], np.float64), q_f)
+        bound = gap_value_bound_d(a)
+        said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
+        numbers = {
+            "e_interface": split.interface, "e_app": split.app[0], "e_mix": split.mix, "e_total": split.total,
+            "b_interface": bound.value, "verdict_interface": said.value, "reference": reference,
+            "states": a.smdp.num_states, "observations": a.smdp.num_observations, "kappa": a.kappa,
+            "parameters": cls.features.shape[-1] * cls.agents,
+        }  # fmt: skip
+        return {name: np.array(value) for name, value in numbers.items()}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The mathematical-reasoning experiment: accuracy and cost of two language models under a learned division of labour.
 
 Panel A: accuracy against cost.  Panel B: the three errors and the certified interface gap against the view.  Panel C:
-value against the view, learned and exact, also on questions nobody learned from.  Panel D: the three errors of networks
-on the bits that agents see.  The workflow is this project's own
+value against the view, learned and exact, also on questions nobody learned from.  Panel D: the three errors of agents
+linear in the bits that they see.  The workflow is this project's own
 (synthetic.math_routing); the table is the user's, or made up, and every figure says which.
 """
 
@@ -46,8 +46,8 @@ class Preset:
 
     bits: views compared (None: the question itself); told: views of the learners without a scalar and of the curves of
     accuracy against cost, one point per worth; splits: halvings of the questions; plays: of every question in the log;
-    questions: made up where no table is given; terms: sizes of the cells with networks (`logged` is not used: a log of
-    plays is diagnosed instead).
+    questions: made up where no table is given; terms: sizes of the cells with linear agents (`logged` is not
+    used: a log of plays is diagnosed instead).
     """
 
     name: str
@@ -64,10 +64,10 @@ class Preset:
 
 FULL = Preset("full", seeds=8, handoffs=1_000_000, bits=(*range(BITS + 1), None), told=(0, 3, BITS),
               worths=(0.002, 0.005, 0.01, 0.02, 0.05, 0.2), splits=8, plays=30, questions=1000,
-              terms=Size(16, seeds=4, handoffs=500_000, iterations=2000, logged=0))  # fmt: skip
+              terms=Size(seeds=4, handoffs=1_000_000, logged=0))  # fmt: skip
 SMOKE = Preset("smoke", seeds=4, handoffs=300_000, bits=(0, 1, BITS, None), told=(BITS,), worths=(0.005, 0.02, 0.1),
                splits=4, plays=120, questions=200,
-               terms=Size(8, seeds=4, handoffs=100_000, iterations=500, logged=0))  # fmt: skip
+               terms=Size(seeds=4, handoffs=200_000, logged=0))  # fmt: skip
 
 
 def cells(p: Preset, file: Path | None = None) -> list[AnyCell]:
@@ -77,8 +77,7 @@ def cells(p: Preset, file: Path | None = None) -> list[AnyCell]:
     made.append(MathCell(source, max(_seen(p)), Who.CENTRALISED, p.seeds, p.handoffs))
     made += [MathCell(source, b, Who.INDEPENDENT, p.seeds, p.handoffs) for b in p.told]
     made += [FrontierCell(source, b, p.worths) for b in (*p.told, None)]
-    n = p.terms
-    made += [TermsCell(MathGame(source, b), n.width, n.seeds, n.handoffs, n.iterations) for b in _seen(p)]
+    made += [TermsCell(MathGame(source, b), p.terms.seeds, p.terms.handoffs) for b in _seen(p)]
     return made + [HeldOutCell(source, b, p.splits) for b in _seen(p)]
 
 
@@ -178,7 +177,7 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
             str(c.bits): {key: as_dict(estimate.mean(r[key])) for key in r}
             for c, r in results.items() if isinstance(c, HeldOutCell)
         },
-        "terms_of_networks": terms.summarise(results)["terms_of_networks"],
+        "terms_of_linear_agents": terms.summarise(results)["terms_of_linear_agents"],
         "from_the_log": replay(source, folder / "handoffs.jsonl", p.plays, LOGGED, p.terms.width)
         | {"exact_gap_over_the_same_handoffs": float(dict(learned)[LOGGED]["gap_logged"])},
         "provenance": provenance(),
@@ -189,7 +188,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     panels: dict[str, Callable[[], Axes]] = {
         "a_accuracy_cost": lambda: accuracy_cost(results), "b_terms": lambda: errors(results),
-        "c_value": lambda: value(results), "d_networks": lambda: networks(results),
+        "c_value": lambda: value(results), "d_linear": lambda: linear(results),
     }  # fmt: skip
     return plots.save_panels(panels, folder)
 
@@ -228,11 +227,11 @@ def _ticks(ax: Axes, rows: Sequence[tuple[int | None, Arrays]]) -> np.ndarray:
     return x
 
 
-def networks(results: Results, ax: Axes | None = None) -> Axes:
-    """The three errors of networks against the view."""
+def linear(results: Results, ax: Axes | None = None) -> Axes:
+    """The three errors of linear agents against the view."""
     bits = [c.game.bits for c, _ in terms.learned(results) if isinstance(c.game, MathGame)]
     xlabel = "bits seen of the question and of the response"
-    return terms.panel(results, bits, xlabel, f"Errors of networks, {_data(results)}", ax)
+    return terms.panel(results, bits, xlabel, f"Errors of linear agents, {_data(results)}", ax)
 
 
 def errors(results: Results, ax: Axes | None = None) -> Axes:

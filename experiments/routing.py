@@ -2,8 +2,8 @@
 
 Panel A: share of requests answered by the right specialist.  Panel B: the three errors and the certified interface gap.
 Panel C: accuracy lost against the interface gap.  Panel D: IC-Q on real requests beside a classifier that sees the same
-words, where a folder of them is given.  Panel E: the three errors of networks, exactly and as handoff logs show them.
-The workflow is this project's own (synthetic.routing).
+words, where a folder of them is given.  Panel E: the three errors of agents linear in what they see, exactly and as
+handoff logs show them.  The workflow is this project's own (synthetic.routing).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from experiments.summary import as_dict
 class Preset:
     """Sizes of the experiment; bits: views compared; handoffs: learned per seed.
 
-    terms: sizes of the cells with networks.  words: views of real requests (None: all words), where a folder of them is
-    given; updates: of their learners.
+    terms: sizes of the cells with linear agents.  words: views of real requests (None: all words), where a folder of
+    them is given; updates: of their learners.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Preset:
 
 
 FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4,
-              terms=Size(16, seeds=4, handoffs=1_000_000, iterations=2000, logged=500_000),
+              terms=Size(seeds=4, handoffs=1_000_000, logged=1_000_000),
               words=(1, 3, 5, None), updates=5000)  # fmt: skip
 SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2,
-               terms=Size(8, seeds=4, handoffs=200_000, iterations=500, logged=100_000))  # fmt: skip
+               terms=Size(seeds=4, handoffs=200_000, logged=100_000))  # fmt: skip
 
 AnyCell = RoutingCell | TextCell | TermsCell | LogCell
 Results = dict[AnyCell, Arrays]
@@ -123,7 +123,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     panels: dict[str, Callable[[], Axes]] = {
         "a_accuracy": lambda: accuracy(results), "b_terms": lambda: errors(results),
-        "c_gap": lambda: against_gap(results), "e_networks": lambda: networks(results),
+        "c_gap": lambda: against_gap(results), "e_linear": lambda: linear(results),
     }  # fmt: skip
     if _texts(results):
         panels["d_requests"] = lambda: real_requests(results)
@@ -185,10 +185,10 @@ def against_gap(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def networks(results: Results, ax: Axes | None = None) -> Axes:
-    """The three errors of networks against the view."""
+def linear(results: Results, ax: Axes | None = None) -> Axes:
+    """The three errors of linear agents against the view."""
     bits = [c.game.bits for c, _ in terms.learned(results) if isinstance(c.game, RoutingGame)]
-    return terms.panel(results, bits, "bits of a request that everybody sees", "Errors of networks", ax)
+    return terms.panel(results, bits, "bits of a request that everybody sees", "Errors of linear agents", ax)
 
 
 def real_requests(results: Results, ax: Axes | None = None) -> Axes:

@@ -1,4 +1,4 @@
-"""The three errors of an experiment's networks as JSON and as one panel, beside what logs say."""
+"""The three errors of an experiment's agents as JSON and as one panel, beside what logs say."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def logged(results: Mapping[Any, Arrays]) -> dict[Game, tuple[LogCell, Arrays]]:
     return {c.game: (c, r) for c, r in results.items() if isinstance(c, LogCell)}
 
 
+def error(r: Arrays, part: str) -> Estimate:
+    """One error: exact, or the root mean square over seeds."""
+    e = r[f"e_{part}"]
+    return estimate.root_mean_square(e) if e.ndim else estimate.exact(float(e))
+
+
 def estimated(r: Arrays, term: str) -> Estimate:
     """One term of a log."""
     value, low, high = (float(x) for x in r[term])
@@ -37,17 +43,14 @@ def estimated(r: Arrays, term: str) -> Estimate:
 
 
 def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
-    """Every error of the learned networks beside its certificate, and what the logs say, by game."""
-    out: dict[str, Any] = {"terms_of_networks": {}, "terms_from_logs": {}}
+    """Every error of agents linear in what they see, and what the logs say, by game."""
+    out: dict[str, Any] = {"terms_of_linear_agents": {}, "terms_from_logs": {}}
     for c, r in learned(results):
-        found: dict[str, Any] = {
-            plots.NAME[t]: as_dict(estimate.root_mean_square(r[f"e_{t}"][:, -1])) for t in PARTS
-        }  # fmt: skip
-        found["interface certified"] = _number(r["b_interface"].max())
-        found["violations"] = int(sum((r[f"verdict_{t}"] == "violated").sum() for t in PARTS))
-        found["reference converged"] = bool(r["reference_converged"])
-        sizes = {"states": int(r["states"]), "observations": int(r["observations"])}
-        out["terms_of_networks"][c.game.label()] = found | sizes | {"width": c.width, "handoffs": c.handoffs}
+        found: dict[str, Any] = {plots.NAME[t]: as_dict(error(r, t)) for t in PARTS}
+        found["interface certified"] = _number(float(r["b_interface"]))
+        found |= {"verdict": str(r["verdict_interface"]), "class fixed point": str(r["reference"])}
+        found |= {name: int(r[name]) for name in ("states", "observations", "parameters")}
+        out["terms_of_linear_agents"][c.game.label()] = found | {"handoffs": c.handoffs}
     for game, (log, r) in logged(results).items():
         terms: dict[str, Any] = {}
         for term in TERMS:
@@ -63,11 +66,10 @@ def _number(x: float) -> float | None:
 
 
 def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: str, ax: Axes | None = None) -> Axes:
-    """The errors of learned networks against the interface dial x; points: the interface gap as logs alone say it."""
+    """The errors of linear agents against the interface dial x; points: the interface gap as logs alone say it."""
     ax, rows, logs = plots.axes(ax), learned(results), logged(results)
     for part in PARTS:
-        values = [estimate.root_mean_square(r[f"e_{part}"][:, -1]) for _, r in rows]
-        plots.band(ax, x, values, plots.COLOUR[part], plots.NAME[part])
+        plots.band(ax, x, [error(r, part) for _, r in rows], plots.COLOUR[part], plots.NAME[part])
     both = [(at, logs[c.game][1]) for at, (c, _) in zip(x, rows, strict=True) if c.game in logs]
     seen = [(at, e) for at, r in both if (e := estimated(r, "interface")).result == "ok"]
     if seen:

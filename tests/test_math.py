@@ -240,7 +240,7 @@ def test_answers_to_ask_again_come_from_right_responses():
 
 def test_cells_measure_and_conclude(tmp_path):
     file = write(tmp_path / "t.csv")
-    sizes = Size(width=4, seeds=2, handoffs=2000, iterations=20, logged=0)
+    sizes = Size(seeds=2, handoffs=2000, logged=0)
     preset = math_experiment.Preset("tiny", 2, 40_000, (1, None), (1,), (0.005, 0.02), 2, 3, 30, sizes)
     wanted = math_experiment.cells(preset, file)
     assert str(tmp_path) not in repr(wanted)
@@ -255,7 +255,7 @@ def test_cells_measure_and_conclude(tmp_path):
     assert "given by the user" in said["table"] and said["questions"] == len(TABLE)
     assert said["from_the_log"]["handoffs"] > 200 and (tmp_path / "handoffs.jsonl").is_file()
     assert 0 < said["from_the_log"]["exact_gap_over_the_same_handoffs"] > float(by[Who.ICQ, 1]["e_interface"])
-    assert said["terms_of_networks"]["two models, view of 1 bits"]["approximation"]["value"] > 0
+    assert said["terms_of_linear_agents"]["two models, view of 1 bits"]["approximation"]["value"] > 0
     json.dumps(said, allow_nan=False)
     files = math_experiment.draw(results, tmp_path)
     assert len(files) == 8 and all(f.stat().st_size > 1000 for f in files)
