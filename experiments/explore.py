@@ -210,6 +210,8 @@ class Pictures:
                 self.draw(ax=ax, **values)
                 for part, place in zip(figure.axes, self._places):
                     part.set_position(place)
+                for part in figure.axes:
+                    part.minorticks_off()  # on logarithmic axes most of the time goes into them
                 figure.savefig(out, format="png", dpi=100)
                 self._places = [part.get_position() for part in figure.axes]
             finally:
