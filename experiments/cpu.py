@@ -44,9 +44,9 @@ class Preset:
 
 
 FULL = Preset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4), dial=(0, 1, 2), small=SMALL,
-              terms=Size(seeds=4, handoffs=1_000_000, logged=4_000_000))  # fmt: skip
+              terms=Size(seeds=4, handoffs=300_000, logged=4_000_000))  # fmt: skip
 SMOKE = Preset("smoke", seeds=1, updates=2_000, shown=(4,), dial=(0, 2), small=replace(SMALL, length=1),
-               terms=Size(seeds=4, handoffs=200_000, logged=400_000))  # fmt: skip
+               terms=Size(seeds=4, handoffs=40_000, logged=200_000))  # fmt: skip
 
 AnyCell = CpuCell | TermsCell | LogCell
 Results = dict[CpuCell, Arrays]
