@@ -23,18 +23,18 @@ def batch_index(n: int, batches: int = BATCHES) -> Int[np.ndarray, "n"]:
 
 
 def jackknife(
-    whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, confidence: float = 0.95, spurious: float = 0.0
+    whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, confidence: float = 0.95, second: float = 0.0
 ) -> Estimate:
     """Bias-corrected value and Student interval of a statistic from its delete-a-batch values.
 
     whole: the statistic of everything; without [B]: of everything but batch b.  value = B whole - (B-1) mean(without),
-    stderr^2 = (B-1)/B sum (without - mean)^2 - spurious, where `spurious` is a known part of that sum which is not
-    variance (a degenerate second-order term counts twice in it).
+    stderr^2 = (B-1)/B sum (without - mean)^2.  second: the variance of a known term of second order (`degenerate`),
+    which that sum counts twice, and which remains where the sum happens to be small.
     """
     count = len(without)
     value = count * whole - (count - 1) * float(np.mean(without))
-    variance = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2)) - spurious
-    stderr = float(np.sqrt(max(variance, 0.0)))
+    found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
+    stderr = float(np.sqrt(max(found - second, second)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     return Estimate(value, stderr, (value - half, value + half), n_eff, confidence=confidence)
 

@@ -17,10 +17,12 @@ from estimators.approximation import enough, length, table
 from estimators.empirical import Law, slices
 from estimators.estimate import Estimate, exact, missing
 from estimators.fixed import DIMENSION_LIMIT, REST, UNSURE, Fixed, doubtful, interface_fixed_point, rests_on, span
-from estimators.jackknife import BATCHES, jackknife
+from estimators.jackknife import BATCHES, degenerate, jackknife
 from estimators.logs import Log
 from estimators.mixing import Noise
 from icq.exact import Analysis
+
+SMALL = 0.05  # scatter of the squared noise, in squares of an error, up to which a difference of errors is smooth
 
 
 @singledispatch
@@ -52,19 +54,35 @@ def value_error_change(
 ) -> Estimate:
     """||before - Qbar||_d - ||after - Qbar||_d of two tables on the same rows: positive where `after` is better.
 
-    The plain jackknife: both errors must be clear of zero, and for a sharp interval their directions must differ, as
-    the noise of Qbar otherwise cancels to first order.
+    Lemma: errors e_b and e_a that point in one direction change together to first order, and the noise v of Qbar across
+    it moves their difference by |v|^2 (1/e_b - 1/e_a)/2.  The variance of that term is known (`jackknife.degenerate`),
+    whatever the directions.  Where it is no small part of an error, or an error is not clear of zero, the limits of
+    both errors are subtracted, each at half the risk (Bonferroni), and `note` says so.
     """
     first, second = table(before, log.available), table(after, log.available)
     known = _fixed_points(log)
     if isinstance(known, Estimate):
         return known
+    (law, fixed), parts, n_eff = known
 
-    def change(law: Law, fixed: Fixed) -> float:
-        return float(np.linalg.norm(_apart(first, law, fixed)) - np.linalg.norm(_apart(second, law, fixed)))
+    def pair(law: Law, fixed: Fixed) -> Float[np.ndarray, "2 X"]:
+        return np.stack([_apart(first, law, fixed), _apart(second, law, fixed)])
 
-    whole, parts, n_eff = known
-    return jackknife(change(*whole), np.array([change(*p) for p in parts]), n_eff=n_eff, confidence=confidence)
+    whole, without = pair(law, fixed), np.stack([pair(*part) for part in parts])
+    old, new = (length(whole[k], without[:, k], n_eff, (1 + confidence) / 2) for k in (0, 1))
+    noise = max(degenerate((len(without) - 1) * (whole[0] - without[:, 0]))[0], 0.0)
+    if min(old.interval[0], new.interval[0]) <= 0 or noise**0.5 > SMALL * min(old.value, new.value) ** 2:
+        limits = (old.interval[0] - new.interval[1], old.interval[1] - new.interval[0])
+        return Estimate(
+            old.value - new.value, old.stderr + new.stderr, limits, n_eff, confidence=confidence,
+            note="errors are small against the noise of this log, so the limits of both are subtracted",
+        )  # fmt: skip
+    sizes, each = np.linalg.norm(whole, axis=-1), np.linalg.norm(without, axis=-1)
+    curvature = (1 / old.value - 1 / new.value) / 2
+    return jackknife(
+        float(sizes[0] - sizes[1]), each[:, 0] - each[:, 1], n_eff=n_eff, confidence=confidence,
+        second=noise * curvature**2,
+    )  # fmt: skip
 
 
 def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]], float] | Estimate:

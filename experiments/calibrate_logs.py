@@ -183,7 +183,7 @@ QUANTITIES = (
     of_log("contraction kappa", lambda of, w: approximation.kappa(of)),
     of_log("certificate", lambda of, w: approximation.certificate(of, w.table)),
     of_log("error of a table", lambda of, w: values.value_error(of, w.table)),
-    of_log("change of that error", _value_error_change),
+    of_log("change of that error", _value_error_change, guaranteed=True),  # limits of two errors where they are small
     of_noise(
         "size of the values",
         lambda log, known: values.typical_value(known),

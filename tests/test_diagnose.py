@@ -150,7 +150,7 @@ def test_scalars_that_were_sent_are_judged(small, log):
 
 
 def test_options_in_doubt_leave_the_size_of_the_values():
-    (tied,) = simulate.pieces(analyse(garnet(3, states=20, observations=6, agents=3)), 8000, seed=0)
+    (tied,) = simulate.pieces(analyse(garnet(3, states=20, observations=6, agents=3)), 12_000, seed=0)
     d = diagnose(tied)
     assert "doubt" in d.residual.error.result and d.residual.correlation.result == d.residual.error.result
     assert d.residual.value.result == "ok" or "doubt" in d.residual.value.result
