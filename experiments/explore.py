@@ -27,6 +27,7 @@ from experiments.methods import SGD, asymptote
 from experiments.plots import STYLE
 from experiments.settings import DialsFamily
 from experiments.theorem_report import best_step, class_features
+from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
 
 POSITIONS = 256  # kept of every part; an analysis of the ten-agent workflow takes a few megabytes
@@ -35,7 +36,7 @@ POSITIONS = 256  # kept of every part; an analysis of the ten-agent workflow tak
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Shown):
     """One error in the d-norm: `value`, exact or (residual) asymptotic, and a certified bound, NaN without one."""
 
     value: float
@@ -44,9 +45,12 @@ class Part:
     def __add__(self, other: Part) -> Part:
         return Part(self.value + other.value, self.certified + other.certified)
 
+    def _facts_(self) -> list[Fact]:
+        return [Fact("error", self.value, "reward"), Fact("certified", self.certified, "reward")]
+
 
 @dataclass(frozen=True)
-class Terms:
+class Terms(Shown):
     """The three errors at one position: interface gap and class error exactly, the residual as its asymptote."""
 
     interface: Part
@@ -64,6 +68,10 @@ class Terms:
         sizes = {"interface": self.interface.value, "app": self.app.value, "mix": self.mix.value}
         return None if any(map(math.isnan, sizes.values())) else max(sizes, key=lambda term: sizes[term])
 
+    def _facts_(self) -> list[Fact]:
+        named = {"interface gap": self.interface, "approximation": self.app, "residual": self.mix}
+        return [*(Fact(name, part.value, "reward") for name, part in named.items()), Fact("dominant", self.dominant)]
+
 
 def hidden(a: Analysis) -> Part:
     """||Qbar o phi - Q*||_d and its bound by signed gap values."""
@@ -71,7 +79,7 @@ def hidden(a: Analysis) -> Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class Learned(Shown):
     """What a class learns: its population problem, class error ||Q_F - Qbar||_d, and constants of the residual.
 
     constant: the limit of T E||Qavg - Q_F||_d^2 for the averaged learner (schedule `experiments.methods.SGD`), control:
@@ -90,6 +98,10 @@ class Learned:
         start, times = np.zeros_like(self.problem.theta_star), np.array([handoffs])
         bound = closed.last_iterate(self.problem, best_step(self.problem, handoffs), start, times)
         return Part(math.sqrt(self.constant / handoffs), float(bound.value[0]))
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("class error", self.error.value, "reward"), Fact("residual constant", self.constant),
+                Fact("with independent handoffs", self.control)]  # fmt: skip
 
 
 def learned(a: Analysis, features: int) -> Learned:

@@ -47,7 +47,7 @@ def render(script: Path) -> Path:
         resources={"metadata": {"path": str(script.parent)}}, extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )  # fmt: skip
     with TemporaryDirectory() as settings:  # nobody's own: equal cells give equal pages
-        client.execute(env=os.environ | {"IPYTHONDIR": settings})
+        client.execute(env={"OPENBLAS_NUM_THREADS": "1"} | os.environ | {"IPYTHONDIR": settings})
     notebook.write_text(nbformat.writes(steady(nb)) + "\n")
     command(["--sync", "--quiet", str(script)])  # the script as it is written from the notebook, blank lines included
     script.touch()  # as new as its notebook: neither counts as outdated

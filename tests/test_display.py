@@ -28,7 +28,7 @@ from estimators.cells import gather
 from estimators.decomposition import decompose, mixing_split
 from estimators.interface import Channels
 from estimators.log_schema import Finding, Report
-from experiments import diagnose, diagnose_recovery, diagnose_words, engine, html, report_parts, tightness
+from experiments import diagnose, diagnose_recovery, diagnose_words, engine, explore, html, report_parts, tightness
 from experiments.calibrate_rows import Row
 from experiments.cells import Who
 from experiments.cells_math import Played
@@ -49,7 +49,6 @@ PLAIN = {
     "experiments.calibrate.Block", "experiments.calibrate_suite.Study",  # what a calibration is asked to do
     "experiments.calibrate_rows.Quantity", "experiments.calibrate_rows.Source",
     "experiments.cells_math.Source",  # which recorded answers
-    "experiments.explore.Part", "experiments.explore.Terms", "experiments.explore.Learned",  # numbers under a slider
     "experiments.methods.Table", "experiments.methods.Features", "experiments.methods.Mlp",  # name a cell on disk
     "experiments.methods.Schedule",
     "experiments.sweep.Spec",  # a sweep as it was asked for
@@ -295,6 +294,8 @@ def of_experiments(a):
     yield Reference(np.zeros((1, 4, 2)), 0.0, 0.0, True)
     part = {f"{p}_{t}": np.ones(3) for p in ("e", "b", "slack") for t in report_parts.TERMS}
     yield report_parts.Records(part | {f"verdict_{t}": np.array(["holds"] * 3) for t in report_parts.TERMS})
+    seen = explore.learned(a, 1)
+    yield from (explore.hidden(a), seen, explore.Terms(explore.hidden(a), seen.error, seen.residual(100)))
     yield tightness.Errors(*(np.ones(3) for _ in range(5)))
     yield Row("kappa", "ring", 100, 0.5, 64, 64, 60, 0.01, 0.001, 0.1, 0.1, 0.4, 90.0, 0.1)
 
