@@ -13,7 +13,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hashlib
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -170,7 +169,6 @@ def main(arguments: list[str] | None = None) -> int:
     replicates = options.replicates or (report.FULL if full else 2 * BLOCK)
     largest = options.largest or (None if full else 3000)
     whole = full and not (options.replicates or options.largest or options.only or options.sources)
-    start = time.perf_counter()
     try:
         found = calibrate(chosen(options), replicates, Store(options.out / "blocks", code()), options.jobs,
                           largest=largest, console=Console(stderr=True))  # fmt: skip
@@ -182,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     command = "make calibrate" if whole else " ".join(["python -m experiments.calibrate", *(arguments or sys.argv[1:])])
     folder = options.docs if whole else options.out
-    report.write(found, folder, command, replicates, time.perf_counter() - start)
+    report.write(found, folder, command, replicates)
     Console().print(report.summary(found))
     print(f"{folder / 'calibration.md'}: {len(found)} rows")
     return 1 if any(report.at_fault(row) for row in found) else 0

@@ -99,10 +99,10 @@ def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 
-def page(rows: Sequence[Row], command: str, replicates: int, seconds: float) -> str:
+def page(rows: Sequence[Row], command: str, replicates: int) -> str:
     """The page in Markdown."""
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    said = f"Written by `{command}`: {replicates} data sets of every size, {seconds / 60:.0f} minutes with Python "
+    said = f"Written by `{command}`: {replicates} data sets of every size with Python "
     said += f"{platform.python_version()}, {versions}."
     if any(row.replicates < FULL for row in rows):
         said += (
@@ -206,11 +206,11 @@ def _panel(ax: Axes, rows: list[Row], figure: Figure, names: list[str]) -> None:
         ax.set_ylim(min(low, figure.shown[0]), max(high, figure.shown[1]))
 
 
-def write(rows: Sequence[Row], folder: Path, command: str, replicates: int, seconds: float) -> None:
+def write(rows: Sequence[Row], folder: Path, command: str, replicates: int) -> None:
     """The page and its figures in a folder."""
     matplotlib.use("Agg")
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    (folder / "calibration.md").write_text(page(rows, command, replicates, seconds), encoding="utf-8")
+    (folder / "calibration.md").write_text(page(rows, command, replicates), encoding="utf-8")
     for figure in FIGURES:
         with plt.rc_context(STYLE):
             sheet = panels(rows, figure)
