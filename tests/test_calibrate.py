@@ -157,7 +157,7 @@ def judge_first(count):
 
 def test_the_page_says_what_was_found(tmp_path):
     found = judge(estimate.mean) + [replace(r, quantity="half") for r in judge(scaled(0.5))]
-    calibrate_report.write(found, tmp_path, "the command", REPLICATES, 60.0)
+    calibrate_report.write(found, tmp_path, "the command", REPLICATES)
     text = (tmp_path / "calibration.md").read_text()
     assert "the command" in text and "undercovers" in text and "## half" in text
     assert text.count("| normal |") == 4
