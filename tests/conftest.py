@@ -1,6 +1,8 @@
 """Every test runs with shapes checked at call time, strict dtype promotion and no implicit broadcasting."""
 
 import os
+import subprocess
+import sys
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +23,12 @@ settings.register_profile(
     "repo", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("repo")
+
+
+def pytest_configure(config):
+    """Fill quantecon's cache of compiled code once: two workers that fill it together leave halves that do not fit."""
+    if not hasattr(config, "workerinput"):
+        subprocess.run([sys.executable, "-c", "import quantecon"], check=True)
 
 
 @pytest.fixture(scope="session")
