@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from estimators.log_codes import Kind
-from estimators.log_schema import COLUMNS, IDS, REQUIRED, SCHEMA, Finding, LogError, check_gamma
+from estimators.log_report import Finding
+from estimators.log_schema import COLUMNS, IDS, REQUIRED, SCHEMA, LogError, check_gamma
 
 BLOCK = 1 << 25  # bytes read at once
 PARSE = 1 << 22  # bytes per parser thread

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from estimators.log_codes import by_appearance
-from estimators.log_schema import Finding, LogError
+from estimators.log_report import Finding
+from estimators.log_schema import LogError
 
 Columns = dict[str, np.ndarray]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from estimators.log_schema import COLUMNS, IDS, REQUIRED, SCHEMA, Finding, LogError, check_gamma
+from estimators.log_report import Finding
+from estimators.log_schema import COLUMNS, IDS, REQUIRED, SCHEMA, LogError, check_gamma
 
 BATCH = 1 << 18  # rows
 

@@ -20,7 +20,8 @@ from estimators.log_codes import Checks, Codebook, Coded, compact, integers, nul
 from estimators.log_lines import JsonLines
 from estimators.log_order import Columns, Rows, arrange
 from estimators.log_parquet import ParquetRows
-from estimators.log_schema import COLUMNS, OPTIONAL, REQUIRED, SCHEMA, Finding, LogError, Report, check_gamma
+from estimators.log_report import Finding, Report
+from estimators.log_schema import COLUMNS, OPTIONAL, REQUIRED, SCHEMA, LogError, check_gamma
 from estimators.logs import Log, Vocabulary
 
 REALS = ("reward", "scalar", "probability")

@@ -12,7 +12,7 @@ import numpy as np
 
 from estimators.cells import COVERED_ONWARD, VISITS_OF_A_CELL
 from estimators.estimate import Estimate, missing
-from estimators.log_schema import MENDED, NOTED, Finding, Report
+from estimators.log_report import MENDED, NOTED, Finding, Report
 from estimators.logs import Log
 from experiments import html
 from experiments.diagnose import Diagnosis, name, observation_name, scaled

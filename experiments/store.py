@@ -26,7 +26,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("icq", "synthetic", "estimators", "bounds")
-MODULES = ("cells*", "methods", "settings")  # of experiments: what cells run; figures and commands change no number
+# Of experiments: what cells run; figures and commands change no number.
+MODULES = ("cells*", "diagnose", "methods", "settings", "simulate")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pot")
 ABOUT = "_about"
 STALE = 3600  # seconds after which the remains of a killed write are removed

@@ -27,7 +27,7 @@ from estimators import estimate, fit, logs, mixing, view
 from estimators.cells import gather
 from estimators.decomposition import decompose, mixing_split
 from estimators.interface import Channels
-from estimators.log_schema import Finding, Report
+from estimators.log_report import Finding, Report
 from experiments import diagnose, diagnose_recovery, diagnose_words, engine, explore, html, report_parts, tightness
 from experiments.calibrate_rows import Row
 from experiments.cells import Who
@@ -187,7 +187,7 @@ def test_every_result_type_shows_itself(name):
 
 def test_the_inspection_sees_what_people_meet():
     seen = {"icq.exact.Analysis", "icq.smdp.ICSMDP", "icq.learner.Record", "estimators.estimate.Estimate",
-            "estimators.logs.Log", "estimators.log_schema.Report", "bounds.bound.Bound", "bounds.theorem.Theorem",
+            "estimators.logs.Log", "estimators.log_report.Report", "bounds.bound.Bound", "bounds.theorem.Theorem",
             "bounds.term.Rung", "bounds.planner.Plan", "experiments.diagnose.Diagnosis"}  # fmt: skip
     assert seen <= set(TYPES) and len(TYPES) > 80
     everything = {full(c) for m in modules() for _, c in getmembers(m, isclass) if record(c)}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from estimators import log_lines, log_parquet
 from estimators.log_reader import read
-from estimators.log_schema import COLUMNS, MENDED, REQUIRED, Finding, LogError
+from estimators.log_report import MENDED, Finding
+from estimators.log_schema import COLUMNS, REQUIRED, LogError
 from estimators.log_writer import LogWriter, write
 from estimators.logs import Log, from_handoffs
 from icq.exact import outcome_discount
