@@ -271,5 +271,5 @@ def value(results: Results, ax: Axes | None = None) -> Axes:
                    label=POLICIES[name])  # fmt: skip
     ax.set(xlabel="bits seen of the question and of the response", ylabel="value, % of the per-question oracle",
            title=f"Value, {_data(results)}")  # fmt: skip
-    ax.legend(fontsize=LEGEND_SIZE)
+    ax.legend(fontsize=LEGEND_SIZE, loc="lower left", bbox_to_anchor=(0.0, 0.1))  # between the cheap model and the rest
     return ax
