@@ -24,6 +24,7 @@ Markdown(
     + "."
 )
 
+
 # %% [markdown]
 # ## A poor class pays, a table does not
 #
@@ -36,7 +37,6 @@ Markdown(
 #
 # with $\Sigma_{\mathrm{mix}}$ left out for the control. Nothing is fitted. Bands are 95 % intervals over 16 runs.
 
-
 # %%
 def residual(features, mixing, ax=None):
     return explore_plots.residual(replace(pipeline, mixing=mixing), features, ax=ax)
@@ -44,6 +44,7 @@ def residual(features, mixing, ax=None):
 
 at = [{"features": f, "mixing": m} for f in (3, 0) for m in (0.75, 0.02)]
 positions(residual, *at);
+
 # %%
 classes = {"3 features": 3, "table": 0}
 for mixing in dial:  # learned now and kept, so that sliders only draw
@@ -68,6 +69,7 @@ for p in at:
     rows.append(f"| {name} | {p['mixing']} | {low**2:.2f} to {high**2:.2f} | {found.constant / found.control:.2f} |")
 Markdown("\n".join(rows))
 
+
 # %% [markdown]
 # ## Where the price comes from
 #
@@ -76,13 +78,13 @@ Markdown("\n".join(rows))
 # says how many handoffs along the trajectory count as one independent one (Lemma 5.2). It is exact, and has no sign:
 # fast alternation helps.
 
-
 # %%
 def correlation(features, mixing, ax=None):
     return explore_plots.correlation(replace(pipeline, mixing=mixing), features, ax=ax)
 
 
 positions(correlation, *at);
+
 # %%
 sliders(correlation, features={"2 features": 2, **classes}, mixing=dial[::-1])
 
@@ -106,6 +108,7 @@ def hidden_memory(gap, persistence, ax=None):
 
 
 positions(hidden_memory, {"gap": 0.0, "persistence": 0.9}, {"gap": 1.0, "persistence": 0.9});
+
 # %%
 sliders(hidden_memory, gap=[0.0, 0.25, 0.5, 0.75, 1.0], persistence=kept)
 
@@ -118,6 +121,7 @@ Markdown(
     f"Simulated at gap 1 and persistence 0.9: the squared residual of the trajectory is {low**2:.2f} to {high**2:.2f} "
     f"times that of the control (95 %), predicted {found.constant / found.control:.2f}."
 )
+
 
 # %% [markdown]
 # ## A certificate for every $T$
@@ -134,6 +138,7 @@ def certificate(mixing, local_step, seeds=0, ax=None):
 
 shown = [{"mixing": m, "local_step": step, "seeds": 8} for step in (0.01, 0.003) for m in (0.3, 0.1)]
 positions(certificate, *shown);
+
 # %%
 grid = {"mixing": [0.05, 0.1, 0.3], "local_step": [0.001, 0.003, 0.01]}
 for m in grid["mixing"]:

@@ -48,6 +48,7 @@ Markdown(
     f"{len(symbolic.LAST.free_symbols)} constants, and the total **{symbolic.evaluate(whole, values):.3g}**."
 )
 
+
 # %% [markdown]
 # ## Which term dominates, and why
 #
@@ -55,7 +56,6 @@ Markdown(
 # interface gap, the class its own error and the constant of the residual, and handoffs divide the residual by
 # $\sqrt T$. So the sum falls until it meets the two flat lines, and the larger of them says what to change next. Gap
 # and class error are exact, the residual is its asymptote; the triangle is the certified sum.
-
 
 # %%
 def budget(gap, features, mixing, handoffs, ax=None):
@@ -75,10 +75,10 @@ for m in dial["mixing"]:  # certificates are computed now and kept, so that slid
             terms(replace(ten, mixing=m), f, T)
 sliders(budget, **dial, features=classes, handoffs=handoffs)
 
+
 # %% [markdown]
 # The whole landscape at once: which of the three is the largest, with contours of their sum. More data moves to the
 # right, a better interface down, a richer class from panel to panel.
-
 
 # %%
 def dominance(features, ax=None):
@@ -128,6 +128,7 @@ def desk(shown):
         observe=lambda state: state[1] >> (4 - shown),
         options=lambda state: ["quick", "ask" if state[0] == "clerk" else "thorough"],
     )
+
 
 # %%
 gaps = [(a := analyse(desk(k).smdp)).norm_d_state(a.gap) for k in range(5)]
