@@ -100,8 +100,8 @@ class Section:
 
     def markdown(self) -> str:
         """The section as Markdown."""
-        line = lambda cells: "| " + " | ".join(cells) + " |"  # noqa: E731
-        table = [line(self.header), line(["---"] * len(self.header)), *map(line, self.rows)]
+        lines = (self.header, ("---",) * len(self.header), *self.rows)
+        table = ["| " + " | ".join(cells) + " |" for cells in lines]
         pictures = [f"![{self.title}](figures/{name})" for name in self.figures]
         return "\n\n".join([f"### {self.title}", self.note, "\n".join(table), *pictures])
 

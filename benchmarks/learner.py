@@ -37,7 +37,7 @@ def workflow(states: int, agents: int) -> tuple[ICSMDP, Tables]:
     m = garnet(5, states=states, options=4, outcomes=4, observations=states, agents=agents, gamma=0.9, max_duration=6)
     available = np.asarray(m.available)[np.asarray(m.observation)]
     known = SimpleNamespace(smdp=m, oracle=SimpleNamespace(available=available), d=np.full(states, 1 / states))
-    return m, rollout.tables(known)  # type: ignore[arg-type]
+    return m, rollout.tables(known)
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,8 @@ def bars(sections: Sequence[Section]) -> str:
         figure, panels = plt.subplots(1, len(sections), figsize=(8.5, 3.2))
     for axes, section in zip(panels, sections, strict=True):
         data = section.data["seconds_per_handoff"]
-        names = list(data)  # type: ignore[call-overload]
-        rate = [1 / float(np.median(data[n])) for n in names]  # type: ignore[index]
+        names = list(data)
+        rate = [1 / float(np.median(data[n])) for n in names]
         axes.barh(names[::-1], rate[::-1], color=[plots.BLUE if n == OURS else "0.7" for n in names[::-1]])
         axes.set(xscale="log", xlabel="handoffs per second")
         axes.set_title(section.title.removesuffix(", one chain"), loc="left")

@@ -21,6 +21,10 @@ SOURCE = Path(__file__).with_name("learner.c")
 SEED = 88172645463325252
 
 
+def _address(x: np.ndarray) -> ctypes.c_void_p:
+    return x.ctypes.data_as(ctypes.c_void_p)
+
+
 @dataclass(frozen=True)
 class Instance:
     """Sampling tables as C-ordered NumPy arrays, and the encoded observations."""
@@ -39,7 +43,10 @@ class Instance:
     @classmethod
     def of(cls, t: Tables, agent: Any, inputs: Any) -> Instance:
         """From an instance's tables."""
-        array = lambda x, kind: np.ascontiguousarray(np.asarray(x, kind))  # noqa: E731
+
+        def array(x: Any, kind: type) -> np.ndarray:
+            return np.ascontiguousarray(np.asarray(x, kind))
+
         return cls(
             accept=array(t.accept, np.float32), alias=array(t.alias, np.int32),
             next_state=array(t.next_state, np.int32), reward=array(t.reward, np.float32),
@@ -65,22 +72,23 @@ def in_c(m: Instance, handoffs: int, step: float, width: int = 0) -> Callable[[]
     if library is None:
         return None
     loaded = ctypes.CDLL(str(library))
-    address = lambda x: x.ctypes.data_as(ctypes.c_void_p)  # noqa: E731
-    tables = _CTables(*[address(getattr(m, name)) for name, _ in _CTables._fields_])
+    tables = _CTables(*[_address(getattr(m, name)) for name, _ in _CTables._fields_])
     visits = np.zeros(m.cumulative.shape, np.float32)
     common = ctypes.c_int32(handoffs), ctypes.c_float(step), ctypes.c_uint64(SEED)
 
     def table() -> np.ndarray:
         q, average = np.zeros_like(visits), np.zeros_like(visits)
         touched = np.zeros(len(q), np.int32)
-        loaded.tabular(ctypes.byref(tables), *common, address(q), address(average), address(touched), address(visits))
+        loaded.tabular(
+            ctypes.byref(tables), *common, _address(q), _address(average), _address(touched), _address(visits)
+        )
         return q
 
     def network() -> np.ndarray:
         params = initial(m, width)
         average, touched = params.copy(), np.zeros(len(params), np.int32)
-        loaded.network(ctypes.byref(tables), address(m.inputs), *common, address(params), address(average),
-                       address(touched), address(visits))  # fmt: skip
+        loaded.network(ctypes.byref(tables), _address(m.inputs), *common, _address(params), _address(average),
+                       _address(touched), _address(visits))  # fmt: skip
         return params
 
     return network if width else table

@@ -150,7 +150,7 @@ def search(lemmas: Sequence[Lemma], generator: Generator, seeds: Iterable[int]) 
             if seed % lemma.stride == 0:
                 try:
                     found[lemma.name] += attack(lemma, sample)
-                except Exception as error:
+                except Exception as error:  # whatever it is, it is told with the lemma and the seed
                     raise RuntimeError(f"lemma {lemma.name}, seed {seed}: {error}") from error
     return found
 

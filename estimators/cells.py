@@ -1,9 +1,8 @@
-"""What the interface estimators need of a log, batch by batch, and the law of one handoff that it amounts to.
+"""What the interface estimators need of a log, batch by batch.
 
-A state is a pair (observation, context), a cell is a state with an option, an edge is a cell with what follows it.
-A log is reduced to the number of handoffs and the sum of rewards of each cell, and the sum of discounts of each edge,
-per batch; the law of everything but one batch is then a subtraction.  An exact analysis has such a law too, so every
-quantity of `estimators.interface` is one function of a `Law`.  Letters: docs/theory.md sections 1 and 7.
+A log is reduced to the number of handoffs and the sum of rewards of each cell, and the sum of discounts of each edge
+(`estimators.context`), per batch; the law of everything but one batch is then a subtraction.  Letters: docs/theory.md
+sections 1 and 7.
 """
 
 from __future__ import annotations
@@ -17,198 +16,18 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from estimators.context import ContextLaw, Frame, compress
 from estimators.jackknife import BATCHES
 from estimators.logs import Log
 from icq.display import Fact, Shown
-from icq.exact import Analysis, Model, contraction
 from icq.solve import greedy
 
-DENSE = 300  # states up to which a dense solve beats a sparse one
 BATCHES_OF_A_CELL = 2  # batches in which a cell must occur: what remains without one of them is still a mean
 VISITS_OF_A_CELL = 20  # visits it needs where an optimum over the context process is taken
 COVERED = 0.99  # least share of handoffs in such cells
 COVERED_ONWARD = 0.999  # the same for the context process, whose optimum depends on rare cells
 CORRELATED = 0.3  # largest correlation of visits to the same state in neighbouring batches
 DOUBTFUL = 0.1  # largest share of handoffs whose greedy option may be another one
-TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sorting
-
-
-@dataclass(frozen=True)
-class Frame(Shown):
-    """Which cells and edges there are.
-
-    observation [S] of each state; code [O], agent [O] of each observation in the log or instance; options A; cells are
-    rows s*A + a.  Edge e leads from cell source[e] to target[e], a state if `onward`, else an observation.  behaviour
-    [O, A]: beta(a|o), None where the log does not tell.
-    """
-
-    observation: Int[np.ndarray, "S"]
-    code: Int[np.ndarray, "O"]
-    agent: Int[np.ndarray, "O"]
-    options: int
-    onward: bool
-    source: Int[np.ndarray, "E"]
-    target: Int[np.ndarray, "E"]
-    behaviour: Float[np.ndarray, "O A"] | None = None
-
-    @property
-    def states(self) -> int:
-        """S."""
-        return len(self.observation)
-
-    @cached_property
-    def pair(self) -> Int[np.ndarray, "SA"]:
-        """The pair x = o*A + a of each cell."""
-        return (self.observation[:, None] * self.options + np.arange(self.options)).reshape(-1)
-
-    @cached_property
-    def arrival(self) -> Int[np.ndarray, "E"]:
-        """The observation that each edge leads to."""
-        return self.observation[self.target] if self.onward else self.target
-
-    @cached_property
-    def merged(self) -> tuple[Int[np.ndarray, "F"], Int[np.ndarray, "E"]]:
-        """The distinct codes x*O + o' of edges between a pair and an observation, and the one each edge belongs to."""
-        code = self.pair[self.source] * len(self.agent) + self.arrival
-        return compress(code, len(self.agent) ** 2 * self.options)
-
-
-@dataclass(frozen=True)
-class Law(Shown):
-    """The law of one handoff: mass [S, A] of cells (sums to 1), mean reward [S, A], discount [E] = E[g 1{edge} | cell].
-
-    Cells that do not occur have mass and reward 0.  near: a law on the same frame whose greedy options are tried first.
-    """
-
-    frame: Frame
-    mass: Float[np.ndarray, "S A"]
-    reward: Float[np.ndarray, "S A"]
-    discount: Float[np.ndarray, "E"]
-    near: Law | None = None
-
-    @cached_property
-    def pair_mass(self) -> Float[np.ndarray, "O A"]:
-        """d(x)."""
-        return self.fold(self.mass)
-
-    def fold(self, table: Float[np.ndarray, "S A"]) -> Float[np.ndarray, "O A"]:
-        """Sums of a table of cells over the states of each observation."""
-        size = (len(self.frame.agent), self.frame.options)
-        return np.bincount(self.frame.pair, table.reshape(-1), size[0] * size[1]).reshape(size)
-
-    def mean(self, table: Float[np.ndarray, "S A"]) -> Float[np.ndarray, "S A"]:
-        """E[table | x], on cells; 0 where nothing occurs."""
-        sums = self.fold(self.mass * table)
-        mean = np.divide(sums, self.pair_mass, out=np.zeros_like(sums), where=self.pair_mass > 0)
-        return np.where(self.mass > 0, mean[self.frame.observation], 0.0)
-
-    def follow(self, value: Float[np.ndarray, "O"]) -> Float[np.ndarray, "S A"]:
-        """E[g V(o') | cell]."""
-        weight = self.discount * value[self.frame.arrival]
-        return total(self.frame.source, weight, self.mass.size).reshape(self.mass.shape)
-
-    @cached_property
-    def interface(self) -> Model:
-        """rhat and Khat."""
-        code, edge = self.frame.merged
-        observations = len(self.frame.agent)
-        rows, columns = code // observations, code % observations
-        weight = total(edge, self.mass.reshape(-1)[self.frame.source] * self.discount, len(code))
-        mass = self.pair_mass
-        inverse = np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0)
-        kernel = _csr(weight * inverse.reshape(-1)[rows], rows, columns, (mass.size, observations))
-        return Model(self.fold(self.mass * self.reward) * inverse, kernel, mass > 0)
-
-    @cached_property
-    def oracle(self) -> Model:
-        """r and K of the process whose state is (observation, context); needs edges that lead to states."""
-        kernel = _csr(self.discount, self.frame.source, self.frame.target, (self.mass.size, self.frame.states))
-        return Model(self.reward, kernel, self.mass > 0)
-
-    @cached_property
-    def modulus(self) -> float:
-        """kappa_S of the process of states (NaN where the behaviour is not known)."""
-        if self.frame.behaviour is None:
-            return float("nan")
-        chosen = self.mass.sum(axis=1, keepdims=True) * self.frame.behaviour[self.frame.observation]
-        return contraction(self.oracle.kernel, np.where(self.mass > 0, chosen, 0.0), self.oracle.available)
-
-    @cached_property
-    def interface_solution(self) -> tuple[Float[np.ndarray, "O A"], Int[np.ndarray, "O"]]:
-        """The interface fixed point and its greedy options."""
-        return fixed_point(self.interface, None if self.near is None else self.near.interface_solution[1])
-
-    @cached_property
-    def oracle_solution(self) -> tuple[Float[np.ndarray, "S A"], Int[np.ndarray, "S"]]:
-        """The fixed point of the process whose state is (observation, context), and its greedy options."""
-        return fixed_point(self.oracle, None if self.near is None else self.near.oracle_solution[1])
-
-    @property
-    def q_bar(self) -> Float[np.ndarray, "O A"]:
-        """Qbar."""
-        return self.interface_solution[0]
-
-    @property
-    def q_star(self) -> Float[np.ndarray, "S A"]:
-        """Q*."""
-        return self.oracle_solution[0]
-
-    def lift(self, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "S A"]:
-        """A table of pairs on cells, 0 where nothing occurs."""
-        return np.where(self.mass > 0, q[self.frame.observation], 0.0)
-
-
-def fixed_point(
-    model: Model, near: Int[np.ndarray, "n"] | None
-) -> tuple[Float[np.ndarray, "n A"], Int[np.ndarray, "n"]]:
-    """The fixed point of a model and its greedy options; if the options `near` are still greedy, one linear solve."""
-    if near is not None and len(near) <= DENSE:
-        rows, shape = np.arange(len(near)), model.reward.shape
-        kernel = model.kernel.toarray().reshape(*shape, len(near))
-        v = np.linalg.solve(np.eye(len(near)) - kernel[rows, near], model.reward[rows, near])
-        q = np.where(model.available, model.reward + kernel @ v, 0.0)
-        if (greedy(q, model.available)[0] == near).all():
-            return q, near
-    solution = model.solve()
-    return solution.q, solution.policy
-
-
-def _csr(
-    data: Float[np.ndarray, "E"], rows: Int[np.ndarray, "E"], columns: Int[np.ndarray, "E"], shape: tuple[int, int]
-) -> sp.csr_array:
-    """A matrix from entries already sorted by row and column."""
-    starts = np.searchsorted(rows, np.arange(shape[0] + 1))
-    return sp.csr_array((data, columns.astype(np.int64), starts.astype(np.int64)), shape=shape)
-
-
-def total(index: Int[np.ndarray, "n"], weight: Float[np.ndarray, "n"], size: int) -> Float[np.ndarray, "size"]:
-    """Sums of weights by index (`np.bincount` forgets that they are floats when there are none)."""
-    return np.bincount(index, weight, size).astype(np.float64, copy=False)
-
-
-def compress(code: Int[np.ndarray, "n"], size: int) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "n"]]:
-    """The distinct codes among 0..size-1, sorted, and the position of each code among them."""
-    if size > min(TABLE, 16 * len(code) + 1024):
-        distinct, position = np.unique(code, return_inverse=True)
-        return distinct, position
-    distinct = np.flatnonzero(np.bincount(code, minlength=size))
-    table = np.zeros(size, np.int64)
-    table[distinct] = np.arange(len(distinct))
-    return distinct, table[code]
-
-
-def exact_law(a: Analysis) -> Law:
-    """The stationary law of one handoff of an analysed instance, on the states of positive mass (no others follow)."""
-    keep = a.d > 0
-    options = a.oracle.reward.shape[1]
-    kernel = a.oracle.kernel[np.repeat(keep, options)][:, keep].tocoo()
-    order = np.lexsort((kernel.col, kernel.row))
-    agent = np.asarray(a.smdp.agent)
-    frame = Frame(
-        np.asarray(a.smdp.observation)[keep].astype(np.int64), np.arange(len(agent)), agent, options, True,
-        kernel.row[order].astype(np.int64), kernel.col[order].astype(np.int64), np.asarray(a.smdp.behaviour),
-    )  # fmt: skip
-    return Law(frame, a.d_state_pair[keep], a.oracle.reward[keep], kernel.data[order])
 
 
 @dataclass(frozen=True)
@@ -236,7 +55,7 @@ class Cells(Shown):
     def _totals(self) -> tuple[Float[np.ndarray, "SA"], Float[np.ndarray, "SA"], Float[np.ndarray, "E"]]:
         return self.count.sum(axis=0), self.reward.sum(axis=0), np.asarray(self.discount.sum(axis=0)).reshape(-1)
 
-    def _law(self, drop: int | None, near: Law | None) -> Law:
+    def _law(self, drop: int | None, near: ContextLaw | None) -> ContextLaw:
         count, reward, discount = (total.copy() for total in self._totals)
         if drop is not None:
             count, reward = count - self.count[drop], reward - self.reward[drop]
@@ -245,15 +64,17 @@ class Cells(Shown):
         shape = (self.frame.states, self.frame.options)
         each = np.divide(1.0, count, out=np.zeros_like(count), where=count > 0)
         discount = np.maximum(discount, 0.0) * each[self.frame.source]
-        return Law(self.frame, (count / count.sum()).reshape(shape), (reward * each).reshape(shape), discount, near)
+        return ContextLaw(
+            self.frame, (count / count.sum()).reshape(shape), (reward * each).reshape(shape), discount, near
+        )
 
     @cached_property
-    def whole(self) -> Law:
+    def whole(self) -> ContextLaw:
         """The law of all kept handoffs."""
         return self._law(None, None)
 
     @cached_property
-    def without(self) -> list[Law]:
+    def without(self) -> list[ContextLaw]:
         """The laws of everything but one batch."""
         return [self._law(b, self.whole) for b in range(self.batches)]
 

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 from estimators import dobrushin
 from estimators.estimate import Estimate, exact, missing
-from estimators.jackknife import jackknife
+from estimators.jackknife import jackknife, positive
 from estimators.logs import Log
 from estimators.view import Counts, counts, memory, too_short, transition
 from icq import chain as chains
@@ -85,9 +85,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
             f"two eigenvalues are equally slow within sampling error ({whole[0]:.4g}, {whole[1]:.4g}): no normal law",
             n_eff,
         )
-    logs = jackknife(-np.log(1 - whole[0]), -np.log(1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
-    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
+    return positive(1 / (1 - whole[0]), 1 / (1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
 
 
 def _moduli(p: sp.csr_array) -> tuple[float, float]:
@@ -129,9 +127,7 @@ def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estima
         apart = jackknife(whole[i], without[:, i], n_eff=n_eff)
         if whole[i] <= APART * apart.stderr:
             return missing(f"{what} within sampling error ({whole[i]:.3g} apart): no normal law", n_eff)
-    logs = jackknife(np.log(whole[0]), np.log(without[:, 0]), n_eff=n_eff, confidence=confidence)
-    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
+    return positive(whole[0], without[:, 0], n_eff=n_eff, confidence=confidence)
 
 
 def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:

@@ -22,7 +22,8 @@ from jaxtyping import Float
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from estimators.cells import Cells, Law, total
+from estimators.cells import Cells
+from estimators.context import ContextLaw, total
 from estimators.estimate import Estimate
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
 from estimators.jackknife import jackknife
@@ -33,7 +34,7 @@ Witness: TypeAlias = Callable[
 ]  # p, q -> the f that tells them apart most
 
 
-def next_laws(law: Law) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]]:
+def next_laws(law: ContextLaw) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]]:
     """p and q, one row per cell; rows of cells without discounted mass are 0 in both."""
     cells, observations = law.mass.size, len(law.frame.agent)
     code = law.frame.source * observations + law.frame.arrival
@@ -67,7 +68,7 @@ def mean_discrepancy(
     """
     factor = None if kernel is None else _factor(kernel)
 
-    def table(law: Law) -> Float[np.ndarray, "S A k"]:
+    def table(law: ContextLaw) -> Float[np.ndarray, "S A k"]:
         p, q = next_laws(law)
         apart = p - q if factor is None else (p - q) @ factor[law.frame.code]
         return apart.reshape(*law.mass.shape, -1)
@@ -104,7 +105,7 @@ def wasserstein(
         raise ValueError(f"features[{o}, {k}] = {features[o, k]} is not finite")
     place = np.asarray(features, np.float64)
 
-    def potential(law: Law) -> Witness:
+    def potential(law: ContextLaw) -> Witness:
         here = place[law.frame.code]
         if here.shape[1] == 1:
             return partial(_line, place=here[:, 0])
@@ -140,13 +141,15 @@ def _potential(
     return f
 
 
-def _along(law: Law, f: Float[np.ndarray, "SA O"], agent: int | None) -> float:
+def _along(law: ContextLaw, f: Float[np.ndarray, "SA O"], agent: int | None) -> float:
     """The mean over handoffs of (p - q).f."""
     p, q = next_laws(law)
     return float(weight(law, agent).reshape(-1) @ ((p - q) * f).sum(axis=1))
 
 
-def _mean(source: Source, witness: Callable[[Law], Witness], agent: int | None, confidence: float = 0.95) -> Estimate:
+def _mean(
+    source: Source, witness: Callable[[ContextLaw], Witness], agent: int | None, confidence: float = 0.95
+) -> Estimate:
     """The mean over handoffs of max over f of (p - q).f.
 
     Lemma: E[(p - q).f] with f chosen on other batches <= distance <= E[plug-in].  So the lower limit is that of the
@@ -154,14 +157,14 @@ def _mean(source: Source, witness: Callable[[Law], Witness], agent: int | None, 
     conservative.  The value is the jackknifed plug-in, moved into the interval.
     """
 
-    def best(law: Law) -> Float[np.ndarray, "SA O"]:
+    def best(law: ContextLaw) -> Float[np.ndarray, "SA O"]:
         return witness(law)(*next_laws(law))
 
-    def plug_in(law: Law) -> float:
+    def plug_in(law: ContextLaw) -> float:
         return max(_along(law, best(law), agent), 0.0)  # rounding
 
     cells = law_of(source)
-    found = scalar(source if isinstance(cells, Law | str) else cells, plug_in, note=LOWER)
+    found = scalar(source if isinstance(cells, ContextLaw | str) else cells, plug_in, note=LOWER)
     if found.result != "ok" or not isinstance(cells, Cells):
         return found
     halves = (np.arange(cells.batches) % 2 == 0, np.arange(cells.batches) % 2 == 1)

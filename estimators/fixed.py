@@ -26,7 +26,7 @@ DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
 POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
 DOUBT = 0.02  # expected share of handoffs to observations whose greedy option is another one
 CHANCE = 0.01  # probability that any greedy option is another one, where J is wanted
-REST = 500  # handoffs that the noise of a fixed point must rest on, so that its size is known to about 5 %
+REST = 500  # handoffs that the noise of a fixed point must rest on: normal noise then has its square known to 6 %
 UNSURE = 0.05  # CHANCE where values are compared: short logs that pass a laxer rule are chosen by their own noise
 
 

@@ -1,10 +1,10 @@
 """How much the interface hides, from an exact analysis or from a log with context.
 
-Each quantity is one function of the law of a handoff (`estimators.cells.Law`).  An `Analysis` gives its exact value.  A
-`Log` gives an estimate: the plug-in value without each batch in turn, with every fixed point solved again, which
-removes the bias of squared noise (docs/theory.md section 7).  A log without context has no estimate: its law is the
-same with and without a gap (docs/theory.md section 8).  `Cells` are a log already counted: several quantities of one
-long log are cheaper from `gather(log, onward=True)`.
+Each quantity is one function of the law of a handoff (`estimators.context.ContextLaw`).  An `Analysis` gives its exact
+value.  A `Log` gives an estimate: the plug-in value without each batch in turn, with every fixed point solved again,
+which removes the bias of squared noise (docs/theory.md section 7).  A log without context has no estimate: its law is
+the same with and without a gap (docs/theory.md section 8).  `Cells` are a log already counted: several quantities of
+one long log are cheaper from `gather(log, onward=True)`.
 
 A context that is not Markov shows part of what is hidden, so local gaps from logs are lower bounds of the true ones;
 the fixed point of the context process, and what rests on it, is then about that process only.  `Estimate.note` says so.
@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Float
 
 from estimators import jackknife
-from estimators.cells import Cells, Law, exact_law, gather
+from estimators.cells import Cells, gather
+from estimators.context import ContextLaw, exact_law
 from estimators.estimate import Estimate, exact, missing
 from estimators.logs import Log
 from icq.display import shown
@@ -30,7 +31,7 @@ from icq.exact import Analysis
 
 SHARED = 300_000  # rows up to which a log keeps its cells; of a longer one, gather them once and pass them
 Source: TypeAlias = Analysis | Log | Cells
-Table: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
+Table: TypeAlias = Callable[[ContextLaw], Float[np.ndarray, "S A *k"]]
 ENTRIES = 200_000_000  # numbers that a table may have in all batches together, 1.5 GiB
 NEEDS_CONTEXT = (
     "needs context: without it the log has the same law with and without a gap (docs/theory.md section 8); "
@@ -42,25 +43,25 @@ CONTEXT = "of the process whose state is observation and context: the true one i
 
 
 @singledispatch
-def law_of(source: Source, onward: bool = False) -> Law | Cells | str:
+def law_of(source: Source, onward: bool = False) -> ContextLaw | Cells | str:
     """The exact law of a source, the statistics of its batches, or why there are none."""
     raise TypeError(f"source is a {type(source).__name__}, expected an Analysis, a Log or Cells")
 
 
 @law_of.register
-def _(source: Analysis, onward: bool = False) -> Law | Cells | str:
+def _(source: Analysis, onward: bool = False) -> ContextLaw | Cells | str:
     return exact_law(source)
 
 
 @law_of.register
-def _(source: Cells, onward: bool = False) -> Law | Cells | str:
+def _(source: Cells, onward: bool = False) -> ContextLaw | Cells | str:
     if onward and not source.frame.onward:
         raise ValueError("these cells do not know the next context: use gather(log, onward=True)")
     return source
 
 
 @law_of.register
-def _(source: Log, onward: bool = False) -> Law | Cells | str:
+def _(source: Log, onward: bool = False) -> ContextLaw | Cells | str:
     if source.context is None:
         return NEEDS_CONTEXT
     if len(source) < jackknife.BATCHES:
@@ -70,7 +71,7 @@ def _(source: Log, onward: bool = False) -> Law | Cells | str:
     return source.once(f"cells, onward {onward}", lambda: gather(source, onward=onward))
 
 
-def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
+def weight(law: ContextLaw, agent: int | None) -> Float[np.ndarray, "S A"]:
     """d(s) beta(a|o), or its conditional law given that the agent acts.  Raises ValueError if it never does."""
     if agent is None:
         return law.mass
@@ -99,7 +100,7 @@ def norm(
     found = law_of(source, onward)
     if isinstance(found, str):
         return missing(found)
-    if isinstance(found, Law):
+    if isinstance(found, ContextLaw):
         return exact(float(np.sqrt(_square(found, table(found), agent))))
     if why := found.lacking(optimum=optimum):
         return missing(why, found.n_eff)
@@ -117,17 +118,17 @@ def norm(
     return replace(jackknife.norm(square, squares, influence, n_eff=found.n_eff, confidence=confidence), note=note)
 
 
-def _square(law: Law, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:
+def _square(law: ContextLaw, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:
     mass = weight(law, agent)
     return float((mass.reshape(-1, 1) * table.reshape(mass.size, -1) ** 2).sum())
 
 
-def scalar(source: Source, of: Callable[[Law], float], *, onward: bool = False, note: str = "") -> Estimate:
+def scalar(source: Source, of: Callable[[ContextLaw], float], *, onward: bool = False, note: str = "") -> Estimate:
     """A number that depends smoothly on the law and on no fixed point, with its jackknife interval."""
     found = law_of(source, onward)
     if isinstance(found, str):
         return missing(found)
-    if isinstance(found, Law):
+    if isinstance(found, ContextLaw):
         return exact(of(found))
     if why := found.lacking(optimum=False):
         return missing(why, found.n_eff)
@@ -135,7 +136,7 @@ def scalar(source: Source, of: Callable[[Law], float], *, onward: bool = False, 
     return replace(jackknife.jackknife(of(found.whole), without, n_eff=found.n_eff), note=note)
 
 
-def residual(law: Law, q: Float[np.ndarray, "O A"] | None = None) -> Float[np.ndarray, "S A"]:
+def residual(law: ContextLaw, q: Float[np.ndarray, "O A"] | None = None) -> Float[np.ndarray, "S A"]:
     """b = E[R + g max_a Q(o', a) | cell] - Q(x); for Qbar if q is None, else for q [O, A] in the source's own codes."""
     table = law.q_bar if q is None else q[law.frame.code]
     value = np.where(law.interface.available, table, -np.inf).max(axis=1)
@@ -159,7 +160,7 @@ def local_gap_by_agent(source: Source) -> dict[int, Estimate]:
     found = law_of(source)
     if isinstance(found, str):
         return {}
-    law = found if isinstance(found, Law) else found.whole
+    law = found if isinstance(found, ContextLaw) else found.whole
     keep = found if isinstance(found, Cells) else source
     return {agent: local_gap(keep, agent=agent) for agent in sorted(set(law.frame.agent.tolist()))}
 
@@ -173,7 +174,9 @@ class Channels(NamedTuple):
     transition: Estimate
 
 
-def channel_tables(law: Law) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]]:
+def channel_tables(
+    law: ContextLaw,
+) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]]:
     """r - rhat, (gamma(s,a) - ghat(x)) vbar(x) and (K V)(s,a) - gamma(s,a) vbar(x), vbar(x) = (Khat V)(x)/ghat(x).
 
     What the option earns, how long it takes, and where it leads.  Each has mean 0 given x; they add up to b.
@@ -185,7 +188,7 @@ def channel_tables(law: Law) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray
     return law.reward - law.mean(law.reward), (mass - mean_mass) * worth, carried - mass * worth
 
 
-def _channel(law: Law, which: int) -> Float[np.ndarray, "S A"]:
+def _channel(law: ContextLaw, which: int) -> Float[np.ndarray, "S A"]:
     return channel_tables(law)[which]
 
 
@@ -199,7 +202,7 @@ def local_gap_channels(source: Source, *, agent: int | None = None) -> Channels:
     return Channels(*(norm(keep, partial(_channel, which=k), agent=agent, note=LOWER) for k in range(3)))
 
 
-def gap(law: Law) -> Float[np.ndarray, "S A"]:
+def gap(law: ContextLaw) -> Float[np.ndarray, "S A"]:
     """Q* - Qbar o phi."""
     return np.where(law.mass > 0, law.q_star - law.lift(law.q_bar), 0.0)
 
@@ -213,7 +216,7 @@ def interface_gap(source: Source, *, agent: int | None = None, confidence: float
     return norm(source, gap, agent=agent, onward=True, note=CONTEXT, confidence=confidence)
 
 
-def modulus(law: Law) -> float:
+def modulus(law: ContextLaw) -> float:
     """kappa_S: the d-norm modulus of the operator of the process whose state is observation and context.
 
     The least likely option of a state enters, and where options tie the least of their frequencies would be too low:

@@ -29,7 +29,8 @@ SMALL = 0.05  # scatter of the squared noise, in squares of an error, up to whic
 def value_error(source: object, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
     """||q - Qbar||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
 
-    A greedy option of Qbar in doubt is a `result`.  Raises ValueError for a table that lacks a pair of the log.
+    A greedy option of Qbar in doubt is a `result`, and so is noise that rests on few handoffs, which is looked at up to
+    DIMENSION_LIMIT pairs (`estimators.fixed.rests_on`).  Raises ValueError for a table that lacks a pair of the log.
     """
     raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
 
@@ -86,10 +87,7 @@ def value_error_change(
 
 
 def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]], float] | Estimate:
-    """The law and Qbar of everything and without each batch, or why they are not known well enough.
-
-    What the noise of Qbar rests on is looked at where the table can be solved for densely.
-    """
+    """The law and Qbar of everything and without each batch, or why they are not known well enough."""
     found, n_eff = enough(log)
     if isinstance(found, Estimate):
         return found

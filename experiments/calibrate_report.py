@@ -33,6 +33,9 @@ than {enough} numbers, or than one in ten, are not judged and read *too short*. 
 construction may cover more and then reads *conservative*. Bias is given with its standard error, *spread* is the
 standard deviation of the estimate, *width* the mean length of its interval. The data set of a size is the beginning of
 that of the next larger one.
+
+The rules that say what is enough were set while these workflows were looked at, so the page shows that there are logs
+on which intervals hold what they promise, and where they do not; it is no test on workflows never seen.
 """
 
 

@@ -71,9 +71,12 @@ def pairs(solved: np.ndarray) -> Float[np.ndarray, ""]:
 
 
 def over_seeds(results: Results, who: Who, shown: int, key: str = "solved") -> Estimate:
-    """The share of pairs over the seeds of one setting; with one seed, a number without an interval."""
+    """The share of pairs over the seeds of one setting, its interval cut to [0, 1]; with one seed, none."""
     found = np.array([float(pairs(r[key])) for c, r in results.items() if (c.who, c.shown) == (who, shown)])
-    return estimate.mean(found) if len(found) > 1 else Estimate(float(found[0]), np.nan, (np.nan, np.nan), 1.0)
+    if len(found) == 1:
+        return Estimate(float(found[0]), np.nan, (np.nan, np.nan), 1.0)
+    e = estimate.mean(found)
+    return replace(e, interval=(max(e.interval[0], 0.0), min(e.interval[1], 1.0)))
 
 
 def summarise(p: Preset, found: dict[AnyCell, Arrays], folder: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 
 from estimators import interface, mixing
 from estimators.approximation import certificate, enough
-from estimators.cells import Cells, Law, gather
+from estimators.cells import Cells, gather
+from estimators.context import ContextLaw
 from estimators.estimate import Estimate, exact, missing
 from estimators.fit import Fit, fit, network_of, rows_of
 from estimators.fixed import CHANCE, UNSURE
@@ -198,9 +199,9 @@ class Tables:
     """The local gap and its channels of each law, computed once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Law, list[Float[np.ndarray, "S A"]]]] = {}
+        self._known: dict[int, tuple[ContextLaw, list[Float[np.ndarray, "S A"]]]] = {}
 
-    def __call__(self, law: Law, which: int) -> Float[np.ndarray, "S A"]:
+    def __call__(self, law: ContextLaw, which: int) -> Float[np.ndarray, "S A"]:
         """0, 1, 2: the channels; LOCAL: the local gap itself."""
         if id(law) not in self._known:
             self._known[id(law)] = law, [*interface.channel_tables(law), interface.residual(law)]
@@ -220,7 +221,7 @@ def _agents(log: Log, cells: Cells, local: Estimate, tables: Tables) -> tuple[Ag
     acting = np.unique(frame.agent)
     place = np.searchsorted(acting, frame.agent)[frame.observation]
 
-    def shares(law: Law) -> Float[np.ndarray, "N"]:
+    def shares(law: ContextLaw) -> Float[np.ndarray, "N"]:
         part = (law.mass * tables(law, LOCAL) ** 2).sum(axis=1)
         found = np.bincount(place, part, len(acting))
         return found / found.sum() if found.sum() > 0 else found
@@ -258,10 +259,10 @@ def _split(log: Log, cells: Cells, local: Estimate) -> Split | None:
     worst = int(law.fold(law.mass * interface.residual(law) ** 2).sum(axis=1).argmax())
     rest = cells.only(~first)
 
-    def without(law: Law) -> Float[np.ndarray, "S A"]:
+    def without(law: ContextLaw) -> Float[np.ndarray, "S A"]:
         return np.where((law.frame.observation == worst)[:, None], 0.0, interface.residual(law))
 
-    def saves(law: Law) -> float:
+    def saves(law: ContextLaw) -> float:
         return float(
             np.sqrt((law.mass * interface.residual(law) ** 2).sum()) - np.sqrt((law.mass * without(law) ** 2).sum())
         )

@@ -21,24 +21,25 @@ from matplotlib.ticker import NullLocator
 
 from bounds import poisson, symbolic
 from bounds.curve import Curve
+from bounds.interface import trivial_cap
 from bounds.planner import BitLaw, Costs, Infeasible, PowerLaw, Residual, plan
 from bounds.sharp import constant_step
 from estimators.decomposition import decompose
 from estimators.estimate import Estimate, root_mean_square
-from experiments import explore
+from experiments import cells, explore
 from experiments.cells import learn_tables
 from experiments.explore import Terms, learned_by
 from experiments.methods import Features, Table
 from experiments.n10 import octaves
-from experiments.plots import COLOUR, NAME, axes, band, label_ends
+from experiments.plots import COLOUR, NAME, RED, axes, band, label_ends
 from experiments.settings import DialsFamily
 from experiments.store import Arrays
 from icq import networks, rollout
 from icq.learner import LearnerConfig, begin, initial_params, run, seed_keys
 from icq.networks import FunctionClass, Params
 
-CONTROL, CERTIFIED, INK = "0.55", "#D55E00", "0.15"
-TERMS = ("interface", "app", "mix")
+CONTROL, CERTIFIED, INK = "0.55", RED, "0.15"
+TERMS = cells.TERMS[:3]
 
 
 def class_name(features: int) -> str:
@@ -182,10 +183,11 @@ HANDOFFS = np.geomspace(1e2, 1e8, 241)
 LIMITS = (5e-3, 20.0)
 
 
-def budget(at: Terms, constant: float, handoffs: int, *, name: str = "", ax: Axes | None = None) -> Axes:
+def budget(at: Terms, constant: float, handoffs: int, cap: float, *, name: str = "", ax: Axes | None = None) -> Axes:
     """The three errors and their sum against handoffs, and which is the largest after `handoffs`.
 
-    constant: of the residual, sqrt(constant/T); at: the terms after `handoffs`; name: of the position, in the title.
+    constant: of the residual, sqrt(constant/T); at: the terms after `handoffs`; cap: what the range of rewards alone
+    says of the total; name: of the position, in the title.
     """
     ax, mix = axes(ax), np.sqrt(constant / HANDOFFS)
     lines = {"interface": 0 * mix + at.interface.value, "app": 0 * mix + at.app.value, "mix": mix}
@@ -193,6 +195,7 @@ def budget(at: Terms, constant: float, handoffs: int, *, name: str = "", ax: Axe
         ax.plot(HANDOFFS, y, color=COLOUR[term], linewidth=2, label=NAME[term])
     ax.plot(HANDOFFS, sum(lines.values()), color=COLOUR["total"], linewidth=2, label="sum")
     ax.axvline(handoffs, color="0.7", linewidth=1, zorder=0)
+    ax.axhline(cap, color=CONTROL, linewidth=1, label="what rewards alone say")
     ax.plot([handoffs], [at.total.value], "o", color=COLOUR["total"])
     ax.plot([handoffs], [at.total.certified], "v", color=CERTIFIED, label="certified sum")
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="error in the d-norm")
@@ -206,7 +209,8 @@ def dials_budget(family: DialsFamily, features: int, handoffs: int, *, ax: Axes 
     """`budget` of a dials workflow."""
     name = f"gap {family.gap:g}, {class_name(features)}, mixing {family.mixing:g}, {handoffs:,} handoffs"
     at, constant = explore.terms(family, features, handoffs), learned_by(family, features).constant
-    return budget(at, constant, handoffs, name=name, ax=ax)
+    cap = trivial_cap(explore.analysis(explore.without_mixing(family)))
+    return budget(at, constant, handoffs, cap, name=name, ax=ax)
 
 
 def said(t: Terms) -> str:

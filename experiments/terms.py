@@ -13,11 +13,10 @@ from estimators import estimate
 from estimators.estimate import Estimate
 from estimators.log_writer import LogWriter
 from experiments import plots
+from experiments.cells import TERMS as PARTS
 from experiments.cells_terms import TERMS, Game, LogCell, TermsCell
 from experiments.store import Arrays
 from experiments.summary import as_dict
-
-PARTS = ("interface", "app", "mix", "total")
 
 
 def learned(results: Mapping[Any, Arrays]) -> list[tuple[TermsCell, Arrays]]:
@@ -62,7 +61,7 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
 
 
 def _number(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None
+    return x if np.isfinite(x) else None
 
 
 def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: str, ax: Axes | None = None) -> Axes:

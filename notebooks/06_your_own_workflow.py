@@ -84,6 +84,7 @@ Markdown(explore_plots.measured(measured, marks))
 # until the residual is 0.01.
 
 # %%
+from bounds.interface import trivial_cap
 from experiments.explore import Terms, hidden, learned, positions, sliders
 
 designs = {"nobody": (), "coder": ("coder",), "tester": ("tester",), "both": ("coder", "tester")}
@@ -105,7 +106,8 @@ Markdown("\n".join(rows))
 def budget(told, handoffs, ax=None):
     gap, found = parts[told]
     at = Terms(gap, found.error, found.residual(handoffs))
-    return explore_plots.budget(at, found.constant, handoffs, name=f"told: {told}, {handoffs:,} handoffs", ax=ax)
+    name = f"told: {told}, {handoffs:,} handoffs"
+    return explore_plots.budget(at, found.constant, handoffs, trivial_cap(exact[told]), name=name, ax=ax)
 
 
 positions(budget, *({"told": name, "handoffs": 10**4} for name in designs));

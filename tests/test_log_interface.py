@@ -11,7 +11,8 @@ from strategies import instances
 
 from bounds.interface import oracle_contraction as certified_modulus
 from bounds.interface import scalar_gap_bound_d
-from estimators.cells import Cells, Law, exact_law, gather
+from estimators.cells import Cells, gather
+from estimators.context import ContextLaw, exact_law
 from estimators.interface import (
     CONTEXT,
     LOWER,
@@ -250,7 +251,7 @@ def test_intervals_hold_the_truth(gap, size):
 def _square(cells: Cells, q: np.ndarray, debias: bool) -> float:
     """Between-cell square of the residual, jackknifed or plug-in."""
 
-    def square(law: Law) -> float:
+    def square(law: ContextLaw) -> float:
         table = residual(law, q)
         return float((law.mass * (table - law.mean(table)) ** 2).sum())
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from scipy.spatial.distance import cdist
 from strategies import instances
 
-from estimators.cells import exact_law, gather
+from estimators.cells import gather
+from estimators.context import exact_law
 from estimators.distances import _line, _potential, mean_discrepancy, next_laws, total_variation, wasserstein
 from estimators.interface import NEEDS_CONTEXT
 from estimators.logs import Log, from_handoffs

@@ -1,4 +1,4 @@
-"""The three terms of the workflows: exact splits of networks, and logs that a diagnosis reads back."""
+"""The three terms of the workflows: exact splits of linear agents, and logs that a diagnosis reads back."""
 
 import json
 from dataclasses import replace
