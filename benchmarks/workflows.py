@@ -131,7 +131,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     found = {name: contest(name, rounds) for name in WORKFLOWS}
     rows = tuple(
-        (name, number(WORKFLOWS[name][1]), number(t.rate(ONE)), number(t.rate(TWO)), times(t.ratio(TWO, ONE)))
+        (name, str(WORKFLOWS[name][1]), number(t.rate(ONE)), number(t.rate(TWO)), times(t.ratio(TWO, ONE)))
         for name, t in found.items()
     )
     header = ("workflow", "copies", "steps/s, one process", "steps/s, two processes", "two over one (quartiles)")
