@@ -27,7 +27,7 @@ from estimators.fixed import (
     rests_on,
     span,
 )
-from estimators.jackknife import BATCHES, jackknife, norm
+from estimators.jackknife import BATCHES, jackknife, leave_one_out, norm
 from estimators.logs import Log
 from estimators.view import LEAVES, too_short
 from icq.exact import Analysis, contraction
@@ -42,7 +42,8 @@ def length(
     Noise in v adds its variance to |v|^2; the jackknife takes it off (`estimators.jackknife.norm`).
     """
     influence = (len(without) - 1) * (whole - without)
-    return norm(float(whole @ whole), (without**2).sum(1), influence, n_eff=n_eff, confidence=confidence)
+    pseudo = leave_one_out(float(whole @ whole), (without**2).sum(1))
+    return norm(pseudo, influence, n_eff=n_eff, confidence=confidence)
 
 
 def table(q: Float[np.ndarray, "O A"], needed: Float[np.ndarray, "o a"] | np.ndarray) -> Float[np.ndarray, "o a"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from estimators.context import ContextLaw, Frame, compress
-from estimators.jackknife import BATCHES
+from estimators.jackknife import BATCHES, signs
 from estimators.logs import Log
 from icq.display import Fact, Shown
 from icq.solve import greedy
@@ -28,6 +29,9 @@ COVERED = 0.99  # least share of handoffs in such cells
 COVERED_ONWARD = 0.999  # the same for the context process, whose optimum depends on rare cells
 CORRELATED = 0.3  # largest correlation of visits to the same state in neighbouring batches
 DOUBTFUL = 0.1  # largest share of handoffs whose greedy option may be another one
+
+
+Sums: TypeAlias = tuple[Float[np.ndarray, "SA"], Float[np.ndarray, "SA"], Float[np.ndarray, "E"]]  # of `Cells`
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,11 @@ class Cells(Shown):
         return len(self.count)
 
     @cached_property
-    def _totals(self) -> tuple[Float[np.ndarray, "SA"], Float[np.ndarray, "SA"], Float[np.ndarray, "E"]]:
+    def _totals(self) -> Sums:
         return self.count.sum(axis=0), self.reward.sum(axis=0), np.asarray(self.discount.sum(axis=0)).reshape(-1)
 
-    def _law(self, drop: int | None, near: ContextLaw | None) -> ContextLaw:
-        count, reward, discount = (total.copy() for total in self._totals)
-        if drop is not None:
-            count, reward = count - self.count[drop], reward - self.reward[drop]
-            row = slice(self.discount.indptr[drop], self.discount.indptr[drop + 1])
-            discount[self.discount.indices[row]] -= self.discount.data[row]
+    def _law(self, sums: Sums, near: ContextLaw | None) -> ContextLaw:
+        count, reward, discount = sums
         shape = (self.frame.states, self.frame.options)
         each = np.divide(1.0, count, out=np.zeros_like(count), where=count > 0)
         discount = np.maximum(discount, 0.0) * each[self.frame.source]
@@ -71,12 +71,28 @@ class Cells(Shown):
     @cached_property
     def whole(self) -> ContextLaw:
         """The law of all kept handoffs."""
-        return self._law(None, None)
+        return self._law(self._totals, None)
 
     @cached_property
     def without(self) -> list[ContextLaw]:
         """The laws of everything but one batch."""
-        return [self._law(b, self.whole) for b in range(self.batches)]
+        return [self._law(self._but(b), self.whole) for b in range(self.batches)]
+
+    def _but(self, drop: int) -> Sums:
+        count, reward, discount = self._totals
+        discount, row = discount.copy(), slice(self.discount.indptr[drop], self.discount.indptr[drop + 1])
+        discount[self.discount.indices[row]] -= self.discount.data[row]
+        return count - self.count[drop], reward - self.reward[drop], discount
+
+    @cached_property
+    def halves(self) -> list[tuple[ContextLaw, ContextLaw]]:
+        """The laws of the two halves of the batches, for every row of `jackknife.signs`."""
+        found = []
+        for plus in signs(self.batches) > 0:
+            half = plus @ self.count, plus @ self.reward, plus @ self.discount
+            other = tuple(total - part for total, part in zip(self._totals, half, strict=True))
+            found.append((self._law(half, self.whole), self._law(other, self.whole)))
+        return found
 
     def only(self, batches: Bool[np.ndarray, "B"]) -> Cells:
         """Some of the batches, on the same frame; cells may have no visits there."""
@@ -112,17 +128,15 @@ class Cells(Shown):
 
     @cached_property
     def doubt(self) -> float:
-        """The larger share of handoffs on which the greedy option of Qbar, or (onward) of Q*, may be another one."""
-        laws, model = self.without, self.whole.interface
-        found = doubt(self.whole.q_bar, np.stack([law.q_bar for law in laws]), model.available,
-                      self.whole.pair_mass.sum(axis=1))  # fmt: skip
-        if not self.frame.onward:
-            return found
-        stars = np.stack([law.q_star for law in laws])
-        return max(found, doubt(self.whole.q_star, stars, self.whole.mass > 0, self.whole.mass.sum(axis=1)))
+        """The share of handoffs on which the greedy option of Qbar may be another one."""
+        tables = np.stack([law.q_bar for law in self.without])
+        return doubt(self.whole.q_bar, tables, self.whole.interface.available, self.whole.pair_mass.sum(axis=1))
 
     def lacking(self, *, optimum: bool = True) -> str | None:
-        """Why there is too little data, and what to do; None when there is enough.  optimum: Qbar or Q* is needed."""
+        """Why there is too little data, and what to do; None when there is enough.
+
+        optimum: Qbar is needed, and one batch is left out at a time, which does not show the kinks of a maximum.
+        """
         least, often = (COVERED_ONWARD, f" and {VISITS_OF_A_CELL} times") if self.frame.onward else (COVERED, "")
         if not np.isfinite(self._totals[1]).all():
             return "a reward in the log is not finite"
@@ -143,6 +157,15 @@ class Cells(Shown):
                 "may: log longer"
             )
         return None
+
+    @cached_property
+    def led_once(self) -> float:
+        """Share of handoffs in cells that were seen to lead anywhere in one batch only: without it they end tasks."""
+        batch, edge = self.discount.nonzero()
+        seen = np.unique(self.frame.source[edge] * self.batches + batch) // self.batches
+        once = np.bincount(seen, minlength=self.count.shape[1]) == 1
+        count = self._totals[0]
+        return float(count[once].sum() / count.sum())
 
     def _facts_(self) -> list[Fact]:
         return [

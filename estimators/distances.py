@@ -22,9 +22,9 @@ from jaxtyping import Float
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from estimators.cells import Cells
+from estimators.cells import COVERED_ONWARD, Cells
 from estimators.context import ContextLaw, total
-from estimators.estimate import Estimate
+from estimators.estimate import Estimate, missing
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
 from estimators.jackknife import jackknife
 from estimators.logs import Log
@@ -73,7 +73,14 @@ def mean_discrepancy(
         apart = p - q if factor is None else (p - q) @ factor[law.frame.code]
         return apart.reshape(*law.mass.shape, -1)
 
-    return norm(source, table, agent=agent, optimum=False, note=LOWER)
+    found = law_of(source)
+    if isinstance(found, Cells) and found.led_once > 1 - COVERED_ONWARD:
+        why = (
+            f"{found.led_once:.2%} of the handoffs are in cells (observation, context, option) after which a task was "
+            f"seen to go on in one batch only; at most {1 - COVERED_ONWARD:.1%} may be: log longer"
+        )
+        return missing(why, found.n_eff)
+    return norm(found if isinstance(found, Cells) else source, table, agent=agent, optimum=False, note=LOWER)
 
 
 def _factor(kernel: Float[np.ndarray, "O O"]) -> Float[np.ndarray, "O O"]:

@@ -95,27 +95,59 @@ def norm(
     """||F||_d of a table of cells, or over the handoffs of one agent, (E[F^2 | agent acts])^{1/2}.
 
     table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts; optimum: it needs a fixed
-    point.  From a log: `estimators.jackknife.norm`.
+    point.  From a log: `estimators.jackknife.norm`, from halves of the batches where an optimum over contexts is taken.
     """
     found = law_of(source, onward)
     if isinstance(found, str):
         return missing(found)
     if isinstance(found, ContextLaw):
         return exact(float(np.sqrt(_square(found, table(found), agent))))
-    if why := found.lacking(optimum=optimum):
+    if why := found.lacking(optimum=optimum and not onward):
         return missing(why, found.n_eff)
-    whole, mass = table(found.whole), weight(found.whole, agent)
+    whole = table(found.whole)
     if whole.size * found.batches > ENTRIES:
         return missing(f"{whole.size} entries in {found.batches} batches do not fit: coarsen the context", found.n_eff)
-    root = np.sqrt(np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0))
+    replicate = _halves if onward else _left_out
+    pseudo, influence = replicate(found, table, whole, agent)
+    return replace(jackknife.norm(pseudo, influence, n_eff=found.n_eff, confidence=confidence), note=note)
+
+
+def _left_out(
+    found: Cells, table: Table, whole: Float[np.ndarray, "S A *k"], agent: int | None
+) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B K"]]:
+    """Pseudo-values of the square and influence of the batches, each left out in turn."""
+    root, size = _root(weight(found.whole, agent)), found.batches - 1
     squares, influence = np.empty(found.batches), np.empty((found.batches, whole.size))
     for b, law in enumerate(found.without):
         part = table(law)
         squares[b] = _square(law, part, agent)
-        scale = (found.batches - 1) * weight(law, agent) * root
-        influence[b] = ((whole - part).reshape(mass.size, -1) * scale.reshape(-1, 1)).reshape(-1)
-    square = _square(found.whole, whole, agent)
-    return replace(jackknife.norm(square, squares, influence, n_eff=found.n_eff, confidence=confidence), note=note)
+        influence[b] = _moved(part, whole, -size * weight(law, agent) * root)
+    return jackknife.leave_one_out(_square(found.whole, whole, agent), squares), influence
+
+
+def _halves(
+    found: Cells, table: Table, whole: Float[np.ndarray, "S A *k"], agent: int | None
+) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B K"]]:
+    """The same from halves of the batches: what depends on an optimum has kinks that one batch does not reach."""
+    root, ways = _root(weight(found.whole, agent)), found.batches - 1
+    squares, apart = np.empty((2, ways)), np.zeros((ways, whole.size))
+    for j, pair in enumerate(found.halves):
+        for side, (law, sign) in enumerate(zip(pair, (0.5, -0.5), strict=True)):
+            part = table(law)
+            squares[side, j] = _square(law, part, agent)
+            apart[j] += _moved(part, whole, sign * weight(law, agent) * root)
+    pseudo = jackknife.halves(_square(found.whole, whole, agent), *squares)
+    return pseudo, jackknife.signs(found.batches).T @ apart
+
+
+def _root(mass: Float[np.ndarray, "S A"]) -> Float[np.ndarray, "S A"]:
+    return np.sqrt(np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0))
+
+
+def _moved(
+    part: Float[np.ndarray, "S A *k"], whole: Float[np.ndarray, "S A *k"], scale: Float[np.ndarray, "S A"]
+) -> Float[np.ndarray, "K"]:
+    return ((part - whole).reshape(scale.size, -1) * scale.reshape(-1, 1)).reshape(-1)
 
 
 def _square(law: ContextLaw, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:

@@ -7,11 +7,15 @@ are nearly independent, whatever happens inside them, so the delete-a-batch jack
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
+from scipy.linalg import hadamard
 
 from estimators.estimate import Estimate, missing
+from icq.display import Shown
 
 BATCHES = 32
 SEPARATED = 3.0  # standard deviations of pure noise above which a squared norm shows its own linear variance
@@ -53,13 +57,30 @@ def positive(whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, con
     return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
 
 
-def degenerate(influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:
-    """Variance of sum_{b != c} X_b.X_c / (B(B-1)) when the batch vectors X_b have mean zero, and its linear slope.
+@dataclass(frozen=True)
+class Noise(Shown):
+    """What batch vectors X_b of mean zero say of sum_{b != c} X_b.X_c / (B(B-1)): its variance, and the variance that
+    |mean X|^2 gains per unit of |E X|^2 in a direction drawn like the noise; gram [B, B]: X_b.X_c, centred, for b != c.
+    """
 
-    influence [B, K]: rows X_b, known up to a common vector.  The variance is 2 tr(S^2)/(B(B-1)) with S the covariance
-    of a row; tr(S^2) is estimated without bias from the products of different rows, centred without their diagonal.
-    The slope 4 tr(S^2)/(B tr S) is what the variance of |mean X|^2 grows by per unit of |E X|^2 in a direction drawn
-    like the noise.
+    variance: float
+    slope: float
+    gram: Float[np.ndarray, "B B"]
+
+    def along(self, scores: Float[np.ndarray, "B"]) -> float:
+        """What that variance gains per unit of |E X|^2 when E X moves as noise moves it: 4 m'S^2m / (B m'Sm).
+
+        scores [B]: m.X_b, centred; m = E X and S the covariance of a row.
+        """
+        count, length = len(scores), float(scores @ scores)
+        return 4 * float(scores @ self.gram @ scores) / (count * (count - 2) * length) if length > 0 else 0.0
+
+
+def degenerate(influence: Float[np.ndarray, "B K"]) -> Noise:
+    """The noise of batch vectors, from rows X_b known up to a common vector.
+
+    With S the covariance of a row the variance is 2 tr(S^2)/(B(B-1)), the slope 4 tr(S^2)/(B tr S); tr(S^2) is
+    estimated without bias from the products of different rows, centred without their diagonal.
     """
     count = len(influence)
     centred = influence - influence.mean(axis=0)
@@ -70,38 +91,58 @@ def degenerate(influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:
     gram = gram - rows[:, None] - rows + gram.sum() / ((count - 1) * (count - 2))
     np.fill_diagonal(gram, 0.0)
     square = float((gram**2).sum()) / (count * (count - 3))
-    return 2 * square / (count * (count - 1)), 4 * square / (count * trace) if trace > 0 else 0.0
+    return Noise(2 * square / (count * (count - 1)), 4 * square / (count * trace) if trace > 0 else 0.0, gram)
 
 
 def norm(
-    whole: float,
-    without: Float[np.ndarray, "B"],
-    influence: Float[np.ndarray, "B K"],
-    *,
-    n_eff: float,
-    confidence: float = 0.95,
+    pseudo: Float[np.ndarray, "B"], influence: Float[np.ndarray, "B K"], *, n_eff: float, confidence: float = 0.95
 ) -> Estimate:
-    """The norm whose square has the plug-in value `whole` and the delete-a-batch values `without`.
+    """The norm whose square has these pseudo-values, of `leave_one_out` or of `halves`.
 
-    Lemma: if the table is a mean of batch vectors X_b, the bias-corrected square is the mean of X_b.X_c over pairs
-    b != c, so it is unbiased; its variance is L + c with L linear in the square and c that of `degenerate`, and the
-    jackknife finds L + 2c.  The interval holds every square u >= 0 with (value - u)^2 <= t^2 (c + u L/value), a
-    score interval: near 0 it tests with the variance that holds at 0.  Its end is never below that of value 0, because
-    a square that came out negative is small, not known to be zero.  Then the root is taken.
+    Lemma: if the table is a mean of batch vectors X_b, the mean pseudo-value is that of X_b.X_c over pairs b != c, so
+    the square is unbiased; its variance is L + c with c that of `degenerate`, and the pseudo-values find L + 2c.  A
+    square that is low by noise has an L that is low, too: L is estimated at the value, and true at u it is expected to
+    be L + p (u - value), p the slope along the noise, never less than L/value.  The interval holds every square u >= 0
+    with (value - u)^2 <= t^2 max(c, c + L + p (u - value)), a score interval: near 0 it tests with the variance that
+    holds at 0.  Its end is never below that of value 0, because a square that came out negative is small, not known to
+    be zero.  Then the root is taken.
 
     influence [B, K]: rows X_b in coordinates in which the square is a sum of squares.
     """
-    count = len(without)
-    square = count * whole - (count - 1) * float(np.mean(without))
-    found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
-    noise, slope = degenerate(influence)
-    linear = max(found - 2 * noise, 0.0)
-    sure = min(max(square, 0.0) / (SEPARATED * np.sqrt(noise)), 1.0) if noise > 0 else 1.0
-    per_unit = (sure * linear / square if square > 0 else 0.0) + (1 - sure) * slope
+    count, square = len(pseudo), float(pseudo.mean())
+    noise = degenerate(influence)
+    linear = max(float(pseudo.var(ddof=1)) / count - 2 * noise.variance, 0.0)
+    pure = float(np.sqrt(noise.variance))
+    sure = min(max(square, 0.0) / (SEPARATED * pure), 1.0) if pure > 0 else 1.0
+    proportional = (sure * linear / square if square > 0 else 0.0) + (1 - sure) * noise.slope
+    per_unit = max(proportional, sure * noise.along((pseudo - square) / 2) + (1 - sure) * noise.slope)
+    variance = noise.variance + proportional * square
     t = float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     centre = square + t**2 * per_unit / 2
-    half = t * np.sqrt(max(noise + per_unit * square + (t * per_unit / 2) ** 2, 0.0))
-    high = float(np.sqrt(max(centre + half, t * np.sqrt(noise))))
-    low = float(np.sqrt(max(centre - half, 0.0)))
+    half = t * np.sqrt(max(variance + (t * per_unit / 2) ** 2, 0.0))
+    low, high = centre - half, max(centre + half, t * pure)
+    if variance + per_unit * (low - square) < noise.variance:
+        low = square - t * pure
+    low, high = float(np.sqrt(max(low, 0.0))), float(np.sqrt(high))
     value = float(np.sqrt(max(square, 0.0)))
     return Estimate(value, (high - low) / (2 * t), (low, high), n_eff, confidence=confidence)
+
+
+def leave_one_out(whole: float, without: Float[np.ndarray, "B"]) -> Float[np.ndarray, "B"]:
+    """Pseudo-values of a statistic from its delete-a-batch values: B whole - (B-1) without."""
+    return len(without) * whole - (len(without) - 1) * without
+
+
+def halves(whole: float, plus: Float[np.ndarray, "H"], minus: Float[np.ndarray, "H"]) -> Float[np.ndarray, "B"]:
+    """Pseudo-values from the values of the H = B - 1 halves of `signs` and of their other halves.
+
+    value - mean((plus + minus)/2 - value) + sum_j signs[j] (plus - minus)_j / 2: for a smooth statistic those of
+    `leave_one_out` to first order.  A half is as far from the whole as the whole is from the truth, so a maximum whose
+    winner is in doubt changes its mind here as often as it does there, which leaving one batch out hardly ever shows.
+    """
+    return 2 * whole - float((plus + minus).mean()) / 2 + signs(len(plus) + 1).T @ (plus - minus) / 2
+
+
+def signs(batches: int = BATCHES) -> Float[np.ndarray, "H B"]:
+    """Orthogonal ways to halve the batches, 1 and -1: rows of a Hadamard matrix but the constant one."""
+    return hadamard(batches)[1:].astype(float)

@@ -71,7 +71,7 @@ def value_error_change(
 
     whole, without = pair(law, fixed), np.stack([pair(*part) for part in parts])
     old, new = (length(whole[k], without[:, k], n_eff, (1 + confidence) / 2) for k in (0, 1))
-    noise = max(degenerate((len(without) - 1) * (whole[0] - without[:, 0]))[0], 0.0)
+    noise = degenerate((len(without) - 1) * (whole[0] - without[:, 0])).variance
     if min(old.interval[0], new.interval[0]) <= 0 or noise**0.5 > SMALL * min(old.value, new.value) ** 2:
         limits = (old.interval[0] - new.interval[1], old.interval[1] - new.interval[0])
         return Estimate(

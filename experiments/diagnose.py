@@ -187,7 +187,7 @@ def _interface(log: Log, tell: Tell) -> Interface:
     tell("solving for the interface gap")
     gap = interface.interface_gap(cells, confidence=EACH)
     tell("whose interface hides it")
-    near = gather(log) if cells.lacking() else cells  # the local gap needs less: no optimum over contexts
+    near = gather(log) if cells.lacking(optimum=False) else cells  # the local gap needs less: no optimum over contexts
     local, tables = interface.local_gap(near), Tables()
     if local.result != "ok":
         return Interface(gap, local, Channels(local, local, local), (), None, near.covered)

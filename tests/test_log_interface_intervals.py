@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from estimators.estimate import Estimate
-from estimators.jackknife import BATCHES, batch_index, degenerate, jackknife, norm
+from estimators.jackknife import BATCHES, Noise, batch_index, degenerate, halves, jackknife, leave_one_out, norm, signs
 
 COVARIANCE = np.array([1.0, 0.6, 0.3, 0.3, 0.2])
 
@@ -20,7 +20,7 @@ def leave_outs(x: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def estimate(x: np.ndarray) -> Estimate:
-    return norm(*leave_outs(x), x, n_eff=1.0)
+    return norm(leave_one_out(*leave_outs(x)), x, n_eff=1.0)
 
 
 def pairs(x: np.ndarray) -> float:
@@ -41,7 +41,8 @@ def test_the_corrected_square_is_the_mean_over_pairs_of_batches():
 
 def test_the_degenerate_variance_and_the_slope():
     rng = np.random.default_rng(1)
-    found = np.array([degenerate(draw(rng, np.full(5, 3.0))) for _ in range(2000)])
+    noise = [degenerate(draw(rng, np.full(5, 3.0))) for _ in range(2000)]
+    found = np.array([(n.variance, n.slope) for n in noise])
     square = (COVARIANCE**2).sum()
     truth = np.array([2 * square / (BATCHES * (BATCHES - 1)), 4 * square / (BATCHES * COVARIANCE.sum())])
     stderr = found.std(axis=0) / np.sqrt(len(found))
@@ -84,3 +85,80 @@ def test_a_negative_square_is_small_and_not_known_to_be_zero():
 
 def test_what_is_not_a_number_stays_so():
     assert np.isnan(estimate(np.full((BATCHES, 5), np.nan)).value)
+
+
+def of_halves(x: np.ndarray, value) -> np.ndarray:
+    """Pseudo-values of value(mean of batch vectors) from halves of the batches."""
+    chosen = signs() > 0
+    plus, minus = (np.array([value(x[part].mean(axis=0)) for part in side]) for side in (chosen, ~chosen))
+    return halves(value(x.mean(axis=0)), plus, minus)
+
+
+def square(v: np.ndarray) -> float:
+    return float(v @ v)
+
+
+def test_halves_are_half_orthogonal_and_all_different():
+    ways = signs()
+    assert (ways.sum(axis=1) == 0).all() and (np.abs(ways) == 1).all()
+    assert ways @ ways.T == pytest.approx(BATCHES * np.eye(BATCHES - 1))
+
+
+def test_halves_say_of_a_smooth_number_what_leaving_out_says():
+    x = draw(np.random.default_rng(6), np.full(5, 0.4))
+    linear = x @ np.arange(5.0)
+    assert of_halves(x, lambda v: float(v @ np.arange(5.0))) == pytest.approx(linear)
+    found = of_halves(x, square)
+    assert found.mean() == pytest.approx(pairs(x))
+    centre = x.mean(axis=0)
+    assert found - found.mean() == pytest.approx(2 * (x - centre) @ centre)
+
+
+def test_halves_see_the_kink_that_one_batch_does_not_reach():
+    rng = np.random.default_rng(7)
+
+    def top(v: np.ndarray) -> float:
+        return float(max(v[0], v[1]))
+
+    means = np.array([0.0, -0.1])
+    samples = [means + rng.normal(size=(BATCHES, 2)) * np.array([0.2, 1.0]) for _ in range(1500)]
+    out = np.array([[top((x.sum(axis=0) - row) / (BATCHES - 1)) for row in x] for x in samples])
+    whole = np.array([top(x.mean(axis=0)) for x in samples])
+    one = np.array([leave_one_out(w, o) for w, o in zip(whole, out)])
+    half = np.array([of_halves(x, top) for x in samples])
+
+    def of_truth(pseudo: np.ndarray) -> float:
+        """The mean square of the error beside the variance that the pseudo-values say."""
+        return ((pseudo.mean(axis=1) - top(means)) ** 2).mean() / (pseudo.var(axis=1, ddof=1) / BATCHES).mean()
+
+    assert of_truth(half) == pytest.approx(1.0, abs=0.2)
+    assert of_truth(one) > 1.25
+
+
+def test_the_slope_along_the_noise():
+    rng = np.random.default_rng(8)
+    mean = np.array([1.0, 2.0, 0.5, 0.0, 1.0])
+    found = []
+    for _ in range(2000):
+        x = draw(rng, mean)
+        found.append(degenerate(x).along((x - x.mean(axis=0)) @ mean))
+    truth = 4 * (mean @ (COVARIANCE**2 * mean)) / (BATCHES * (mean @ (COVARIANCE * mean)))
+    assert np.mean(found) == pytest.approx(truth, rel=0.08)  # a ratio of two estimates
+    proportional = 4 * (mean @ (COVARIANCE * mean)) / (BATCHES * (mean @ mean))
+    assert truth > proportional  # Cauchy's inequality
+
+
+def uneven(mean: np.ndarray, count: int) -> np.ndarray:
+    """Intervals of the length of a mean whose noise lies in one direction of five."""
+    rng = np.random.default_rng(9)
+    scale = np.sqrt([1.0, 0.02, 0.02, 0.02, 0.02])
+    return np.array([estimate(mean + rng.normal(size=(BATCHES, 5)) * scale).interval for _ in range(count)])
+
+
+def test_uneven_noise_misses_on_neither_side_and_a_variance_in_proportion_is_caught(monkeypatch):
+    mean = np.array([0.4, 0.3, 0.3, 0.3, 0.3])
+    found = uneven(mean, 2000)
+    below, above = (found[:, 1] < np.linalg.norm(mean)).mean(), (found[:, 0] > np.linalg.norm(mean)).mean()
+    assert 0.01 < below < 0.05 and 0.01 < above < 0.05
+    monkeypatch.setattr(Noise, "along", lambda self, scores: 0.0)
+    assert (uneven(mean, 2000)[:, 1] < np.linalg.norm(mean)).mean() > 0.1
