@@ -242,7 +242,7 @@ def gap(law: ContextLaw) -> Float[np.ndarray, "S A"]:
 def interface_gap(source: Source, *, agent: int | None = None, confidence: float = 0.95) -> Estimate:
     """e_int = ||Q* - Qbar o phi||_d, reward units; from a log, of the process whose state is observation and context.
 
-    The fixed points are solved again for every left-out batch.  If the context is not Markov the number is about the
+    The fixed points are solved again for halves of the batches.  If the context is not Markov the number is about the
     process with the same one-step law, neither below nor above the true gap in general.
     """
     return norm(source, gap, agent=agent, onward=True, note=CONTEXT, confidence=confidence)
