@@ -11,7 +11,7 @@ from strategies import instances
 
 from bounds.interface import oracle_contraction as certified_modulus
 from bounds.interface import scalar_gap_bound_d
-from estimators.cells import Cells, gather
+from estimators.cells import DOUBTFUL, Cells, gather
 from estimators.context import ContextLaw, exact_law
 from estimators.interface import (
     CONTEXT,
@@ -190,6 +190,17 @@ def test_too_little_data_is_a_result():
 def test_a_best_option_in_doubt_is_a_result():
     even = analyse(dials_instance(SMALL, Dials(action_gap=0.0), 1))
     assert "best option" in local_gap(log_of(even, 2000)).result
+
+
+def test_the_interface_gap_needs_no_best_option():
+    """Halves of the batches see what a tie does; the truth is held although every option is in doubt."""
+    even = analyse(dials_instance(SMALL, Dials(gap=1.0, action_gap=0.0), 1))
+    truth = interface_gap(even).value
+    logs = [gather(log_of(even, 4000, seed), onward=True) for seed in range(20)]
+    assert min(cells.doubt for cells in logs) > DOUBTFUL
+    found = [interface_gap(cells) for cells in logs]
+    assert all(e.result == "ok" for e in found)
+    assert sum(e.interval[0] <= truth <= e.interval[1] for e in found) >= 16
 
 
 def test_numbers_that_are_not_finite_stay_so():

@@ -115,3 +115,29 @@ def test_bad_kernels_features_and_logs_are_refused():
     with pytest.raises(ValueError, match=r"features\[1, 0\] = nan"):
         wasserstein(a, np.array([[0.0], [np.nan], [1.0], [2.0], [3.0]]))
     assert total_variation(log_of(a, 3000, context=False)).result == NEEDS_CONTEXT
+
+
+def once_by_hand(log: Log, batches: int = 32) -> float:
+    """Share of handoffs in cells after which tasks went on in one batch only; every cell occurs in two."""
+    n, where = len(log), {}
+    assert log.context is not None
+    for k in range(n):
+        cell = int(log.observation[k]), int(log.context[k]), int(log.option[k])
+        visits, went_on = where.setdefault(cell, [0, set()])
+        where[cell][0] = visits + 1
+        if log.discount[k] > 0:
+            went_on.add(k * batches // n)
+    return sum(visits for visits, went_on in where.values() if len(went_on) == 1) / n
+
+
+def test_a_law_that_one_batch_makes_is_a_result():
+    a, results = instance(), []
+    for seed in range(8):
+        log = log_of(a, 1000, seed)
+        cells = gather(log)
+        if cells.covered < 1:
+            continue
+        assert cells.led_once == pytest.approx(once_by_hand(log))
+        results.append(("in one batch only" in mean_discrepancy(cells).result, cells.led_once > 0.001))
+    assert {told for told, _ in results} == {True, False}
+    assert all(told == due for told, due in results)
