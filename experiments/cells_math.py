@@ -14,11 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from bounds.bound import verdict
-from bounds.interface import gap_value_bound_d
-from bounds.ladder import signed_gap_bound_d
-from estimators.decomposition import decompose
 from experiments.cells import Who
+from experiments.cells_errors import errors_of_table
 from experiments.store import Arrays
 from icq import baselines, networks, rollout
 from icq.build import Workflow
@@ -88,7 +85,7 @@ class MathCell:
         rows = np.arange(m.num_states) if self.who is Who.CENTRALISED else np.asarray(m.observation)
         per_seed = [play.totals(greedy(table, seen.interface.available)[0][rows]) for table in q]
         out = {name: np.array([totals[name] for totals in per_seed]) for name in per_seed[0]}
-        return out | (_exact(play) | _errors(play.true, q) if change is None else {})
+        return out | (_exact(play) | errors_of_table(play.true, q) if change is None else {})
 
 
 @dataclass(frozen=True)
@@ -142,16 +139,6 @@ def _exact(play: Played) -> Arrays:
     numbers = {"states": m.num_states, "observations": m.num_observations, "kappa": a.kappa, "gamma_bar": a.gamma_bar,
                "gap_logged": gap_logged}  # fmt: skip
     return out | {name: np.array(value) for name, value in numbers.items()}
-
-
-def _errors(a: Analysis, q: Float[np.ndarray, "R O A"]) -> Arrays:
-    """The three errors in the d-norm (a table has no approximation error), and the interface rungs that hold here."""
-    split, _ = decompose(a, q, a.q_bar)
-    out: Arrays = {"e_interface": np.array(split.interface), "e_mix": split.mix, "e_total": split.total}
-    for name, bound in (("signed", signed_gap_bound_d(a)), ("value", gap_value_bound_d(a))):
-        said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
-        out |= {f"b_{name}": np.array(bound.value), f"verdict_{name}": np.array(said.value)}
-    return out
 
 
 @dataclass(frozen=True)

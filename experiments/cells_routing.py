@@ -11,11 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from bounds.bound import verdict
-from bounds.interface import gap_value_bound_d
-from bounds.ladder import signed_gap_bound_d
-from estimators.decomposition import decompose
 from experiments.cells import Who
+from experiments.cells_errors import errors_of_table
 from experiments.store import Arrays
 from icq import baselines, networks, rollout
 from icq.build import Workflow
@@ -72,7 +69,7 @@ class RoutingCell:
             totals["steps"].append(float(starts @ task_total(m, policy, np.asarray(m.duration, float))))
             totals["per_task"].append(float(starts @ task_total(m, policy, np.ones(m.prob.shape))))
         out = {name: np.array(numbers) for name, numbers in totals.items()}
-        return out | (_exact(workflow, true, self.game) | _errors(true, q) if change is None else {})
+        return out | (_exact(workflow, true, self.game) | errors_of_table(true, q) if change is None else {})
 
 
 @lru_cache(maxsize=2)
@@ -95,13 +92,3 @@ def _exact(workflow: Workflow, a: Analysis, game: Routing) -> Arrays:
         "local_gap_d": a.norm_d_state(a.local_gap), "local_gap_sup": a.norm_sup_state(a.local_gap),
     }  # fmt: skip
     return out | {name: np.array(value) for name, value in numbers.items()}
-
-
-def _errors(a: Analysis, q: np.ndarray) -> Arrays:
-    """The three errors in the d-norm (a table has no approximation error), and the interface rungs that hold here."""
-    split, _ = decompose(a, q, a.q_bar)
-    out: Arrays = {"e_interface": np.array(split.interface), "e_mix": split.mix, "e_total": split.total}
-    for name, bound in (("signed", signed_gap_bound_d(a)), ("value", gap_value_bound_d(a))):
-        said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
-        out |= {f"b_{name}": np.array(bound.value), f"verdict_{name}": np.array(said.value)}
-    return out

@@ -165,13 +165,7 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
         },
         "terms_d_norm_of": "tables, which represent every Q exactly: no approximation error",
         "terms_d_norm": {
-            view_name(b): {
-                "interface": float(r["e_interface"]), "approximation": 0.0,
-                "residual": as_dict(estimate.root_mean_square(r["e_mix"])),
-                "total": as_dict(estimate.root_mean_square(r["e_total"])),
-                "interface_certified": float(r["b_signed"]), "verdict": str(r["verdict_signed"]),
-            }
-            for b, r in learned
+            view_name(b): terms.of_table(r) for b, r in learned
         },
         "unseen_questions": {
             str(c.bits): {key: as_dict(estimate.mean(r[key])) for key in r}
@@ -237,16 +231,10 @@ def linear(results: Results, ax: Axes | None = None) -> Axes:
 def errors(results: Results, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q against the view, with the certified interface gap."""
     ax, rows = plots.axes(ax), _of(results, Who.ICQ)
-    x, colour = _ticks(ax, rows), plots.COLOUR["interface"]
-    ax.plot(x, [float(r["e_interface"]) for _, r in rows], "o-", color=colour, label="interface gap")
-    certified = [float(r["b_signed"]) for _, r in rows]
-    ax.plot(x, certified, "o--", color=colour, markerfacecolor="white", label="its certificate")
-    for term, label in (("mix", "residual"), ("total", "total")):
-        errors = [estimate.root_mean_square(r[f"e_{term}"]) for _, r in rows]
-        plots.band(ax, x.tolist(), errors, plots.COLOUR[term], label)
-    ax.set(xlabel="bits seen of the question and of the response", ylabel="error in the d-norm", ylim=(0, None),
-           title=f"Errors of IC-Q, {_data(results)}")  # fmt: skip
-    return plots.label_ends(ax)
+    x = _ticks(ax, rows)
+    terms.table_panel([r for _, r in rows], x.tolist(), ax)
+    ax.set(xlabel="bits seen of the question and of the response", title=f"Errors of IC-Q, {_data(results)}")
+    return ax
 
 
 def value(results: Results, ax: Axes | None = None) -> Axes:

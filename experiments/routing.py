@@ -97,13 +97,7 @@ def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
         "accuracy_of_oracle": {str(b): float(r["right_star"]) for b, r in learned},
         "terms_d_norm_of": "tables, which represent every Q exactly: no approximation error",
         "terms_d_norm": {
-            str(b): {
-                "interface": float(r["e_interface"]), "approximation": 0.0,
-                "residual": as_dict(estimate.root_mean_square(r["e_mix"])),
-                "total": as_dict(estimate.root_mean_square(r["e_total"])),
-                "interface_certified": float(r["b_signed"]), "verdict": str(r["verdict_signed"]),
-            }
-            for b, r in learned
+            str(b): terms.of_table(r) for b, r in learned
         },
         "rank_correlation_of_gap_and_accuracy_lost": float(stats.spearmanr(gap, lost).statistic),
         "kappa": {str(b): float(r["kappa"]) for b, r in learned},
@@ -148,17 +142,11 @@ def accuracy(results: Results, ax: Axes | None = None) -> Axes:
 
 def errors(results: Results, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q, with the certified interface gap."""
-    ax = plots.axes(ax)
     rows = _of(results, Who.ICQ)
-    bits, colour = [b for b, _ in rows], plots.COLOUR["interface"]
-    ax.plot(bits, [float(r["e_interface"]) for _, r in rows], "o-", color=colour, label="interface gap")
-    certified = [float(r["b_signed"]) for _, r in rows]
-    ax.plot(bits, certified, "o--", color=colour, markerfacecolor="white", label="its certificate")
-    for term, label in (("mix", "residual"), ("total", "total")):
-        plots.band(ax, bits, [estimate.root_mean_square(r[f"e_{term}"]) for _, r in rows], plots.COLOUR[term], label)
-    ax.set(xlabel="bits of a request that everybody sees", ylabel="error in the d-norm", xticks=bits, ylim=(0, None),
-           title="Errors of IC-Q")  # fmt: skip
-    return plots.label_ends(ax)
+    bits = [b for b, _ in rows]
+    ax = terms.table_panel([r for _, r in rows], bits, plots.axes(ax))
+    ax.set(xlabel="bits of a request that everybody sees", xticks=bits, title="Errors of IC-Q")
+    return ax
 
 
 def against_gap(results: Results, ax: Axes | None = None) -> Axes:

@@ -64,6 +64,31 @@ def _number(x: float) -> float | None:
     return x if np.isfinite(x) else None
 
 
+def of_table(r: Arrays) -> dict[str, Any]:
+    """The errors of a table, which represents every Q exactly, with the certified gap beside what rewards alone say."""
+    return {
+        "interface": float(r["e_interface"]), "approximation": 0.0,
+        "residual": as_dict(estimate.root_mean_square(r["e_mix"])),
+        "total": as_dict(estimate.root_mean_square(r["e_total"])),
+        "interface_certified": float(r["b_signed"]), "range_of_rewards": float(r["trivial_cap"]),
+        "verdict": str(r["verdict_signed"]),
+    }  # fmt: skip
+
+
+def table_panel(rows: Sequence[Arrays], x: Sequence[int], ax: Axes) -> Axes:
+    """Interface gap, residual and total of tables, with the certified gap; grey where rewards alone say as much."""
+    colour = plots.COLOUR["interface"]
+    ax.plot(x, [float(r["e_interface"]) for r in rows], "o-", color=colour, label="interface gap")
+    certified, caps = (np.array([float(r[key]) for r in rows]) for key in ("b_signed", "trivial_cap"))
+    label = f"its certificate\n(rewards alone: {caps.min():.3g})"
+    ax.plot(x, certified, "o--", color=colour, markerfacecolor="white", label=label)
+    ax.plot(np.asarray(x)[certified >= caps], certified[certified >= caps], "o", color="0.65", zorder=4)
+    for part, name in (("mix", "residual"), ("total", "total")):
+        plots.band(ax, x, [estimate.root_mean_square(r[f"e_{part}"]) for r in rows], plots.COLOUR[part], name)
+    ax.set(ylabel="error in the d-norm", ylim=(0, None))
+    return plots.label_ends(ax)
+
+
 def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: str, ax: Axes | None = None) -> Axes:
     """The errors of linear agents against the interface dial x; points: the interface gap as logs alone say it."""
     ax, rows, logs = plots.axes(ax), learned(results), logged(results)
