@@ -183,7 +183,8 @@ def estimate(e: Estimate) -> Markup:
     places = _places(e.value, high - low)
     if low == high:
         return Markup("<span>{}</span>").format(number(e.value + 0.0))
-    value, *ends = (_decimal(x, places) if abs(e.value) < 1e6 else number(x) for x in (e.value, low, high))
+    small = round(low, places) == 0 == round(high, places)  # no decimals would be left, as of rounding errors
+    value, *ends = (number(x) if small or abs(e.value) >= 1e6 else _decimal(x, places) for x in (e.value, low, high))
     return Markup('<span>{}</span> <span class="interval">[{}, {}]</span>').format(value, *ends)
 
 

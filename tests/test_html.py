@@ -168,6 +168,7 @@ def test_numbers_show_the_digits_their_interval_leaves():
     assert said(1.0, 1 - 1e-14, 1 + 1e-14) == "1.0000 [1.0000, 1.0000]"
     assert said(2.5, 2.5, 2.5) == "2.5"
     assert said(math.nan, math.nan, math.nan) == "–"
+    assert said(3e-17, 0.0, 2.5e-16) == "3e-17 [0, 2.5e-16]"
     assert html.estimate(missing("no runs")).striptags() == "none: no runs"
     assert html.cell(math.nan) == "–" == html.cell(None)
     assert said(-0.0001, -0.1, 0.1) == "0.00 [-0.10, 0.10]" and html.cell(-0.0) == "0"
