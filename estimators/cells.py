@@ -24,7 +24,9 @@ from icq.display import Fact, Shown
 from icq.solve import greedy
 
 BATCHES_OF_A_CELL = 2  # batches in which a cell must occur: what remains without one of them is still a mean
-VISITS_OF_A_CELL = 20  # visits it needs where an optimum over the context process is taken
+VISITS_OF_A_CELL = (
+    20  # visits it needs to occur in every half of the batches, and where an optimum over contexts is taken
+)
 COVERED = 0.99  # least share of handoffs in such cells
 COVERED_ONWARD = 0.999  # the same for the context process, whose optimum depends on rare cells
 CORRELATED = 0.3  # largest correlation of visits to the same state in neighbouring batches
@@ -127,6 +129,12 @@ class Cells(Shown):
         return kept * min(independent / found, 1.0) if found > 0 else kept
 
     @cached_property
+    def frequent(self) -> bool:
+        """Whether halves of the batches hold all cells, but those of 0.1 % of the handoffs."""
+        count = self._totals[0]
+        return bool(count[count < VISITS_OF_A_CELL].sum() <= (1 - COVERED_ONWARD) * count.sum())
+
+    @cached_property
     def doubt(self) -> float:
         """The share of handoffs on which the greedy option of Qbar may be another one."""
         tables = np.stack([law.q_bar for law in self.without])
@@ -135,7 +143,8 @@ class Cells(Shown):
     def lacking(self, *, optimum: bool = True) -> str | None:
         """Why there is too little data, and what to do; None when there is enough.
 
-        optimum: Qbar is needed, and one batch is left out at a time, which does not show the kinks of a maximum.
+        optimum: Qbar is needed; where its best options are in doubt, halves of the batches show what that does if cells
+        are frequent enough for halves.
         """
         least, often = (COVERED_ONWARD, f" and {VISITS_OF_A_CELL} times") if self.frame.onward else (COVERED, "")
         if not np.isfinite(self._totals[1]).all():
@@ -151,10 +160,10 @@ class Cells(Shown):
                 f"visits of neighbouring batches have correlation {self.memory:.2f}, at most {CORRELATED} is allowed: "
                 "the chain is slow against a batch, log longer"
             )
-        if optimum and self.doubt > DOUBTFUL:
+        if optimum and self.doubt > DOUBTFUL and not self.frequent:
             return (
                 f"on {self.doubt:.0%} of the handoffs the best option may be another one, on at most {DOUBTFUL:.0%} it "
-                "may: log longer"
+                f"may while {1 - COVERED_ONWARD:.1%} are in cells seen less than {VISITS_OF_A_CELL} times: log longer"
             )
         return None
 
