@@ -1,7 +1,14 @@
-"""The learner beside C, numba, NumPy and PyTorch, and how its cost grows: python -m benchmarks.learner."""
+"""The learner beside C, numba, NumPy and PyTorch, and how its cost grows with agents, handoffs, seeds and cores.
+
+python -m benchmarks.learner             # the part `learner` of docs/benchmarks.md, its pictures, its JSON
+python -m benchmarks.learner --rounds 1  # a first look: the same, with less to tell luck from speed by
+
+Contenders take turns, so other work on the machine slows all of them alike; what counts are the ratios.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -245,11 +252,14 @@ def bars(sections: Sequence[Section]) -> str:
     return save(figure, "bench_speed.png")
 
 
-def main(rounds: int = 5) -> None:
+def main() -> None:
     """Measure everything and write docs/benchmarks.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of every interleaved comparison (default: 5)")
+    rounds = parser.parse_args().rounds
     compared = speed(rounds)
     compared[0] = Section(**{**vars(compared[0]), "figures": (bars(compared),)})
-    sections = [*compared, agents(rounds), *growth(rounds), cores(3)]
+    sections = [*compared, agents(rounds), *growth(rounds), cores(min(rounds, 3))]
     publish("learner", "The learner", COMMAND, sections, PACKAGES)
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from estimators.log_writer import LogWriter
 from estimators.logs import Log, from_handoffs
 from icq.exact import Analysis, analyse
-from icq.rollout import BLOCK, Handoff, Tables, draw, initial_state, stream, tables
+from icq.rollout import BLOCK, initial_state, onward, stream_words, tables
 from icq.smdp import ICSMDP
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def pieces(
         raise ValueError(f"handoffs = {handoffs} must be at least 1")
     t = tables(a)
     start, run = jax.random.split(jax.random.key(seed))
-    state = initial_state(t, start)
+    state, words = initial_state(t, start), stream_words(run)
     blocks = -(-min(piece, handoffs) // BLOCK)
     task, k = 0, 0  # of the next handoff
     for first in range(0, -(-handoffs // BLOCK), blocks):
-        state, drawn = _blocks(t, run, state, jnp.int32(first), blocks)
+        state, drawn = onward(t, words, False, state, jnp.int32(first * BLOCK), blocks)
         size = min(blocks * BLOCK, handoffs - first * BLOCK)
         kept = jax.tree.map(partial(_first, size), drawn)
         log = from_handoffs(a.smdp, kept, context=context, q=q)
@@ -62,20 +62,6 @@ def pieces(
 
 def _first(size: int, x: Array) -> Array:
     return x[:size]
-
-
-@partial(jax.jit, static_argnames=("blocks",))
-def _blocks(
-    t: Tables, key: Key[Array, ""], state: Int[Array, ""], first: Int[Array, ""], blocks: int
-) -> tuple[Int[Array, ""], Handoff]:
-    """The handoffs of some consecutive blocks of a run's random stream, and the state after them."""
-    u = jax.vmap(partial(stream, key))(first + jnp.arange(blocks, dtype=jnp.int32))
-
-    def step(s: Int[Array, ""], row: Float[Array, "U"]) -> tuple[Int[Array, ""], Handoff]:
-        handoff = draw(t, s, row)
-        return handoff.next_state, handoff
-
-    return jax.lax.scan(step, state, u.reshape(blocks * BLOCK, -1))
 
 
 def simulate_file(options: Simulate, console: Console) -> None:

@@ -41,7 +41,7 @@ class LearnerConfig(Shown):
 
     step, decay_power, decay_offset: alpha_k = step / (1 + k/decay_offset)^decay_power, k in handoffs of the run.
     averaging_power p: iterate k weighs about (p+1) k^p in the average (0: Polyak's plain mean).
-    radius: every block is projected on the ball of this radius (per block, so still decentralised).
+    radius: every block is projected on the ball of this radius (per block, so still decentralised); None: no ball.
     iid: draw each handoff's state from the stationary law (the control of docs/theory.md section 2).
     visit_normalised: divide the step by the visit frequency of (o, a), capped at a full step of 1.
     optimiser: an Optax transformation of the semi-gradient, e.g. `optax.scale_by_adam()`.
@@ -51,19 +51,19 @@ class LearnerConfig(Shown):
     decay_power: float | Float[Array, "*batch"] = 0.0
     decay_offset: float | Float[Array, "*batch"] = 1.0
     averaging_power: float | Float[Array, "*batch"] = 0.0
-    radius: float | Float[Array, "*batch"] = np.inf
+    radius: float | Float[Array, "*batch"] | None = None
     iid: bool | Bool[Array, "*batch"] = False
     visit_normalised: bool = struct.field(pytree_node=False, default=False)
     optimiser: optax.GradientTransformation = struct.field(pytree_node=False, default=PLAIN)
 
-    def alpha(self, k: Int[Array, ""]) -> Float[Array, ""]:
-        """Step size of handoff k."""
+    def alpha(self, k: Int[Array, "*handoffs"]) -> Float[Array, "*handoffs"]:
+        """Step sizes of handoffs k."""
         return self.step * _power(1.0 + k.astype(jnp.float32) / self.decay_offset, -jnp.asarray(self.decay_power))
 
 
 @struct.dataclass
 class LearnerState(Shown):
-    """Everything a run carries.  `average` lags behind: a block is brought up to date when touched (see `_catch_up`).
+    """Everything a run carries.  `average` lags behind: a block is brought up to date when touched (see `_share`).
 
     params, average: the class's pytree [slots, ...]; opt_state: Optax state per block; touched [slots]: handoffs done
     when the block last changed; visits [O, A], of which prior_total before the run; state: global state of the chain;
@@ -133,22 +133,26 @@ def begin(
 
 
 def _power(x: Float[Array, "*any"], power: Float[Array, ""]) -> Float[Array, "*any"]:
-    """x^power, at no cost for the usual powers 0 and 1."""
+    """x^power for x >= 0, at no cost for the usual powers 0 and 1; log and exp, unlike a power, work on vectors."""
     choice = jnp.where(power == 0, 0, jnp.where(power == 1, 1, 2))
-    return jax.lax.switch(choice, [jnp.ones_like, lambda x: x, lambda x: x**power], x)
+    return jax.lax.switch(choice, [jnp.ones_like, lambda x: x, lambda x: jnp.exp(power * jnp.log(x))], x)
 
 
-def _catch_up(average: Params, current: Params, touched: Int[Array, "*slots"], k: Int[Array, ""], power: Any) -> Params:
-    """The weighted mean of iterates 1..k of a block that held `current` since handoff `touched`.
+def _share(touched: Int[Array, "*any"], k: Int[Array, "*any"], power: Any) -> Float[Array, "*any"]:
+    """The weight of the iterates touched + 1, ..., k among the first k.
 
     Iterate j weighs j^(p+1) - (j-1)^(p+1); the sum telescopes, so idle handoffs cost nothing.
     """
     past = touched.astype(jnp.float32) / jnp.maximum(k, 1).astype(jnp.float32)
-    share = 1.0 - _power(past, jnp.asarray(power + 1.0))
+    return 1.0 - _power(past, jnp.asarray(power + 1.0))
+
+
+def _toward(average: Params, current: Params, share: Float[Array, "*slots"]) -> Params:
+    """The averages of blocks that held `current` for the last `share` of the weight; as they were where it is 0."""
 
     def move(a: Float[Array, "..."], c: Float[Array, "..."]) -> Float[Array, "..."]:
         weight = share.reshape(share.shape + (1,) * (a.ndim - share.ndim)).astype(a.dtype)
-        return a + weight * (c - a)
+        return a + jnp.where(weight > 0, weight * (c - a), 0)
 
     return jax.tree.map(move, average, current)
 
@@ -157,86 +161,74 @@ def update(
     t: Tables, cls: FunctionClass, config: LearnerConfig, learner: LearnerState, handoff: Handoff, k: Int[Array, ""]
 ) -> LearnerState:
     """Learn from handoff k (0-based).  Reads the acting agent's block and one scalar from the next agent's."""
-    return _act(cls, config, *_read(t, cls, config, learner, handoff, k), k)
+    plan = _plan(t, cls, config, handoff, k)
+    share = _share(at(learner.touched, plan.slot), k, config.averaging_power)
+    learner, heard = _read(t, cls, learner, plan, share)
+    learner = replace(learner, touched=put_at(learner.touched, k, plan.slot), state=handoff.next_state)
+    return _act(cls, config, learner, plan, heard, k)
 
 
 @struct.dataclass
-class _Turn:
-    """What the acting agent needs for its update.
-
-    values: Q_i(o, .), with the residual of its gradient; scalar: m, the next agent's answer.
-    """
+class _Plan:
+    """What is known of handoffs without parameters.  chosen: 1 for the option taken, 0 for the others."""
 
     handoff: Handoff
-    slot: Int[Array, "*batch"]
-    values: Float[Array, "*batch A"]
+    slot: Int[Array, "*handoffs"]
+    chosen: Float[Array, "*handoffs A"]
+    alpha: Float[Array, "*handoffs"]
+
+
+def _plan(t: Tables, cls: FunctionClass, config: LearnerConfig, handoff: Handoff, k: Int[Array, "*handoffs"]) -> _Plan:
+    chosen = jax.nn.one_hot(handoff.action, t.available.shape[1], dtype=jnp.float32)
+    return _Plan(handoff, rollout.pick(cls.slot, handoff.observation), chosen, config.alpha(k))
+
+
+@struct.dataclass
+class _Heard:
+    """What the acting agent needs for its update: its TD error, and the residual of its gradient."""
+
+    delta: Float[Array, "*batch"]
     residual: Any
-    scalar: Float[Array, "*batch"]
 
 
 def _read(
-    t: Tables, cls: FunctionClass, config: LearnerConfig, learner: LearnerState, handoff: Handoff, k: Int[Array, ""]
-) -> tuple[LearnerState, _Turn]:
-    """Everything handoff k reads; the average of the block that will move is brought up to date."""
-    o, o_next = handoff.observation, handoff.next_observation
-    slot = at(cls.slot, o)
-    current = row(learner.params, slot)
-    average = _catch_up(row(learner.average, slot), current, row(learner.touched, slot), k, config.averaging_power)
+    t: Tables, cls: FunctionClass, learner: LearnerState, plan: _Plan, share: Float[Array, ""]
+) -> tuple[LearnerState, _Heard]:
+    """Everything a handoff reads; the average of the block that will move is brought up to date."""
+    h, slot = plan.handoff, plan.slot
+    average = _toward(row(learner.average, slot), row(learner.params, slot), share)
     learner = replace(learner, average=put(learner.average, slot, average))
-    q_next, _ = forward(cls, learner.params, o_next)
-    q, residual = forward(cls, learner.params, o)
-    return learner, _Turn(handoff, slot, q, residual, td.scalar(q_next, at(t.available, o_next)))
+    q_next, _ = forward(cls, learner.params, h.next_observation)
+    q, residual = forward(cls, learner.params, h.observation)
+    scalar = td.scalar(q_next, at(t.available, h.next_observation))
+    return learner, _Heard(td.td_error(q, h.action, h.reward, h.discount, scalar), residual)
 
 
 def _act(
-    cls: FunctionClass, config: LearnerConfig, learner: LearnerState, turn: _Turn, k: Int[Array, ""]
+    cls: FunctionClass, config: LearnerConfig, learner: LearnerState, plan: _Plan, heard: _Heard, k: Int[Array, ""]
 ) -> LearnerState:
     """Move the acting agent's block."""
-    handoff, slot, a = turn.handoff, turn.slot, turn.handoff.action
-    delta = td.td_error(turn.values, a, handoff.reward, handoff.discount, turn.scalar)
-    chosen = (jnp.arange(len(turn.values), dtype=jnp.int32) == a).astype(turn.values.dtype)
-    visits = at(learner.visits, handoff.observation, a) + 1.0
-    alpha = config.alpha(k)
+    o, a, slot, alpha = plan.handoff.observation, plan.handoff.action, plan.slot, plan.alpha
+    visits = at(learner.visits, o, a) + 1.0
     if config.visit_normalised:
         seen = learner.prior_total + (k + 1).astype(jnp.float32)
         alpha = jnp.minimum(alpha * seen / visits, 1.0)
-
-    def push() -> tuple[Params, Any]:
-        semi_gradient = backward(cls, turn.residual, delta * chosen)
-        with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
-            direction, opt_state = config.optimiser.update(
-                semi_gradient, take(learner.opt_state, slot), take(learner.params, slot)
-            )
-        return jax.tree.map(lambda d: (alpha * d)[None], direction), opt_state
-
-    def shrink() -> Float[Array, ""]:
-        moved = jax.tree.map(jnp.add, row(learner.params, slot), push()[0])
+    semi_gradient = backward(cls, heard.residual, heard.delta * plan.chosen.astype(heard.delta.dtype))
+    with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
+        direction, opt_state = config.optimiser.update(
+            semi_gradient, take(learner.opt_state, slot), take(learner.params, slot)
+        )
+    moved = jax.tree.map(lambda b, d: (b + (alpha * d)[None]).astype(b.dtype), row(learner.params, slot), direction)
+    if config.radius is not None:
         norm = jnp.sqrt(sum(total(leaf**2) for leaf in jax.tree.leaves(moved)))
-        return jnp.minimum(1.0, config.radius / jnp.maximum(norm, 1e-30))
-
-    inside = jax.lax.cond(jnp.isfinite(config.radius), shrink, lambda: jnp.ones((), jnp.float32))
-    by, opt_block = push()
-    moved = jax.tree.map(lambda b, d: ((b + d) * inside).astype(b.dtype), row(learner.params, slot), by)
+        inside = jnp.minimum(1.0, config.radius / jnp.maximum(norm, 1e-30))
+        moved = jax.tree.map(lambda leaf: (leaf * inside).astype(leaf.dtype), moved)
     return replace(
         learner,
         params=put(learner.params, slot, moved),
-        opt_state=put(learner.opt_state, slot, jax.tree.map(lambda x: x[None], opt_block)),
-        touched=put(learner.touched, slot, k[None]), visits=put_at(learner.visits, visits, handoff.observation, a),
-        state=handoff.next_state,
-    )  # fmt: skip
-
-
-def step(
-    t: Tables, cls: FunctionClass, config: LearnerConfig, learner: LearnerState, u: Float[Array, "5"], k: Int[Array, ""]
-) -> LearnerState:
-    """Draw handoff k from its five uniforms and learn from it."""
-    return update(t, cls, config, learner, _draw(t, config, learner.state, u), k)
-
-
-def _draw(t: Tables, config: LearnerConfig, s: Int[Array, ""], u: Float[Array, "5"]) -> Handoff:
-    """The handoff that starts in s, or in a fresh stationary state."""
-    s = jax.lax.cond(jnp.asarray(config.iid), lambda: rollout.stationary_state(t, u), lambda: s)
-    return rollout.draw(t, s, u)
+        opt_state=put(learner.opt_state, slot, jax.tree.map(lambda x: x[None], opt_state)),
+        visits=put_at(learner.visits, visits, o, a),
+    )
 
 
 def run(
@@ -257,7 +249,8 @@ def run(
     def segment(carry: tuple[Int[Array, ""], LearnerState], stop: Int[Array, ""]) -> Any:
         k, state = carry
         state = _walk(t, cls, config, words, state, k, stop)
-        average = _catch_up(state.average, state.params, state.touched, stop, config.averaging_power)
+        share = _share(state.touched, jnp.broadcast_to(stop, state.touched.shape), config.averaging_power)
+        average = _toward(state.average, state.params, share)
         return (stop, state), Record(q_table(cls, state.params), q_table(cls, average), state.visits)
 
     (_, learner), record = jax.lax.scan(segment, (start, learner), checkpoints)
@@ -304,24 +297,53 @@ def _walk(
     t: Tables, cls: FunctionClass, config: LearnerConfig, words: UInt32[Array, "2"], learner: LearnerState,
     start: Int[Array, ""], stop: Int[Array, ""],
 ) -> LearnerState:  # fmt: skip
-    """Handoffs start, ..., stop - 1.
+    """Handoffs start, ..., stop - 1, in blocks: they are drawn, then planned all at once, then learned from.
 
-    A pipeline: a round moves the agent of handoff k, reads for handoff k+1, and draws handoff k+2.  What crosses a
-    round is computed once, where the compiler would compute it anew for everything that uses it.
+    Each of a block's loops carries little, which is what a handoff costs.  The last one is a pipeline: a round moves
+    the agent of handoff k and reads for handoff k+1, so that reading is over before the block moves, in place, and
+    what was read is computed once, where the compiler would compute it anew for everything that uses it.
+    """
+    flat = rollout.flatten(t)
+
+    def body(carry: tuple[Int[Array, ""], LearnerState]) -> tuple[Int[Array, ""], LearnerState]:
+        first, learner = carry
+        count = jnp.minimum(stop - first, rollout.BLOCK)
+        k = first + jnp.arange(rollout.BLOCK, dtype=jnp.int32)
+        path = rollout.walk(t, flat, words, config.iid, learner.state, first, count)
+        plans = _plan(t, cls, config, rollout.handoff(t, flat, path), k)
+        touched, since = _touch(learner.touched, plans.slot, first, count)
+        shares = _share(since, k, config.averaging_power)
+
+        def plan(i: Int[Array, ""]) -> _Plan:
+            return jax.tree.map(lambda x: at(x, i), plans)
+
+        def learn(i: Int[Array, ""], carry: tuple[LearnerState, _Heard]) -> tuple[LearnerState, _Heard]:
+            learner = _act(cls, config, carry[0], plan(i), carry[1], first + i)
+            share = jnp.where(i + 1 < count, at(shares, i + 1), 0.0)  # nothing follows the last: its average stays
+            return _read(t, cls, learner, plan(i + 1), share)
+
+        learner, _ = jax.lax.fori_loop(0, count, learn, _read(t, cls, learner, plan(jnp.int32(0)), shares[0]))
+        return first + count, replace(learner, touched=touched, state=at(plans.handoff.next_state, count - 1))
+
+    with jax.named_scope(LOOP):
+        return jax.lax.while_loop(lambda carry: carry[0] < stop, body, (start, learner))[1]
+
+
+def _touch(
+    touched: Int[Array, "slots"], slots: Int[Array, "block"], first: Int[Array, ""], count: Int[Array, ""]
+) -> tuple[Int[Array, "slots"], Int[Array, "block"]]:
+    """Handoffs first, ... touch these slots: `touched` after them, and what each of them found there.
+
+    A round marks and then looks for the next one: the other way round, it would work on a copy.
     """
 
-    def body(k: Int[Array, ""], carry: Any) -> Any:
-        learner, turn, coming, u = carry
-        learner, turn = _read(t, cls, config, _act(cls, config, learner, turn, k), coming, k + 1)
-        return learner, turn, _draw(t, config, coming.next_state, u), rollout.uniforms(words, k + 3)
+    def step(i: Int[Array, ""], carry: Any) -> Any:
+        touched, found, since = carry
+        touched, since = put_at(touched, first + i, at(slots, i)), put_at(since, found, i)
+        return touched, at(touched, at(slots, i + 1)), since
 
-    u = [rollout.uniforms(words, start + i) for i in range(3)]
-    handoff = _draw(t, config, learner.state, u[0])
-    learner, turn = _read(t, cls, config, learner, handoff, start)
-    with jax.named_scope(LOOP):
-        carry = (learner, turn, _draw(t, config, handoff.next_state, u[1]), u[2])
-        learner, turn, *_ = jax.lax.fori_loop(start, stop, body, carry)
-    return replace(learner, touched=put(learner.touched, turn.slot, stop[None]))  # `_read` has averaged it
+    touched, _, since = jax.lax.fori_loop(0, count, step, (touched, at(touched, slots[0]), slots))
+    return touched, since
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from icq.display import Fact, Shown
 from icq.smdp import ICSMDP, Arr
@@ -339,7 +339,7 @@ def put(params: Params, slot: Int[Arr, ""], block: Block) -> Params:
     )
 
 
-def put_at(x: Arr, value: Float[Array, ""], *index: Int[Arr, ""]) -> Array:
+def put_at(x: Arr, value: Num[Array, ""], *index: Int[Arr, ""]) -> Array:
     """x with one entry replaced."""
     block = jnp.reshape(value, (1,) * np.ndim(x))
     return jax.lax.dynamic_update_slice(jnp.asarray(x), block, _start(x, *index), allow_negative_indices=False)

@@ -8,6 +8,7 @@ uniforms, addressed by position in the run: handoff k has its own, whatever the 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from icq.display import LIGHT, Fact, Shown, fields
 from icq.exact import Analysis, outcome_discount
-from icq.networks import at
+from icq.networks import at, put_at
+from icq.smdp import Arr
 
-BLOCK = 256  # handoffs whose uniforms `stream` gives at once
+BLOCK = 256  # handoffs drawn at once
 UNIFORMS = 5  # state cell, state accept, option, outcome cell, outcome accept
-LANES = 8  # uniforms computed at once, the width of a vector register
 ROUNDS = 20
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # of Threefry-2x32
 
@@ -136,16 +137,19 @@ def stream_words(key: Key[Array, ""]) -> UInt32[Array, "2"]:
     return jax.random.bits(key, (2,), jnp.uint32)
 
 
-def uniforms(words: UInt32[Array, "2"], k: Int[Array, ""]) -> Float[Array, "5"]:
-    """The uniforms of handoff k in [0, 1), multiples of 2^-24: a counter-based generator, so no state is carried.
+def uniforms(
+    words: UInt32[Array, "2"], k: Int[Array, "*handoffs"], first: int = 0, stop: int = UNIFORMS
+) -> Float[Array, "n *handoffs"]:
+    """Uniforms first, ..., stop - 1 of handoffs k in [0, 1), multiples of 2^-24: no state is carried.
 
-    Threefry-2x32 with 20 rounds, the generator of `jax.random`, with key `words` and counter (k, lane).  Written out
-    here because a kernel of one loop can hold it, as one vector per handoff.
+    Threefry-2x32 with 20 rounds, the generator of `jax.random`, with key `words` and counter (k, number of the
+    uniform).  Written out here because a kernel of one loop can hold it, vectorised along the handoffs.
     """
     k0, k1 = words[0], words[1]
     keys = (k0, k1, k0 ^ k1 ^ jnp.uint32(0x1BD11BDA))
-    x = jnp.full(LANES, k.astype(jnp.uint32) + k0)
-    y = jnp.arange(LANES, dtype=jnp.uint32) + k1
+    shape = (stop - first, *k.shape)
+    x = jnp.broadcast_to(k.astype(jnp.uint32) + k0, shape)
+    y = jax.lax.broadcasted_iota(jnp.uint32, shape, 0) + (jnp.uint32(first) + k1)
     for r in range(ROUNDS):
         x = x + y
         turn = ROTATIONS[r % 8]
@@ -153,55 +157,118 @@ def uniforms(words: UInt32[Array, "2"], k: Int[Array, ""]) -> Float[Array, "5"]:
         if r % 4 == 3:
             i = r // 4 + 1
             x, y = x + keys[i % 3], y + (keys[(i + 1) % 3] + jnp.uint32(i))
-    return (x[:UNIFORMS] >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+    return (x >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
-def stream(key: Key[Array, ""], block: int | Int[Array, ""]) -> Float[Array, "K 5"]:
-    """Uniforms of handoffs [block*BLOCK, (block+1)*BLOCK) of a run with this key."""
-    first = jnp.asarray(block, jnp.int32) * BLOCK
-    return jax.vmap(partial(uniforms, stream_words(key)))(first + jnp.arange(BLOCK, dtype=jnp.int32))
-
-
-def stationary_state(t: Tables, u: Float[Array, "5"]) -> Int[Array, ""]:
-    """s ~ d."""
-    return _alias_draw(t.law_accept, t.law_alias, u[0], u[1])
+def stationary_state(t: Tables, u: Float[Array, "u *handoffs"]) -> Int[Array, "*handoffs"]:
+    """s ~ d, from the first two uniforms."""
+    cell = _cell(u[0], t.law_accept.shape[0])
+    return jnp.where(u[1] < pick(t.law_accept, cell), cell, pick(t.law_alias, cell))
 
 
 def draw(t: Tables, s: Int[Array, ""], u: Float[Array, "5"]) -> Handoff:
     """One handoff from global state s: a ~ beta(.|phi(s)), b ~ P(.|s,a)."""
-    o = at(t.observation, s)
-    a = jnp.sum((u[2] >= at(t.cumulative_behaviour, o)).astype(jnp.int32))
-    b = _alias_draw(at(t.accept, s, a), at(t.alias, s, a), u[3], u[4])
-    s_next = at(t.next_state, s, a, b)
+    flat = flatten(t)
+    return handoff(t, flat, _position(t, flat, s, u[2], u[3], u[4]))
+
+
+class Flat(NamedTuple):
+    """The outcomes of an instance on one axis [S A B], for a loop to carry: three axes cost more at every access."""
+
+    accept: Float[Array, "SAB"]
+    alias: Int[Array, "SAB"]
+    next_state: Int[Array, "SAB"]
+    reward: Float[Array, "SAB"]
+    discount: Float[Array, "SAB"]
+
+
+def flatten(t: Tables) -> Flat:
+    """The outcome tables on one axis."""
+    return Flat(*(jnp.ravel(getattr(t, name)) for name in Flat._fields))
+
+
+def walk(
+    t: Tables, flat: Flat, words: UInt32[Array, "2"], iid: bool | Bool[Arr, ""], s: Int[Array, ""],
+    first: Int[Array, ""], count: int | Int[Array, ""],
+) -> Int[Array, "block"]:  # fmt: skip
+    """The positions [S A B] of handoffs first, ..., first + count - 1 (at most BLOCK); the first starts in s.
+
+    Only what a handoff needs of the one before is done one at a time, in a loop that carries little: `handoff` does
+    the rest for all of them at once.
+    """
+    k = first + jnp.arange(BLOCK, dtype=jnp.int32)
+    # Where each handoff starts; -1: where the one before it ended.
+    start = jax.lax.cond(
+        jnp.asarray(iid), lambda: stationary_state(t, uniforms(words, k, 0, 2)), lambda: jnp.where(k == first, s, -1)
+    )
+    u = uniforms(words, k, 2)
+
+    def step(i: Int[Array, ""], carry: tuple[Int[Array, ""], Int[Array, "block"]]) -> Any:
+        last, drawn = carry
+        s = jnp.where(at(start, i) < 0, at(flat.next_state, last), at(start, i))
+        position = _position(t, flat, s, *(at(u, jnp.int32(j), i) for j in range(3)))
+        return position, put_at(drawn, position, i)
+
+    return jax.lax.fori_loop(0, count, step, (jnp.int32(0), jnp.zeros(BLOCK, jnp.int32)))[1]
+
+
+def _position(
+    t: Tables, flat: Flat, s: Int[Array, ""], u: Float[Array, ""], v: Float[Array, ""], w: Float[Array, ""]
+) -> Int[Array, ""]:
+    """The position of a handoff from s: u draws the option, v the outcome's cell, w accepts it or takes its alias."""
+    _, options, outcomes = t.accept.shape
+    a = jnp.sum((u >= at(t.cumulative_behaviour, at(t.observation, s))).astype(jnp.int32))
+    row, cell = (s * options + a) * outcomes, _cell(v, outcomes)
+    return row + jnp.where(w < at(flat.accept, row + cell), cell, at(flat.alias, row + cell))
+
+
+def _cell(u: Float[Array, "*handoffs"], cells: int) -> Int[Array, "*handoffs"]:
+    return jnp.minimum((u * cells).astype(jnp.int32), cells - 1)
+
+
+def handoff(t: Tables, flat: Flat, position: Int[Array, "*handoffs"]) -> Handoff:
+    """The handoffs at some positions."""
+    _, options, outcomes = t.accept.shape
+    pair, b = jnp.divmod(position.astype(jnp.uint32), jnp.uint32(outcomes))
+    s, a = (x.astype(jnp.int32) for x in jnp.divmod(pair, jnp.uint32(options)))
+    next_state = pick(flat.next_state, position)
     return Handoff(
-        state=s, observation=o, action=a, outcome=b, reward=at(t.reward, s, a, b), discount=at(t.discount, s, a, b),
-        next_state=s_next, next_observation=at(t.observation, s_next),
+        state=s, observation=pick(t.observation, s), action=a, outcome=b.astype(jnp.int32),
+        reward=pick(flat.reward, position), discount=pick(flat.discount, position),
+        next_state=next_state, next_observation=pick(t.observation, next_state),
     )  # fmt: skip
 
 
-def _alias_draw(
-    accept: Float[Array, "n"], alias: Int[Array, "n"], u: Float[Array, ""], v: Float[Array, ""]
-) -> Int[Array, ""]:
-    size = accept.shape[0]
-    cell = jnp.minimum((u * size).astype(jnp.int32), size - 1)
-    return jnp.where(v < at(accept, cell), cell, at(alias, cell))
+def pick(x: Arr, i: Int[Array, "*handoffs"]) -> Array:
+    """x[i] for indices known to be inside; unsigned, because they are clamped with fewer instructions."""
+    return jnp.asarray(x).at[i.astype(jnp.uint32)].get(mode="promise_in_bounds")
+
+
+@partial(jax.jit, static_argnames=("blocks",))
+def onward(
+    t: Tables, words: UInt32[Array, "2"], iid: bool | Bool[Arr, ""], s: Int[Array, ""], first: Int[Array, ""],
+    blocks: int,
+) -> tuple[Int[Array, ""], Handoff]:  # fmt: skip
+    """The handoffs [blocks BLOCK] from `first` on, which starts in s, and the state after them."""
+    flat = flatten(t)
+
+    def step(s: Int[Array, ""], first: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, "block"]]:
+        path = walk(t, flat, words, iid, s, first, BLOCK)
+        return at(flat.next_state, path[-1]), path
+
+    s, path = jax.lax.scan(step, s, first + BLOCK * jnp.arange(blocks, dtype=jnp.int32))
+    return s, handoff(t, flat, jnp.ravel(path))
 
 
 @partial(jax.jit, static_argnames=("handoffs",))
-def trajectory(t: Tables, key: Key[Array, ""], handoffs: int, iid: bool | Bool[Array, ""] = False) -> Handoff:
+def trajectory(t: Tables, key: Key[Array, ""], handoffs: int, iid: bool | Bool[Arr, ""] = False) -> Handoff:
     """`handoffs` consecutive handoffs [handoffs] of one run, started from the stationary law.
 
     The trajectory a learner with the same key learns from.
     """
     start, run = jax.random.split(key)
-    words = stream_words(run)
-
-    def step(s: Int[Array, ""], k: Int[Array, ""]) -> tuple[Int[Array, ""], Handoff]:
-        u = uniforms(words, k)
-        handoff = draw(t, jnp.where(iid, stationary_state(t, u), s), u)
-        return handoff.next_state, handoff
-
-    return jax.lax.scan(step, initial_state(t, start), jnp.arange(handoffs, dtype=jnp.int32))[1]
+    _, drawn = onward(t, stream_words(run), iid, initial_state(t, start), jnp.int32(0), -(-handoffs // BLOCK))
+    return jax.tree.map(lambda x: x[:handoffs], drawn)
 
 
 def initial_state(t: Tables, key: Key[Array, ""]) -> Int[Array, ""]:

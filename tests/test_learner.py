@@ -175,6 +175,59 @@ def test_checkpoints_do_not_change_the_run_and_it_can_be_resumed():
     np.testing.assert_allclose(whole.q_average[-1], rest.q_average[-1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("iid", [False, True])
+@pytest.mark.parametrize("name", ["tabular", "mlp"])
+def test_blocks_leave_no_trace(name, iid):
+    """Checkpoints at and beside the borders of blocks, and resuming in the middle of one, against one handoff each."""
+    block = rollout.BLOCK
+    marks = [1, block - 1, block, block + 1, block + 45, 2 * block + 3]
+    cls, config = CLASSES[name], L.LearnerConfig(step=0.3, averaging_power=1.0, decay_power=0.6, iid=iid)
+    state = L.init(TABLES, cls, config, jax.random.key(5))
+
+    @jax.jit
+    def run(state, start, marks):
+        return L.run(TABLES, cls, config, state, start, marks)
+
+    end, whole = run(state, jnp.int32(0), jnp.array(marks, jnp.int32))
+    middle, _ = run(state, jnp.int32(0), jnp.array([17, 300], jnp.int32))
+    assert int(middle.visits.sum()) == 300
+    last, rest = run(middle, jnp.int32(300), jnp.array(marks[-2:], jnp.int32))
+    np.testing.assert_array_equal(whole.q[-1], rest.q[-1])
+    np.testing.assert_array_equal(whole.q_average[-1], rest.q_average[-1])
+    for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(last), strict=True):
+        assert (a == b).all()
+
+    @jax.jit
+    def one(state, words, k):
+        u = rollout.uniforms(words, k)
+        handoff = rollout.draw(TABLES, rollout.stationary_state(TABLES, u) if iid else state.state, u)
+        return L.update(TABLES, cls, config, state, handoff, k)
+
+    words = rollout.stream_words(state.key)
+    for k in range(marks[-1]):
+        state = one(state, words, jnp.int32(k))
+        if k + 1 in marks:
+            i = marks.index(k + 1)
+            np.testing.assert_allclose(whole.q[i], networks.q_table(cls, state.params), rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(whole.visits[i], state.visits)
+    np.testing.assert_array_equal(end.touched, state.touched)
+    np.testing.assert_array_equal(end.state, state.state)
+    for a, b in zip(jax.tree.leaves(end.average), jax.tree.leaves(state.average), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_block_reads_nothing_beyond_its_last_handoff():
+    """What has diverged leaves no trace in averages of blocks that did not move."""
+    cls = CLASSES["tabular"]
+    state = L.init(TABLES, cls, CONFIGS["sgd"], jax.random.key(5))
+    state = replace(state, params=jnp.full_like(state.params, jnp.inf))
+    after, _ = L.run(TABLES, cls, CONFIGS["sgd"], state, jnp.int32(0), jnp.array([1], jnp.int32))
+    moved = np.flatnonzero(np.asarray(after.visits).sum(1))
+    assert len(moved) == 1
+    idle = np.delete(np.arange(M.num_observations), moved)
+    np.testing.assert_array_equal(np.asarray(after.average)[idle], np.asarray(state.average)[idle])
+
+
 def test_seeds_differ_and_runs_repeat():
     cls = CLASSES["mlp"]
     first = L.learn(TABLES, cls, CONFIGS["sgd"], [0, 1, 2], [1, 300])
@@ -223,6 +276,10 @@ def test_projection_keeps_each_block_in_its_ball():
     state, _ = run_for(cls, L.LearnerConfig(step=0.5, radius=0.05), 7, 500)
     norms = np.linalg.norm(np.asarray(state.params), axis=1)
     assert norms.max() <= 0.05 * (1 + 1e-5) and norms.max() > 0.049
+    free, _ = run_for(cls, L.LearnerConfig(step=0.5), 7, 500)
+    vast, _ = run_for(cls, L.LearnerConfig(step=0.5, radius=np.inf), 7, 500)
+    assert np.linalg.norm(np.asarray(free.params), axis=1).max() > 0.1
+    np.testing.assert_allclose(free.params, vast.params, rtol=1e-5)
 
 
 def test_a_large_prior_fixes_the_visit_frequency():
