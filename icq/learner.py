@@ -185,9 +185,10 @@ def _plan(t: Tables, cls: FunctionClass, config: LearnerConfig, handoff: Handoff
 
 @struct.dataclass
 class _Heard:
-    """What the acting agent needs for its update: its TD error, and the residual of its gradient."""
+    """What the acting agent needs for its update: its TD error, its visits to the pair, the residual of its gradient."""
 
     delta: Float[Array, "*batch"]
+    visits: Float[Array, "*batch"]
     residual: Any
 
 
@@ -201,7 +202,8 @@ def _read(
     q_next, _ = forward(cls, learner.params, h.next_observation)
     q, residual = forward(cls, learner.params, h.observation)
     scalar = td.scalar(q_next, at(t.available, h.next_observation))
-    return learner, _Heard(td.td_error(q, h.action, h.reward, h.discount, scalar), residual)
+    visits = at(learner.visits, h.observation, h.action) + 1.0
+    return learner, _Heard(td.td_error(q, h.action, h.reward, h.discount, scalar), visits, residual)
 
 
 def _act(
@@ -209,10 +211,9 @@ def _act(
 ) -> LearnerState:
     """Move the acting agent's block."""
     o, a, slot, alpha = plan.handoff.observation, plan.handoff.action, plan.slot, plan.alpha
-    visits = at(learner.visits, o, a) + 1.0
     if config.visit_normalised:
         seen = learner.prior_total + (k + 1).astype(jnp.float32)
-        alpha = jnp.minimum(alpha * seen / visits, 1.0)
+        alpha = jnp.minimum(alpha * seen / heard.visits, 1.0)
     semi_gradient = backward(cls, heard.residual, heard.delta * plan.chosen.astype(heard.delta.dtype))
     with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
         direction, opt_state = config.optimiser.update(
@@ -227,7 +228,7 @@ def _act(
         learner,
         params=put(learner.params, slot, moved),
         opt_state=put(learner.opt_state, slot, jax.tree.map(lambda x: x[None], opt_state)),
-        visits=put_at(learner.visits, visits, o, a),
+        visits=put_at(learner.visits, heard.visits, o, a),
     )
 
 

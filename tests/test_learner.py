@@ -175,8 +175,7 @@ def test_checkpoints_do_not_change_the_run_and_it_can_be_resumed():
     np.testing.assert_allclose(whole.q_average[-1], rest.q_average[-1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("iid", [False, True])
-@pytest.mark.parametrize("name", ["tabular", "mlp"])
+@pytest.mark.parametrize(("name", "iid"), [("tabular", False), ("tabular", True), ("mlp", False)])
 def test_blocks_leave_no_trace(name, iid):
     """Checkpoints at and beside the borders of blocks, and resuming in the middle of one, against one handoff each."""
     block = rollout.BLOCK
