@@ -185,7 +185,7 @@ def _plan(t: Tables, cls: FunctionClass, config: LearnerConfig, handoff: Handoff
 
 @struct.dataclass
 class _Heard:
-    """What the acting agent needs for its update: its TD error, its visits to the pair, the residual of its gradient."""
+    """What the acting agent needs for its update: TD error, visits to the pair, and the gradient's residual."""
 
     delta: Float[Array, "*batch"]
     visits: Float[Array, "*batch"]
