@@ -9,20 +9,18 @@ every record or the arithmetic is wrong, so it is checked on every record.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from estimators import estimate
-from estimators.estimate import Estimate
+from estimators.estimate import Estimate, missing
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 
-_Pairs: TypeAlias = Float[np.ndarray, "B R 2"]
 ROUNDING = 1e-9  # relative; float64 tables of float32 learners
+FEWEST = 8  # pairs of runs whose root mean squares are compared
 
 
 @dataclass(frozen=True)
@@ -117,25 +115,35 @@ def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], co
     """Split e_mix of R paired runs: run r of both has the same key, hence the same uniforms (`icq.learner.learn` with
     iid False and True).
 
-    Intervals resample whole pairs, so whatever the common random numbers correlate is used.  Fewer than
-    `estimate.FEWEST` pairs is a `result`.  Raises ValueError when the numbers of runs differ: nothing would be paired.
+    Intervals leave out whole pairs, so whatever the common random numbers correlate is used; that of the quotient is
+    one of its logarithm.  Fewer than `FEWEST` pairs, or errors that are all 0, are a `result`.  Raises ValueError when
+    the numbers of runs differ: nothing would be paired.
     """
     if markov.shape != iid.shape:
         raise ValueError(f"markov has {len(markov)} runs, iid {len(iid)}: run r of both must have the same key")
-    pairs = np.stack([markov, iid], axis=1)
-
-    def over_pairs(statistic: Callable[[_Pairs], Float[np.ndarray, "B"]]) -> Estimate:
-        return estimate.bootstrap(pairs, statistic, confidence=confidence)
-
-    def rms(rows: _Pairs) -> Float[np.ndarray, "B 2"]:
-        return np.sqrt((rows**2).mean(axis=1))
-
-    variance = float(np.var(markov) + np.var(iid))
-    apart = float(np.var(markov - iid))
+    variance, apart = float(np.var(markov) + np.var(iid)), float(np.var(markov - iid))
+    excess_rms, ratio = _compared(np.stack([markov, iid], axis=1), confidence)
     return MixingSplit(
         markov=estimate.root_mean_square(markov, confidence), iid=estimate.root_mean_square(iid, confidence),
-        excess=over_pairs(lambda rows: (rows[..., 0] - rows[..., 1]).mean(axis=1)),
-        excess_rms=over_pairs(lambda rows: rms(rows)[:, 0] - rms(rows)[:, 1]),
-        ratio=over_pairs(lambda rows: rms(rows)[:, 0] / rms(rows)[:, 1]),
+        excess=estimate.mean(markov - iid, confidence), excess_rms=excess_rms, ratio=ratio,
         saved=variance / apart if apart > 0 else float("nan"),
     )  # fmt: skip
+
+
+def _compared(pairs: Float[np.ndarray, "R 2"], confidence: float) -> tuple[Estimate, Estimate]:
+    """Difference and quotient of the root mean squares of two columns."""
+    n, square = len(pairs), np.asarray(pairs, np.float64) ** 2
+    total = square.sum(axis=0)
+    if n < FEWEST:
+        why = f"{n} run(s), at least {FEWEST} are needed to compare root mean squares"
+    elif not np.isfinite(square).all():
+        why = "samples are not finite"
+    elif (total - square).min() <= 0:
+        why = "all runs but one have no error at all: there is no scatter to speak of"
+    else:
+        (a, b), without = np.sqrt(total / n), np.sqrt((total - square) / (n - 1))
+        return (
+            estimate.delete_one(float(a - b), without[:, 0] - without[:, 1], confidence),
+            estimate.delete_one_positive(float(a / b), without[:, 0] / without[:, 1], confidence),
+        )
+    return missing(why, float(n)), missing(why, float(n))

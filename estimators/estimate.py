@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,6 @@ from jaxtyping import Float
 from scipy import stats
 
 from icq.display import Fact, Shown, number
-
-FEWEST = 8  # runs below which resampling them says too little about their scatter
 
 
 @dataclass(frozen=True)
@@ -77,40 +74,6 @@ def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     return Estimate(value, stderr, (value - half, value + half), n, confidence=confidence)
 
 
-def bootstrap(
-    samples: Float[np.ndarray, "R ..."],
-    statistic: Callable[[Float[np.ndarray, "B R ..."]], Float[np.ndarray, "B"]],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 1999,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of independent rows with an expanded percentile bootstrap interval over rows.
-
-    Rows are runs: whole curves are resampled, so correlation within a run is kept, and so is that of paired runs in
-    one row.  statistic: maps a stack of samples to one number each.  Resampling R rows scatters by sqrt((R-1)/R) too
-    little and knows its own scatter only to R - 1 degrees of freedom, so the percentiles are those of confidence
-    2 Phi(sqrt(R/(R-1)) t_{R-1}) - 1 (Hesterberg, "What teachers should know about the bootstrap", 2015, section 5.1).
-    Fewer than FEWEST rows is a `result`.
-    """
-    n = len(samples)
-    if n < FEWEST:
-        return missing(f"{n} run(s), at least {FEWEST} are needed for a bootstrap interval", float(n))
-    value = float(statistic(samples[None])[0])
-    if not np.isfinite(samples).all():
-        return Estimate(value, float("nan"), (float("nan"), float("nan")), float(n), "samples are not finite")
-    if (samples == samples[0]).all():
-        return Estimate(value, 0.0, (value, value), float(n), confidence=confidence)
-    t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    found = stats.bootstrap(
-        (np.arange(n),), lambda rows, axis: statistic(samples[np.atleast_2d(rows)]), vectorized=True,
-        n_resamples=resamples, confidence_level=2 * float(stats.norm.cdf(np.sqrt(n / (n - 1)) * t)) - 1,
-        method="percentile", rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
-    return Estimate(value, float(found.standard_error), interval, float(n), confidence=confidence)
-
-
 def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     """sqrt(E e^2) over independent runs: what a bound on a mean square speaks of.
 
@@ -129,9 +92,7 @@ def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -
     rest = square.sum() - square
     if rest.min() <= 0:
         return missing("all runs but one have no error at all: there is no scatter to speak of", float(n))
-    found = _delete_one(0.5 * np.log(square.mean()), 0.5 * np.log(rest / (n - 1)), confidence)
-    low, high = (float(np.exp(end)) for end in found.interval)
-    return Estimate(value, value * found.stderr, (low, high), float(n), confidence=confidence)
+    return delete_one_positive(value, np.sqrt(rest / (n - 1)), confidence)
 
 
 def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float = 0.95) -> Estimate:
@@ -149,13 +110,20 @@ def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], c
 
     if not np.isfinite(square).all() or ((total - square) <= 0).any():
         return missing("a curve is not finite, or all runs but one have no error at all", float(n))
-    return _delete_one(float(slope(total / n)), slope(((total - square) / (n - 1)).T), confidence)
+    return delete_one(float(slope(total / n)), slope(((total - square) / (n - 1)).T), confidence)
 
 
-def _delete_one(whole: float | np.floating, without: Float[np.ndarray, "R"], confidence: float) -> Estimate:
+def delete_one(whole: float, without: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     """The jackknife of independent runs: whole, and the values without each run; bias-corrected Student interval."""
     n = len(without)
-    centre = n * float(whole) - (n - 1) * float(without.mean())
+    centre = n * whole - (n - 1) * float(without.mean())
     stderr = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    return Estimate(float(whole), stderr, (centre - half, centre + half), float(n), confidence=confidence)
+    return Estimate(whole, stderr, (centre - half, centre + half), float(n), confidence=confidence)
+
+
+def delete_one_positive(whole: float, without: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
+    """`delete_one` of the logarithm of positive numbers, whose scatter grows with them."""
+    found = delete_one(float(np.log(whole)), np.log(without), confidence)
+    low, high = (float(np.exp(end)) for end in found.interval)
+    return Estimate(whole, whole * found.stderr, (low, high), float(len(without)), confidence=confidence)

@@ -8,7 +8,7 @@ uniforms, addressed by position in the run: handoff k has its own, whatever the 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -172,7 +172,8 @@ def draw(t: Tables, s: Int[Array, ""], u: Float[Array, "5"]) -> Handoff:
     return handoff(t, flat, _position(t, flat, s, u[2], u[3], u[4]))
 
 
-class Flat(NamedTuple):
+@struct.dataclass
+class Flat(Shown):
     """The outcomes of an instance on one axis [S A B], for a loop to carry: three axes cost more at every access."""
 
     accept: Float[Array, "SAB"]
@@ -184,7 +185,7 @@ class Flat(NamedTuple):
 
 def flatten(t: Tables) -> Flat:
     """The outcome tables on one axis."""
-    return Flat(*(jnp.ravel(getattr(t, name)) for name in Flat._fields))
+    return Flat(*(jnp.ravel(x) for x in (t.accept, t.alias, t.next_state, t.reward, t.discount)))
 
 
 def walk(

@@ -341,7 +341,7 @@ def test_the_level_is_that_of_the_interval(a, log, confidence):
     samples = np.random.default_rng(0).normal(1.0, 0.1, 20)
     for found in (
         estimate.mean(samples, confidence), estimate.root_mean_square(samples, confidence),
-        estimate.bootstrap(samples, lambda rows: rows.mean(axis=1), confidence=confidence),
+        mixing_split(samples, samples[::-1], confidence).ratio,
         mixing.sigma_0(log, confidence=confidence), mixing.residual_constant(log, confidence=confidence),
     ):  # fmt: skip
         assert found.confidence == confidence and f"{100 * confidence:.4g} %" in repr(found)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from scipy import stats
 from strategies import instances
 
 from estimators import estimate
@@ -13,6 +14,8 @@ from icq.learner import LearnerConfig, learn
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
+CHI_10 = stats.chi(10).mean()
+
 
 def covers(e, truth):
     return e.interval[0] <= truth <= e.interval[1]
@@ -21,24 +24,28 @@ def covers(e, truth):
 def test_intervals_over_runs_cover_at_their_level():
     rng = np.random.default_rng(0)
     trials, n = 300, 16
-    hits = {"mean": 0, "rms": 0, "bootstrap": 0}
+    hits = {"mean": 0, "rms": 0, "difference": 0, "quotient": 0}
     for _ in range(trials):
-        x = np.sqrt(rng.chisquare(10, n))
+        x, y = np.sqrt(rng.chisquare(10, (2, n)))
+        split = mixing_split(x, 0.5 * x + 0.5 * y)
         hits["mean"] += covers(estimate.mean(x**2), 10.0)
         hits["rms"] += covers(estimate.root_mean_square(x), np.sqrt(10.0))
-        hits["bootstrap"] += covers(estimate.bootstrap(x**2, lambda rows: rows.mean(axis=1), resamples=499), 10.0)
+        mixed = np.sqrt(0.5 * 10 + 0.5 * CHI_10**2)
+        hits["difference"] += covers(split.excess_rms, np.sqrt(10.0) - mixed)
+        hits["quotient"] += covers(split.ratio, np.sqrt(10.0) / mixed)
     stderr = np.sqrt(0.95 * 0.05 / trials)
     for name, count in hits.items():
         assert abs(count / trials - 0.95) < 0.01 + 4 * stderr, name
 
 
-def test_the_bootstrap_of_a_mean_is_as_wide_as_student_says():
-    """Resampling alone is too narrow for few runs: at 8 of them by a quarter."""
-    x = np.random.default_rng(1).normal(size=8)
-    student, found = estimate.mean(x), estimate.bootstrap(x, lambda rows: rows.mean(axis=1), resamples=20_000)
-    assert found.value == pytest.approx(student.value)
-    width = [e.interval[1] - e.interval[0] for e in (found, student)]
-    assert width[0] == pytest.approx(width[1], rel=0.12)
+def test_a_jackknife_of_a_mean_is_students_interval():
+    x = np.random.default_rng(1).normal(5.0, 1.0, size=8)
+    without = (x.sum() - x) / 7
+    student, found = estimate.mean(x), estimate.delete_one(float(x.mean()), without)
+    assert found.interval == pytest.approx(student.interval) and found.stderr == pytest.approx(student.stderr)
+    scaled = estimate.delete_one_positive(3 * float(x.mean()), 3 * without)
+    plain = estimate.delete_one_positive(float(x.mean()), without)
+    assert np.array(scaled.interval) == pytest.approx(3 * np.array(plain.interval))
 
 
 def test_slope_of_an_exact_power_law_and_of_a_noisy_one():
@@ -58,7 +65,6 @@ def test_too_little_or_broken_data_is_a_result_not_a_number():
         estimate.mean(np.array([1.0])), estimate.log_log_slope(np.array([1.0]), np.ones((4, 1))),
         estimate.log_log_slope(np.array([1.0, 2.0]), np.ones((1, 2))), estimate.root_mean_square(lonely),
         estimate.log_log_slope(np.array([1.0, 2.0]), np.array([[1.0, np.nan], [1.0, 2.0]])),
-        estimate.bootstrap(np.arange(estimate.FEWEST - 1.0), lambda rows: rows.mean(axis=1)),
     ):  # fmt: skip
         assert np.isnan(e.value) and e.result != "ok" and "none" in str(e)
     assert np.isnan(estimate.mean(np.array([1.0, np.nan])).value)
@@ -105,11 +111,15 @@ def test_the_split_of_paired_runs():
 
 def test_a_split_needs_enough_runs_that_are_paired():
     few = mixing_split(np.arange(1.0, 5.0), np.arange(2.0, 6.0))
-    assert "at least" in few.excess.result and np.isnan(few.ratio.value) and few.markov.result == "ok"
+    assert (
+        "at least" in few.ratio.result and np.isnan(few.ratio.value) and few.markov.result == few.excess.result == "ok"
+    )
     with pytest.raises(ValueError, match="5 runs, iid 4"):
         mixing_split(np.ones(5), np.ones(4))
     broken = mixing_split(np.array([np.nan, *np.ones(9)]), np.ones(10))
-    assert "finite" in broken.excess.result and np.isnan(broken.excess.value)
+    assert "finite" in broken.ratio.result and np.isnan([broken.ratio.value, broken.excess.value]).all()
+    none = mixing_split(np.arange(9.0), np.zeros(9))
+    assert "no error" in none.ratio.result
 
 
 def test_common_random_numbers_correlate_learning_runs():
