@@ -35,10 +35,7 @@ Table: TypeAlias = Callable[[ContextLaw], Float[np.ndarray, "S A *k"]]
 ENTRIES = 200_000_000  # numbers that a table may have in all batches together, 1.5 GiB
 KINK = 0.25  # standard errors that halves may be off beyond noise: a bias of 0.35 costs 1.4 % of coverage
 ROUNDING = 1e-12  # of the largest reward
-TIES = (
-    "best options tie so closely that halves of the log are off by {off:.1f} standard errors more than noise explains, "
-    f"at most {KINK} are allowed: log longer; where options tie exactly there is no number"
-)
+TIES = "best options tie, which moves the number: the interval is longer by what that may be"
 NEEDS_CONTEXT = (
     "needs context: without it the log has the same law with and without a gap (docs/theory.md section 8); "
     "log a context column, the richest view of the state there is"
@@ -102,7 +99,8 @@ def norm(
 
     table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts; optimum: it needs a fixed
     point.  From a log: `estimators.jackknife.norm` of one batch left out at a time; of halves of the batches where an
-    optimum over contexts is taken or best options are in doubt, unless ties move the number by `KINK` standard errors.
+    optimum over contexts is taken or best options are in doubt.  If ties move the number by more than `KINK` standard
+    errors, its interval is longer by what that may be, and its note says so.
     """
     found = law_of(source, onward)
     if isinstance(found, str):
@@ -114,15 +112,16 @@ def norm(
     whole = table(found.whole)
     if whole.size * found.batches > ENTRIES:
         return missing(f"{whole.size} entries in {found.batches} batches do not fit: coarsen the context", found.n_eff)
-    square = _square(found.whole, whole, agent)
+    square, bias = _square(found.whole, whole, agent), (0.0, 0.0)
     if not (onward or (optimum and found.doubt > DOUBTFUL)):
         pseudo, influence = _left_out(found, table, whole, agent, square)
     else:
         pseudo, influence = _halves(found, table, whole, agent, square)
-        off = jackknife.kink(square, pseudo, influence)
-        if abs(off) > KINK and np.sqrt(square) > ROUNDING * np.abs(found.whole.reward).max():
-            return missing(TIES.format(off=abs(off)), found.n_eff)
-    return replace(jackknife.norm(pseudo, influence, n_eff=found.n_eff, confidence=confidence), note=note)
+        off, stderr = jackknife.kink(square, pseudo, influence)
+        if abs(off) > KINK * stderr and np.sqrt(square) > ROUNDING * np.abs(found.whole.reward).max():
+            bias, note = jackknife.bias_of(off), f"{note}; {TIES}"
+    estimated = jackknife.norm(pseudo, influence, n_eff=found.n_eff, confidence=confidence, bias=bias)
+    return replace(estimated, note=note)
 
 
 def _left_out(

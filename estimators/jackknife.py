@@ -95,7 +95,12 @@ def degenerate(influence: Float[np.ndarray, "B K"]) -> Noise:
 
 
 def norm(
-    pseudo: Float[np.ndarray, "B"], influence: Float[np.ndarray, "B K"], *, n_eff: float, confidence: float = 0.95
+    pseudo: Float[np.ndarray, "B"],
+    influence: Float[np.ndarray, "B K"],
+    *,
+    n_eff: float,
+    confidence: float = 0.95,
+    bias: tuple[float, float] = (0.0, 0.0),
 ) -> Estimate:
     """The norm whose square has these pseudo-values, of `leave_one_out` or of `halves`.
 
@@ -107,7 +112,8 @@ def norm(
     holds at 0.  Its end is never below that of value 0, because a square that came out negative is small, not known to
     be zero.  Then the root is taken.
 
-    influence [B, K]: rows X_b in coordinates in which the square is a sum of squares.
+    influence [B, K]: rows X_b in coordinates in which the square is a sum of squares; bias: the least and the largest
+    that the mean pseudo-value may have, by which the interval is longer.
     """
     count, square = len(pseudo), float(pseudo.mean())
     noise = degenerate(influence)
@@ -123,7 +129,7 @@ def norm(
     low, high = centre - half, max(centre + half, t * pure)
     if variance + per_unit * (low - square) < noise.variance:
         low = square - t * pure
-    low, high = float(np.sqrt(max(low, 0.0))), float(np.sqrt(high))
+    low, high = float(np.sqrt(max(low - bias[1], 0.0))), float(np.sqrt(max(high - bias[0], 0.0)))
     value = float(np.sqrt(max(square, 0.0)))
     return Estimate(value, (high - low) / (2 * t), (low, high), n_eff, confidence=confidence)
 
@@ -143,19 +149,29 @@ def halves(whole: float, plus: Float[np.ndarray, "H"], minus: Float[np.ndarray, 
     return 2 * whole - float((plus + minus).mean()) / 2 + signs(len(plus) + 1).T @ (plus - minus) / 2
 
 
-def kink(whole: float, pseudo: Float[np.ndarray, "B"], influence: Float[np.ndarray, "B K"]) -> float:
-    """How far the squares of halves are off the square of the whole beyond squared noise, in standard errors.
+def kink(whole: float, pseudo: Float[np.ndarray, "B"], influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:
+    """How far the squares of halves are off the square of the whole beyond squared noise, and one standard error.
 
     For a smooth table the mean over halves exceeds the whole by the noise |X_b - mean X|^2/(B(B-1)) summed over b, up
-    to terms of higher order.  Where the maximum of n tied values enters, the number has a bias of order b/sqrt(n), its
-    halves sqrt(2) times that, and `halves` takes off their difference: 1.4 times what is found here remains.
+    to terms of higher order; what is left comes from maxima whose winners are in doubt.
     """
     count = len(pseudo)
     centred = influence - influence.mean(axis=0)
     squared = float((centred**2).sum()) / (count * (count - 1))
     noise = degenerate(influence).variance
-    stderr = np.sqrt(max(float(pseudo.var(ddof=1)) / count - noise, noise))
-    return (whole - float(pseudo.mean()) - squared) / stderr if stderr > 0 else 0.0
+    stderr = float(np.sqrt(max(float(pseudo.var(ddof=1)) / count - noise, noise)))
+    return whole - float(pseudo.mean()) - squared, stderr
+
+
+def bias_of(off: float) -> tuple[float, float]:
+    """The least and the largest bias of the mean pseudo-value of `halves` whose `kink` is off.
+
+    Lemma: the maximum of two normal estimates is biased by b = s psi(gap/s), psi(x) = phi(x) - x (1 - Phi(x)), with s
+    their noise; that of halves has sqrt(2) s, and psi falls, so off >= (sqrt(2) - 1) b >= 0.  `halves` takes off the
+    difference, which leaves b - off, between -off and sqrt(2) off.
+    """
+    ends = -off, float(np.sqrt(2)) * off
+    return min(ends), max(ends)
 
 
 def signs(batches: int = BATCHES) -> Float[np.ndarray, "H B"]:

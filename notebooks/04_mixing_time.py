@@ -53,7 +53,7 @@ for mixing in dial:  # learned now and kept, so that sliders only draw
 sliders(residual, features=classes, mixing=dial[::-1])
 
 # %% [markdown]
-# The intervals of the ratio resample pairs of runs that share their random numbers
+# The intervals of the ratio leave out pairs of runs that share their random numbers
 # (`estimators.decomposition.mixing_split`).
 
 # %%

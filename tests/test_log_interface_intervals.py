@@ -8,6 +8,7 @@ from estimators.jackknife import (
     BATCHES,
     Noise,
     batch_index,
+    bias_of,
     degenerate,
     halves,
     jackknife,
@@ -146,30 +147,31 @@ def test_halves_see_the_kink_that_one_batch_does_not_reach():
     assert of_truth(one) > 1.25
 
 
-def test_a_tie_shows_in_the_halves_and_noise_does_not():
-    """The square of (v_0, max(v_1, v_2)): a tie of v_1 and v_2 biases it by as much as the halves say."""
-    rng = np.random.default_rng(10)
+def top(v: np.ndarray) -> np.ndarray:
+    return np.array([v[0], max(v[1], v[2])])
 
-    def top(v: np.ndarray) -> np.ndarray:
-        return np.array([v[0], max(v[1], v[2])])
 
-    def shown(means: np.ndarray) -> tuple[float, float]:
-        """Mean kink, and mean error in standard errors."""
-        found, errors = [], []
-        chosen = signs() > 0
-        for _ in range(600):
-            x = means + rng.normal(size=(BATCHES, 3)) * 0.3
-            whole = top(x.mean(axis=0))
-            plus, minus = (np.array([top(x[part].mean(axis=0)) for part in side]) for side in (chosen, ~chosen))
-            pseudo = halves(square(whole), (plus**2).sum(axis=1), (minus**2).sum(axis=1))
-            found.append(kink(square(whole), pseudo, signs().T @ (plus - minus) / 2))
-            errors.append((pseudo.mean() - square(top(means))) / np.sqrt(pseudo.var(ddof=1) / BATCHES))
-        return float(np.mean(found)), float(np.mean(errors))
-
-    off, _ = shown(np.array([1.0, 1.0, 0.0]))
-    tied, error = shown(np.array([1.0, 1.0, 1.0]))
-    assert abs(off) < 0.02 and tied > 0.1
-    assert error == pytest.approx(np.sqrt(2) * tied, abs=0.12)
+@pytest.mark.parametrize(("gap", "least", "most"), [(1.0, -0.02, 0.02), (0.0, 0.1, 1.0), (0.05, 0.1, 1.0)])
+def test_the_bias_of_a_tie_is_within_what_halves_say(gap, least, most):
+    """The square of (v_0, max(v_1, v_2)), v_2 below v_1 by `gap`: none, tied, and in between."""
+    rng, means, chosen = np.random.default_rng(10), np.array([1.0, 1.0, 1.0 - gap]), signs() > 0
+    found, errors, stderrs = [], [], []
+    for _ in range(600):
+        x = means + rng.normal(size=(BATCHES, 3)) * 0.3
+        whole = top(x.mean(axis=0))
+        plus, minus = (np.array([top(x[part].mean(axis=0)) for part in side]) for side in (chosen, ~chosen))
+        pseudo = halves(square(whole), (plus**2).sum(axis=1), (minus**2).sum(axis=1))
+        off, stderr = kink(square(whole), pseudo, signs().T @ (plus - minus) / 2)
+        found.append(off)
+        stderrs.append(stderr)
+        errors.append(pseudo.mean() - square(top(means)))
+    off, error, unit = np.mean(found), np.mean(errors), np.mean(stderrs)
+    assert least < off / unit < most
+    low, high = bias_of(float(off))
+    slack = 4 * unit / np.sqrt(len(errors))
+    assert low - slack <= error <= high + slack
+    if gap == 0.0:
+        assert error == pytest.approx(high, abs=slack)  # the lemma is sharp at a tie
 
 
 def test_the_slope_along_the_noise():
