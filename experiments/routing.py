@@ -48,7 +48,7 @@ class Preset:
 
 
 FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4,
-              terms=Size(seeds=4, handoffs=1_000_000, logged=1_000_000),
+              terms=Size(seeds=4, handoffs=1_000_000, logged=5_000_000),
               words=(1, 3, 5, None), updates=5000)  # fmt: skip
 SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2,
                terms=Size(seeds=4, handoffs=200_000, logged=100_000))  # fmt: skip
