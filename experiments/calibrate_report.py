@@ -34,8 +34,9 @@ construction may cover more and then reads *conservative*. Bias is given with it
 standard deviation of the estimate, *width* the mean length of its interval. The data set of a size is the beginning of
 that of the next larger one.
 
-The rules that say what is enough were set while these workflows were looked at, so the page shows that there are logs
-on which intervals hold what they promise, and where they do not; it is no test on workflows never seen.
+The rules that say what is enough, and the form of some intervals, were settled while these workflows were looked at, so
+the page shows that there are logs on which intervals hold what they promise, and where they do not; it is no test on
+workflows never seen.
 """
 
 

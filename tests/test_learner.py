@@ -227,6 +227,16 @@ def test_a_block_reads_nothing_beyond_its_last_handoff():
     np.testing.assert_array_equal(np.asarray(after.average)[idle], np.asarray(state.average)[idle])
 
 
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
+def test_weights_of_the_average_keep_their_digits_in_long_runs(power):
+    k = np.array([1, 2, 1000, 2**24 + 1, 10**8, 2**31 - 1])
+    for idle in (1, 2, 7):
+        touched = np.maximum(k - idle, 0)
+        exact = -np.expm1((power + 1) * np.log1p(-(k - touched) / k, where=touched > 0, out=np.full(len(k), -np.inf)))
+        found = L._share(jnp.asarray(touched, jnp.int32), jnp.asarray(k, jnp.int32), power)
+        np.testing.assert_allclose(found, exact, rtol=2e-6)
+
+
 def test_seeds_differ_and_runs_repeat():
     cls = CLASSES["mlp"]
     first = L.learn(TABLES, cls, CONFIGS["sgd"], [0, 1, 2], [1, 300])
