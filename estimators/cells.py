@@ -30,6 +30,7 @@ VISITS_OF_A_CELL = (
 COVERED = 0.99  # least share of handoffs in such cells
 COVERED_ONWARD = 0.999  # the same for the context process, whose optimum depends on rare cells
 CORRELATED = 0.3  # largest correlation of visits to the same state in neighbouring batches
+TRACE = 1e-9  # of all of the log in each of its halves
 DOUBTFUL = 0.1  # largest share of handoffs whose greedy option may be another one
 
 
@@ -89,12 +90,13 @@ class Cells(Shown):
     @cached_property
     def halves(self) -> list[tuple[ContextLaw, ContextLaw]]:
         """The laws of the two halves of the batches, for every row of `jackknife.signs`."""
-        found = []
-        for plus in signs(self.batches) > 0:
-            half = plus @ self.count, plus @ self.reward, plus @ self.discount
-            other = tuple(total - part for total, part in zip(self._totals, half, strict=True))
-            found.append((self._law(half, self.whole), self._law(other, self.whole)))
-        return found
+        return [(self._mostly(plus), self._mostly(~plus)) for plus in signs(self.batches) > 0]
+
+    def _mostly(self, batches: Bool[np.ndarray, "B"]) -> ContextLaw:
+        """The law of some batches with a trace of all, so that cells they lack keep one: something may lead there."""
+        part = batches @ self.count, batches @ self.reward, batches @ self.discount
+        count, reward, discount = (x + TRACE * total for x, total in zip(part, self._totals, strict=True))
+        return self._law((count, reward, discount), self.whole)
 
     def only(self, batches: Bool[np.ndarray, "B"]) -> Cells:
         """Some of the batches, on the same frame; cells may have no visits there."""

@@ -115,6 +115,8 @@ def norm(
     square, bias = _square(found.whole, whole, agent), (0.0, 0.0)
     if not (onward or (optimum and found.doubt > DOUBTFUL)):
         pseudo, influence = _left_out(found, table, whole, agent, square)
+    elif why := _absent(found, agent):
+        return missing(why, found.n_eff)
     else:
         pseudo, influence = _halves(found, table, whole, agent, square)
         off, stderr = jackknife.kink(square, pseudo, influence)
@@ -135,6 +137,20 @@ def _left_out(
         squares[b] = _square(law, part, agent)
         influence[b] = _moved(part, whole, -rest * weight(law, agent) * root)
     return jackknife.leave_one_out(square, squares), influence
+
+
+def _absent(found: Cells, agent: int | None) -> str | None:
+    """Why halves of the batches say nothing of an agent; None if it acts in all of them."""
+    if agent is None:
+        return None
+    acts = found.visits @ (found.frame.agent == agent)[found.frame.observation]
+    plus = jackknife.signs(found.batches) > 0
+    if (plus @ acts > 0).all() and (~plus @ acts > 0).all():
+        return None
+    return (
+        f"agent {agent} acts in {int((acts > 0).sum())} of {found.batches} batches of the log only, so halves of them "
+        "are without it: log longer"
+    )
 
 
 def _halves(

@@ -216,6 +216,14 @@ def test_intervals_know_what_ties_do_and_without_that_are_caught(monkeypatch):
     assert held(truth, [interface_gap(cells) for cells in logs]) <= 15
 
 
+def test_an_agent_that_acts_in_few_batches_has_no_halves():
+    log = log_of(analyse(dials_instance(SMALL, Dials(gap=1.0, action_gap=0.0), 1)), 40_000)
+    cells = gather(rows(log, (log.agent != 2) | (np.arange(len(log)) % 20_000 < 500)))
+    assert cells.frequent and cells.doubt > DOUBTFUL
+    assert "agent 2 acts in" in local_gap(cells, agent=2).result
+    assert local_gap(cells, agent=1).result == "ok" and set(local_gap_by_agent(cells)) == {0, 1, 2}
+
+
 def test_numbers_that_are_not_finite_stay_so():
     log = log_of(dials(1.0), 2000)
     log.reward[7] = np.nan
