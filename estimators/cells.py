@@ -24,9 +24,7 @@ from icq.display import Fact, Shown
 from icq.solve import greedy
 
 BATCHES_OF_A_CELL = 2  # batches in which a cell must occur: what remains without one of them is still a mean
-VISITS_OF_A_CELL = (
-    20  # visits it needs to occur in every half of the batches, and where an optimum over contexts is taken
-)
+VISITS_OF_A_CELL = 20  # visits it needs to be in halves of the batches, and for an optimum over contexts
 COVERED = 0.99  # least share of handoffs in such cells
 COVERED_ONWARD = 0.999  # the same for the context process, whose optimum depends on rare cells
 CORRELATED = 0.3  # largest correlation of visits to the same state in neighbouring batches
@@ -164,8 +162,8 @@ class Cells(Shown):
             )
         if optimum and self.doubt > DOUBTFUL and not self.frequent:
             return (
-                f"on {self.doubt:.0%} of the handoffs the best option may be another one, on at most {DOUBTFUL:.0%} it "
-                f"may while {1 - COVERED_ONWARD:.1%} are in cells seen less than {VISITS_OF_A_CELL} times: log longer"
+                f"on {self.doubt:.0%} of the handoffs the best option may be another one; on more than {DOUBTFUL:.0%} "
+                f"it may only where {COVERED_ONWARD:.1%} are in cells seen {VISITS_OF_A_CELL} times: log longer"
             )
         return None
 

@@ -59,18 +59,28 @@ def positive(whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, con
 
 @dataclass(frozen=True)
 class Noise(Shown):
-    """What batch vectors X_b of mean zero say of sum_{b != c} X_b.X_c / (B(B-1)): its variance, and the variance that
-    |mean X|^2 gains per unit of |E X|^2 in a direction drawn like the noise; gram [B, B]: X_b.X_c, centred, for b != c.
+    """What batch vectors X_b of mean zero and covariance S say of |mean X|^2.
+
+    variance: of sum_{b != c} X_b.X_c / (B(B-1)), 2 tr(S^2)/(B(B-1)); trace: tr S; gram [B, B]: X_b.X_c for b != c,
+    centred without the diagonal.  In squares of the unit of X, and their squares.
     """
 
     variance: float
-    slope: float
+    trace: float
     gram: Float[np.ndarray, "B B"]
 
-    def along(self, scores: Float[np.ndarray, "B"]) -> float:
-        """What that variance gains per unit of |E X|^2 when E X moves as noise moves it: 4 m'S^2m / (B m'Sm).
+    @property
+    def slope(self) -> float:
+        """What the variance of |mean X|^2 gains per unit of |E X|^2 in a direction drawn like the noise.
 
-        scores [B]: m.X_b, centred; m = E X and S the covariance of a row.
+        4 tr(S^2)/(B tr S).
+        """
+        return 2 * (len(self.gram) - 1) * self.variance / self.trace if self.trace > 0 else 0.0
+
+    def along(self, scores: Float[np.ndarray, "B"]) -> float:
+        """What it gains when E X moves as noise moves it: 4 m'S^2m / (B m'Sm).
+
+        scores [B]: m.X_b, centred; m = E X.
         """
         count, length = len(scores), float(scores @ scores)
         return 4 * float(scores @ self.gram @ scores) / (count * (count - 2) * length) if length > 0 else 0.0
@@ -79,8 +89,8 @@ class Noise(Shown):
 def degenerate(influence: Float[np.ndarray, "B K"]) -> Noise:
     """The noise of batch vectors, from rows X_b known up to a common vector.
 
-    With S the covariance of a row the variance is 2 tr(S^2)/(B(B-1)), the slope 4 tr(S^2)/(B tr S); tr(S^2) is
-    estimated without bias from the products of different rows, centred without their diagonal.
+    tr(S^2) is estimated without bias from the products of different rows, centred without their diagonal
+    (docs/theory.md section 7.1).
     """
     count = len(influence)
     centred = influence - influence.mean(axis=0)
@@ -91,7 +101,7 @@ def degenerate(influence: Float[np.ndarray, "B K"]) -> Noise:
     gram = gram - rows[:, None] - rows + gram.sum() / ((count - 1) * (count - 2))
     np.fill_diagonal(gram, 0.0)
     square = float((gram**2).sum()) / (count * (count - 3))
-    return Noise(2 * square / (count * (count - 1)), 4 * square / (count * trace) if trace > 0 else 0.0, gram)
+    return Noise(2 * square / (count * (count - 1)), trace, gram)
 
 
 def norm(
@@ -152,15 +162,12 @@ def halves(whole: float, plus: Float[np.ndarray, "H"], minus: Float[np.ndarray, 
 def kink(whole: float, pseudo: Float[np.ndarray, "B"], influence: Float[np.ndarray, "B K"]) -> tuple[float, float]:
     """How far the squares of halves are off the square of the whole beyond squared noise, and one standard error.
 
-    For a smooth table the mean over halves exceeds the whole by the noise |X_b - mean X|^2/(B(B-1)) summed over b, up
+    For a smooth table the mean over halves exceeds the whole by the squared noise tr S/B of the mean, up
     to terms of higher order; what is left comes from maxima whose winners are in doubt.
     """
-    count = len(pseudo)
-    centred = influence - influence.mean(axis=0)
-    squared = float((centred**2).sum()) / (count * (count - 1))
-    noise = degenerate(influence).variance
-    stderr = float(np.sqrt(max(float(pseudo.var(ddof=1)) / count - noise, noise)))
-    return whole - float(pseudo.mean()) - squared, stderr
+    count, noise = len(pseudo), degenerate(influence)
+    stderr = np.sqrt(max(float(pseudo.var(ddof=1)) / count - noise.variance, noise.variance))
+    return whole - float(pseudo.mean()) - noise.trace / count, float(stderr)
 
 
 def bias_of(off: float) -> tuple[float, float]:

@@ -173,8 +173,8 @@ class TermsCell:
 
     def run(self) -> Arrays:
         """`e_interface`, `e_app`, and one per seed `e_mix`, `e_total`, in the d-norm, of agents linear in what they see
-        that learn with Adam; `b_interface` and its verdict; `reference`: how the fixed point of the class was found,
-        `ok` or why there is none (then e_app and e_mix are NaN).
+        that learn with Adam; `b_interface`, its verdict, and `trivial_cap`, what rewards alone say; `reference`: how
+        the fixed point of the class was found, `ok` or why there is none (then e_app and e_mix are NaN).
         """  # fmt: skip
         a, views = solved(self.game)
         cls = linear_in_views(a.smdp, views)
@@ -189,7 +189,8 @@ class TermsCell:
         said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
         numbers = {
             "e_interface": split.interface, "e_app": split.app[0], "e_mix": split.mix, "e_total": split.total,
-            "b_interface": bound.value, "verdict_interface": said.value, "reference": reference,
+            "b_interface": bound.value, "verdict_interface": said.value, "trivial_cap": bound.trivial,
+            "reference": reference,
             "states": a.smdp.num_states, "observations": a.smdp.num_observations, "kappa": a.kappa,
             "parameters": cls.features.shape[-1] * cls.agents,
         }  # fmt: skip

@@ -47,6 +47,7 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
     for c, r in learned(results):
         found: dict[str, Any] = {plots.NAME[t]: as_dict(error(r, t)) for t in PARTS}
         found["interface certified"] = _number(float(r["b_interface"]))
+        found["range of rewards"] = float(r["trivial_cap"])
         found |= {"verdict": str(r["verdict_interface"]), "class fixed point": str(r["reference"])}
         found |= {name: int(r[name]) for name in ("states", "observations", "parameters")}
         out["terms_of_linear_agents"][c.game.label()] = found | {"handoffs": c.handoffs}

@@ -11,26 +11,25 @@ plain SGD), and c = 1, or one over the visit frequency of x_k.  Notation: docs/t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from icq import rollout, td
+from icq.chains import each
 from icq.display import Fact, Shown, spread
 from icq.networks import FunctionClass, Params, at, backward, forward, put, put_at, q_table, row, take, total
 from icq.rollout import Handoff, Tables
 from icq.smdp import Arr
 
-T = TypeVar("T")
 PLAIN = optax.identity()
 LOOP = "icq_handoffs"  # the name of the loop in compiled programs
 
@@ -260,42 +259,7 @@ def run(
     return learner, record
 
 
-def _each(loop: Callable[..., T]) -> Callable[..., T]:
-    """`loop`, whose vmap runs the chains one after another on CPU and side by side elsewhere.
-
-    On CPU a chain is one kernel that way; batched, its updates in place would turn into scatters.  Arguments are
-    pytrees of arrays; nothing traced may be closed over.
-    """
-
-    def call(*args: Any) -> T:
-        leaves, tree = jax.tree.flatten(args)
-        result: list[Any] = []
-
-        def flat(*leaves: Any) -> list[Any]:
-            out, structure = jax.tree.flatten(loop(*jax.tree.unflatten(tree, leaves)))
-            result.append(structure)
-            return out
-
-        chain = custom_vmap(flat)
-
-        @chain.def_vmap
-        def chains(size: int, batched: list[bool], *leaves: Any) -> tuple[list[Any], list[bool]]:
-            def one(run: Callable[..., list[Any]], moving: Sequence[Any]) -> list[Any]:
-                rest = iter(moving)
-                return run(*[next(rest) if b else x for x, b in zip(leaves, batched)])
-
-            moving = [x for x, b in zip(leaves, batched) if b]
-            one_by_one, side_by_side = partial(jax.lax.map, partial(one, chain)), jax.vmap(partial(one, flat))
-            out = jax.lax.platform_dependent(moving, cpu=one_by_one, default=side_by_side)
-            return out, [True] * len(out)
-
-        out = chain(*leaves)
-        return jax.tree.unflatten(result[0], out)
-
-    return call
-
-
-@_each
+@each
 def _walk(
     t: Tables, cls: FunctionClass, config: LearnerConfig, words: UInt32[Array, "2"], learner: LearnerState,
     start: Int[Array, ""], stop: Int[Array, ""],

@@ -99,13 +99,18 @@ def solve(
     max|reward|/(1 - gbar).  Certificate: with Q = r + K v and v' = max_a Q,
     ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
     From COMPILED_FROM states on the loops are compiled if numba is there; the certificate is the same.
-    Raises ValueError when the modulus is not below 1.
+    Raises ValueError when the modulus is not below 1, a reward is not finite, or a state has no option.
     """
+    lost = np.flatnonzero(~available.any(axis=1))
+    if len(lost):
+        raise ValueError(f"state {lost[0]} has no available option, so it has no value")
     loops = compiled() if len(reward) >= COMPILED_FROM else None
     engine = _Plain(reward, kernel, available) if loops is None else Compiled(loops, reward, kernel, available)
     gbar, width, largest = engine.measure()
     if gbar >= 1:
         raise ValueError(f"the largest expected discount is {gbar}, it must be below 1")
+    if not np.isfinite(largest):
+        raise ValueError("the reward of an available option is not finite")
     scale = largest / (1 - gbar)
     _, v = engine.greedy(reward)
     best, idle, iteration = np.inf, 0, 0

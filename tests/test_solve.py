@@ -339,3 +339,14 @@ def test_ties_and_zero_rewards_end():
             out = exact.oracle_model(doubled.replace(reward=scale * doubled.reward)).solve()
             assert out.converged and out.iterations <= 20
     assert out.error == 0.0 and (out.q == 0).all()
+
+
+def test_what_has_no_solution_is_refused_and_not_searched_for():
+    reward, kernel, available = oracle(garnet(3, states=12, options=2))
+    lonely = available.copy()
+    lonely[2] = False
+    with pytest.raises(ValueError, match="state 2 has no available option"):
+        solve.solve(reward, kernel, lonely)
+    broken = np.where(available, np.nan, reward)
+    with pytest.raises(ValueError, match="not finite"):
+        solve.solve(broken, kernel, available)
