@@ -25,10 +25,10 @@ test: lint  ## style, types, every test and every notebook
 	$(BIN)/pytest -n 2 --nbmake tests notebooks
 
 check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 000 random instances
-	$(BIN)/python -m experiments.check_bounds --instances 10000 --jobs 2
+	$(BIN)/python -m audits.counterexamples --instances 10000 --jobs 2
 
 calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about half an hour on two cores
-	$(BIN)/python -m experiments.calibrate --jobs 2
+	$(BIN)/python -m audits.calibration --jobs 2
 
 bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md and docs/scaling.md, on a quiet machine
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
@@ -38,7 +38,7 @@ bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks
 	$(BIN)/python -m benchmarks.scaling
 
 notebooks: .venv/ready  ## brings notebooks and their scripts in step, executes every cell and keeps the outputs
-	$(BIN)/python -m experiments.notebooks
+	$(BIN)/python -m audits.notebooks
 
 docs: .venv/ready  ## the documentation with every cell executed: build/site/index.html, about two minutes
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -15,10 +15,11 @@ import scipy.sparse as sp
 from quantecon.markov import DiscreteDP
 
 from benchmarks.harness import Contender, Section, Timing, measure, number, publish, save, times
-from experiments import plots
-from icq import chain, exact
+from icq import exact
+from icq.exact import markov
+from icq.exact.fixed_point import Solution, modulus
 from icq.smdp import ICSMDP
-from icq.solve import Solution, modulus
+from icq_bounds.figures import style
 from synthetic.random import garnet
 
 SIZES = (320, 3_200, 32_000, 100_000)
@@ -90,12 +91,12 @@ HEADER = (
 def table(title: str, note: str, options: dict[str, float], rounds: int, figure: str) -> Section:
     """One section with its picture."""
     found = [contest(states, options, rounds) for states in SIZES]
-    axis = plots.axes(None, 6, 3.6)
+    axis = style.axes(None, 6, 3.6)
     for name, marker in ((OURS, "o"), (MATCHED, "s"), (DEFAULT, "^")):
         axis.loglog(SIZES, [1e3 * timing.each(name) for timing, _, _ in found], marker=marker, label=name)
     axis.set(xlabel="states", ylabel="milliseconds")
     axis.set_title(title, loc="left")
-    plots.label_ends(plots.readable(axis))
+    style.label_ends(style.readable(axis))
     rows, data = tuple(row for _, row, _ in found), {"sizes": [d for _, _, d in found]}
     return Section(title, note, HEADER, rows, (save(axis.figure, figure),), data)
 
@@ -126,9 +127,9 @@ def million(states: int = 1_000_000) -> Section:
     say("the outcome list alone")
     p = exact.handoff_chain(m)
     say("handoff chain", f"{p.nnz:,} entries")
-    classes = chain.structure(p)
+    classes = markov.structure(p)
     say("closed classes, period", "; ".join(classes.problems()) or "ergodic")
-    law = chain.stationary(p, classes)
+    law = markov.stationary(p, classes)
     say("stationary law", law.result)
     weights, _ = exact.stationary_weights(m, law.d)
     oracle = exact.oracle_model(m)

@@ -24,12 +24,12 @@ from matplotlib.figure import Figure
 
 from benchmarks import reference
 from benchmarks.harness import Contender, Section, Timing, measure, number, publish, save, times
-from experiments import plots
-from icq import learner as L
-from icq import networks, rollout
-from icq.networks import FunctionClass
-from icq.rollout import Tables
+from icq.learn import classes, sampling
+from icq.learn import learner as L
+from icq.learn.classes import FunctionClass
+from icq.learn.sampling import Tables
 from icq.smdp import ICSMDP
+from icq_bounds.figures import style
 from synthetic.random import garnet
 
 STEP = 0.01
@@ -44,7 +44,7 @@ def workflow(states: int, agents: int) -> tuple[ICSMDP, Tables]:
     m = garnet(5, states=states, options=4, outcomes=4, observations=states, agents=agents, gamma=0.9, max_duration=6)
     available = np.asarray(m.available)[np.asarray(m.observation)]
     known = SimpleNamespace(smdp=m, oracle=SimpleNamespace(available=available), d=np.full(states, 1 / states))
-    return m, rollout.tables(known)
+    return m, sampling.tables(known)
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Run:
 def speed(rounds: int) -> list[Section]:
     """One chain against everything else."""
     m, t = workflow(320, 10)
-    inputs = networks.random_inputs(m, FEATURES, seed=0)
+    inputs = classes.random_inputs(m, FEATURES, seed=0)
     instance = reference.Instance.of(t, m.agent, inputs)
-    found = [_table(instance, Run(t, networks.tabular(m), 4_000_000), rounds)]
+    found = [_table(instance, Run(t, classes.tabular(m), 4_000_000), rounds)]
     for width, handoffs in ((64, 400_000), (256, 100_000)):
-        found.append(_network(instance, Run(t, networks.network(m, inputs, width), handoffs), width, rounds))
+        found.append(_network(instance, Run(t, classes.network(m, inputs, width), handoffs), width, rounds))
     return found
 
 
@@ -144,9 +144,9 @@ def agents(rounds: int) -> Section:
     """Cost per handoff against the number of agents."""
     counts, handoffs, states = (10, 30, 100, 300, 1000), 500_000, 4000
     kinds: dict[str, Callable[[ICSMDP], FunctionClass]] = {
-        "table": networks.tabular,
-        "8 features": lambda m: networks.random_features(m, 8, seed=1),
-        "network, width 16": lambda m: networks.network(m, networks.random_inputs(m, 8, 0), 16),
+        "table": classes.tabular,
+        "8 features": lambda m: classes.random_features(m, 8, seed=1),
+        "network, width 16": lambda m: classes.network(m, classes.random_inputs(m, 8, 0), 16),
     }
     built = {n: workflow(states, n) for n in counts}
     lines, rows = {}, []
@@ -171,7 +171,7 @@ def agents(rounds: int) -> Section:
 def growth(rounds: int) -> list[Section]:
     """Cost against handoffs and seeds: straight lines."""
     m, t = workflow(320, 10)
-    cls = networks.tabular(m)
+    cls = classes.tabular(m)
     handoffs, seeds = tuple(2**k for k in range(16, 23)), (1, 2, 4, 8, 16, 32)
     long = {str(n): Run(t, cls, n) for n in handoffs}
     many = {str(n): Run(t, cls, 2**18, seeds=n) for n in seeds}
@@ -202,7 +202,7 @@ def cell(seed: int) -> float:
     """One cell of a sweep in a worker, which compiles once."""
     m, t = workflow(320, 10)
     config = L.LearnerConfig(step=jnp.float32(STEP * (1 + seed)))
-    record = L.learn(t, networks.tabular(m), config, [seed], [8_000_000])
+    record = L.learn(t, classes.tabular(m), config, [seed], [8_000_000])
     return float(jnp.sum(record.q))
 
 
@@ -228,27 +228,27 @@ def cores(rounds: int) -> Section:
 
 
 def _lines(x: str, y: str, sizes: Sequence[int], lines: dict[str, Any], yscale: str = "linear") -> Figure:
-    axes = plots.axes(None, 5, 3.2)
+    axes = style.axes(None, 5, 3.2)
     axes.set(xlabel=x, ylabel=y, xscale="log", yscale=yscale)
     for name, values in lines.items():
         axes.plot(sizes, values, "--" if name == "proportional" else "o-", label=name)
     if yscale == "linear":
         axes.set_ylim(bottom=0)
-    return plots.label_ends(plots.readable(axes)).figure
+    return style.label_ends(style.readable(axes)).figure
 
 
 def bars(sections: Sequence[Section]) -> str:
     """Handoffs per second of every loop, as a picture."""
-    with plt.rc_context(plots.STYLE):
+    with plt.rc_context(style.STYLE):
         figure, panels = plt.subplots(1, len(sections), figsize=(8.5, 3.2))
     for axes, section in zip(panels, sections, strict=True):
         data = section.data["seconds_per_handoff"]
         names = list(data)
         rate = [1 / float(np.median(data[n])) for n in names]
-        axes.barh(names[::-1], rate[::-1], color=[plots.BLUE if n == OURS else "0.7" for n in names[::-1]])
+        axes.barh(names[::-1], rate[::-1], color=[style.BLUE if n == OURS else "0.7" for n in names[::-1]])
         axes.set(xscale="log", xlabel="handoffs per second")
         axes.set_title(section.title.removesuffix(", one chain"), loc="left")
-        plots.readable(axes).grid(axis="y", visible=False)
+        style.readable(axes).grid(axis="y", visible=False)
     return save(figure, "bench_speed.png")
 
 

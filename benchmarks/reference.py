@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import compiled_c
-from icq.rollout import Tables
+from icq.learn.sampling import Tables
 
 SOURCE = Path(__file__).with_name("learner.c")
 SEED = 88172645463325252

@@ -18,9 +18,9 @@ from rich.progress import track
 from scipy.optimize import nnls
 
 from benchmarks.harness import ROOT, machine, number
-from experiments.cells import Cell
-from experiments.methods import Features, Mlp, Table
-from experiments.settings import DialsFamily
+from icq_bounds.sweep.cells import Cell
+from icq_bounds.sweep.families import DialsFamily
+from icq_bounds.sweep.methods import Features, Mlp, Table
 
 PAGE = ROOT / "docs" / "scaling.md"
 FAMILY = DialsFamily(gap=0.5)

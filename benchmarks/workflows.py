@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from benchmarks.harness import Contender, Section, Timing, measure, number, publish, times
-from icq.environment import Environment, State, finite, proceed
+from icq.sampled.environment import Environment, State, finite, proceed
 from icq.tasks import start_law
 from synthetic.cpu import cpu
 from synthetic.routing import Routing, routing

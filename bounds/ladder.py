@@ -14,14 +14,16 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
-from bounds import closed, ipm, poisson, textbook
-from bounds.approximation import class_error_bound, projected_certificate
-from bounds.attribution import agent_gap_bound, linear_agent_bound
-from bounds.bound import Assumption, Bound, below
-from bounds.certificate import certificate_d, certificate_pointwise, certificate_sup
-from bounds.classes import LinearClass, linear_class
-from bounds.curve import Curve, curve
-from bounds.interface import (
+from bounds.approximation.certificate import certificate_d, certificate_pointwise, certificate_sup
+from bounds.approximation.class_error import class_error_bound, projected_certificate
+from bounds.approximation.classes import LinearClass, linear_class
+from bounds.core.bound import Assumption, Bound, below
+from bounds.core.curve import Curve, curve
+from bounds.core.steps import Steps, schedule
+from bounds.core.term import Asymptotic, Rung
+from bounds.interface import information
+from bounds.interface.agents import agent_gap_bound, linear_agent_bound
+from bounds.interface.gap import (
     SECTION,
     gap_value_bound,
     gap_value_bound_d,
@@ -32,12 +34,11 @@ from bounds.interface import (
     signed_gap_value,
     sup_bound,
 )
-from bounds.noise import Population
-from bounds.poisson_constants import DENSE_LIMIT
-from bounds.sharp import Sharp, averaged_limit, constant_step
-from bounds.steps import Steps, schedule
-from bounds.term import Asymptotic, Rung
-from bounds.weights import sharp_weight
+from bounds.residual import closed, poisson, textbook
+from bounds.residual.constants import DENSE_LIMIT
+from bounds.residual.population import Population
+from bounds.residual.sharp import Sharp, averaged_limit, constant_step
+from bounds.residual.weights import sharp_weight
 from icq.display import Shown
 from icq.exact import Analysis
 
@@ -77,8 +78,9 @@ def interface_rungs(a: Analysis) -> tuple[Rung, ...]:
     exact = sup_bound(a, "exact gap, d-norm", compute, f"{SECTION}, rung 1", observed_error(a))
     bounds = (
         signed_gap_bound_d(a), gap_value_bound_d(a), scalar_gap_bound_d(a), gap_value_bound(a), agent_gap_bound(a),
-        linear_agent_bound(a), scalar_gap_bound(a), ipm.information_state_bound(a, ipm.centred_total_variation(a)),
-        ipm.information_state_bound(a, ipm.total_variation(a)),
+        linear_agent_bound(a), scalar_gap_bound(a),
+        information.information_state_bound(a, information.centred_total_variation(a)),
+        information.information_state_bound(a, information.total_variation(a)),
     )  # fmt: skip
     return (Rung(exact, exact=True), *map(Rung, bounds))
 

@@ -17,10 +17,10 @@ import numpy as np
 import sympy as sp
 from jaxtyping import Float
 
-from bounds.closed import Level, conditions, settle
-from bounds.noise import Population, contraction_assumption
-from bounds.poisson import tier_2_inequality
-from bounds.poisson_constants import constants
+from bounds.residual.closed import Level, conditions, settle
+from bounds.residual.constants import constants
+from bounds.residual.poisson import tier_2_inequality
+from bounds.residual.population import Population, contraction_assumption
 from bounds.symbolic import B_0, BITS, C_APP, DIAL, EPSILON, GBAR, P_APP, TRACE, WIDTH, T, Values, evaluate
 from icq.display import Fact, Shown, latex_number
 

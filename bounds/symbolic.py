@@ -1,7 +1,8 @@
 """The theorem in symbols: every constant a documented SymPy symbol, every number of the numeric code a substitution.
 
 docs/theory.md section 6.  The residual is the second-order Poisson certificate at a constant step in its closed form
-(bounds.closed); G and S below are its gain and slack.  `evaluate` puts numbers in, with more digits than a float has.
+(bounds.residual.closed); G and S below are its gain and slack.  `evaluate` puts numbers in, with more
+digits than a float has.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import numpy as np
 import sympy as sp
 from jaxtyping import Float
 
-from bounds.approximation import class_error_bound
-from bounds.classes import ConvexClass
-from bounds.closed import start
-from bounds.interface import oracle_contraction
-from bounds.noise import Population
-from bounds.poisson_constants import Constants, constants
-from bounds.weights import Weight
+from bounds.approximation.class_error import class_error_bound
+from bounds.approximation.classes import ConvexClass
+from bounds.interface.gap import oracle_contraction
+from bounds.residual.closed import start
+from bounds.residual.constants import Constants, constants
+from bounds.residual.population import Population
+from bounds.residual.weights import Weight
 from icq.display import Latex
 from icq.exact import Analysis
 

@@ -21,12 +21,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds import ladder
-from bounds.bound import Assumption, Bound, below, conditional
-from bounds.interface import contracts, loss_error, observed_error, oracle_contraction, trivial_cap
-from bounds.ladder import Run
-from bounds.noise import Population, PopulationError, local_clock, population, tabular_features
-from bounds.show import Sheet, Table
-from bounds.statement import (
+from bounds.core.bound import Assumption, Bound, below, conditional
+from bounds.core.sheet import Sheet, Table
+from bounds.core.statement import (
     HEADER,
     assumption_table,
     collect,
@@ -36,8 +33,11 @@ from bounds.statement import (
     term_rows,
     timeless,
 )
-from bounds.steps import Steps
-from bounds.term import Asymptotic, Observed, Rung, Term
+from bounds.core.steps import Steps
+from bounds.core.term import Asymptotic, Observed, Rung, Term
+from bounds.interface.gap import contracts, loss_error, observed_error, oracle_contraction, trivial_cap
+from bounds.ladder import Run
+from bounds.residual.population import Population, PopulationError, local_clock, population, tabular_features
 from icq.display import Fact, Shown, latex_number, latex_text
 from icq.exact import Analysis
 

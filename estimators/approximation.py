@@ -13,8 +13,6 @@ from functools import singledispatch
 import numpy as np
 from jaxtyping import Float
 
-from estimators.empirical import Law, Sums, law, sums
-from estimators.estimate import Estimate, exact, missing
 from estimators.fixed import (
     DOUBT,
     REST,
@@ -27,11 +25,13 @@ from estimators.fixed import (
     rests_on,
     span,
 )
-from estimators.jackknife import BATCHES, jackknife, leave_one_out, norm
-from estimators.logs import Log
+from estimators.law import Law, Sums, law, sums
+from estimators.logs.log import Log
+from estimators.statistics.estimate import Estimate, exact, missing
+from estimators.statistics.jackknife import BATCHES, jackknife, leave_one_out, norm
 from estimators.view import LEAVES, too_short
 from icq.exact import Analysis, contraction
-from icq.networks import FunctionClass, Tabular
+from icq.learn.classes import FunctionClass, Tabular
 
 
 def length(
@@ -39,7 +39,7 @@ def length(
 ) -> Estimate:
     """|v| from the vector of everything and the vectors of everything but one batch.
 
-    Noise in v adds its variance to |v|^2; the jackknife takes it off (`estimators.jackknife.norm`).
+    Noise in v adds its variance to |v|^2; the jackknife takes it off (`estimators.statistics.jackknife.norm`).
     """
     influence = (len(without) - 1) * (whole - without)
     pseudo = leave_one_out(float(whole @ whole), (without**2).sum(1))

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from estimators.context import ContextLaw, Frame, compress
-from estimators.jackknife import BATCHES, signs
-from estimators.logs import Log
+from estimators.logs.log import Log
+from estimators.statistics.jackknife import BATCHES, signs
 from icq.display import Fact, Shown
-from icq.solve import greedy
+from icq.exact.fixed_point import greedy
 
 BATCHES_OF_A_CELL = 2  # batches in which a cell must occur: what remains without one of them is still a mean
 VISITS_OF_A_CELL = 20  # visits it needs to be in halves of the batches, and for an optimum over contexts

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from icq.display import Shown
 from icq.exact import Analysis, Model, contraction
-from icq.solve import greedy
+from icq.exact.fixed_point import greedy
 
 DENSE = 300  # states up to which a dense solve beats a sparse one
 TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sorting

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from estimators import estimate
-from estimators.estimate import Estimate, missing
+from estimators.statistics import estimate
+from estimators.statistics.estimate import Estimate, missing
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 
@@ -112,8 +112,8 @@ class MixingSplit(Shown):
 
 
 def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], confidence: float = 0.95) -> MixingSplit:
-    """Split e_mix of R paired runs: run r of both has the same key, hence the same uniforms (`icq.learner.learn` with
-    iid False and True).
+    """Split e_mix of R paired runs: run r of both has the same key, hence the same uniforms
+    (`icq.learn.learner.learn` with iid False and True).
 
     Intervals leave out whole pairs, so whatever the common random numbers correlate is used; that of the quotient is
     one of its logarithm.  Fewer than `FEWEST` pairs, or errors that are all 0, are a `result`.  Raises ValueError when

@@ -24,10 +24,10 @@ from scipy.spatial.distance import cdist
 
 from estimators.cells import COVERED_ONWARD, Cells
 from estimators.context import ContextLaw, total
-from estimators.estimate import Estimate, missing
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
-from estimators.jackknife import jackknife
-from estimators.logs import Log
+from estimators.logs.log import Log
+from estimators.statistics.estimate import Estimate, missing
+from estimators.statistics.jackknife import jackknife
 
 Witness: TypeAlias = Callable[
     [Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]], Float[np.ndarray, "SA O"]

@@ -21,12 +21,12 @@ from jaxtyping import Array, Float, Key
 from rich.progress import Progress
 
 from estimators.approximation import bellman_residual
-from estimators.empirical import Law, law, sums
-from estimators.estimate import Estimate
-from estimators.logs import Log
+from estimators.law import Law, law, sums
+from estimators.logs.log import Log
+from estimators.statistics.estimate import Estimate
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
-from icq.networks import MLP, FunctionClass, Network, Params, q_table
+from icq.learn.classes import MLP, FunctionClass, Network, Params, q_table
 
 STEPS = 100  # Adam steps per sweep
 

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
-from estimators.empirical import Law
+from estimators.law import Law
 from icq.display import Shown
-from icq.networks import FunctionClass, Linear, Tabular
-from icq.solve import greedy
+from icq.exact.fixed_point import greedy
+from icq.learn.classes import FunctionClass, Linear, Tabular
 
 DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
 POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
@@ -103,7 +103,7 @@ class Fixed(Shown):
 
 
 def interface_fixed_point(law: Law) -> Fixed:
-    """Qbar of the empirical interface model, certified by `icq.solve.solve`."""
+    """Qbar of the empirical interface model, certified by `icq.exact.fixed_point.solve`."""
     return Fixed(law.solution.q, law.solution.policy, law.solution.v)
 
 

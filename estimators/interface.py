@@ -21,11 +21,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from estimators import jackknife
 from estimators.cells import DOUBTFUL, Cells, gather
 from estimators.context import ContextLaw, exact_law
-from estimators.estimate import Estimate, exact, missing
-from estimators.logs import Log
+from estimators.logs.log import Log
+from estimators.statistics import jackknife
+from estimators.statistics.estimate import Estimate, exact, missing
 from icq.display import shown
 from icq.exact import Analysis
 
@@ -98,9 +98,9 @@ def norm(
     """||F||_d of a table of cells, or over the handoffs of one agent, (E[F^2 | agent acts])^{1/2}.
 
     table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts; optimum: it needs a fixed
-    point.  From a log: `estimators.jackknife.norm` of one batch left out at a time; of halves of the batches where an
-    optimum over contexts is taken or best options are in doubt.  If ties move the number by more than `KINK` standard
-    errors, its interval is longer by what that may be, and its note says so.
+    point.  From a log: `estimators.statistics.jackknife.norm` of one batch left out at a time; of halves of the batches
+    where an optimum over contexts is taken or best options are in doubt.  If ties move the number by more than `KINK`
+    standard errors, its interval is longer by what that may be, and its note says so.
     """
     found = law_of(source, onward)
     if isinstance(found, str):

@@ -1,380 +1,250 @@
-"""What correlation along the trajectory costs: TD noise, its covariance and its long-run covariance.
+"""How fast the chain of a view forgets, from an instance or from one trajectory, reversible or not.
 
-The noise is z_k = psi(x_k) delta_k, delta the TD error at the fixed point of a class.  Sigma_0 = E[zz'] is what one
-handoff contributes, Sigma_mix what correlation between handoffs adds; L = Sigma_0 + Sigma_mix is the limit of the
-covariance of batch sums per handoff.  Every function has one number for an `Analysis` and an estimate for a `Log`:
+`mixing_time` and `contraction_rate` have *guaranteed* intervals: they hold at every length of the log with at least
+the stated probability, and are wide.  `kemeny`, `relaxation_time` and `pseudo_spectral_gap` have *calibrated* ones:
+their error tends to the stated probability as the log grows, and too short a log is a `result`.
 
-    sigma_0                tr Sigma_0
-    sigma_mix              tr Sigma_mix, of either sign
-    autocorrelation_time   1 + tr Sigma_mix/tr Sigma_0, handoffs that count as one independent handoff
-    control_constant       tr(G J^{-1} Sigma_0 J^{-T}), G = Psi'D Psi: T E||Qavg - Q_F||_d^2 of the i.i.d. control
-    residual_constant      tr(G J^{-1} L J^{-T}): T E||Qavg - Q_F||_d^2 of the trajectory
-
-The last two also take the whitened `Noise` of a log, when more than one number is wanted of a long one.
-The class is a table (None or `Tabular`) or `Linear`; it is solved for on the log's own interface model.  A log shows
-the correlation of what it contains, whatever the hidden state is.  Letters and lemmas: docs/theory.md sections 5a, 7.
+All speak of the chain of the view (`estimators.view.transition`): observations, or with `context` the logged context.
+If the view is not Markov they describe the Markov chain with the same one-step probabilities.  A hidden part that the
+view does not show may be slower.  Letters and lemmas: docs/theory.md section 7.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import singledispatch
 
 import numpy as np
-from jaxtyping import Float
-from scipy import stats
+import scipy.sparse as sp
 
-from estimators.approximation import enough
-from estimators.empirical import Law, law, slices
-from estimators.estimate import Estimate, exact, missing
-from estimators.fixed import (
-    CHANCE,
-    DOUBT,
-    REST,
-    Doubt,
-    Fixed,
-    FixedPointError,
-    Span,
-    class_fixed_point,
-    doubtful,
-    influence,
-    rests_on,
-    span,
-)
-from estimators.jackknife import BATCHES, jackknife, positive
-from estimators.logs import Log
-from icq.display import Fact, Shown
-from icq.exact import Analysis, outcome_discount
-from icq.networks import Linear, Tabular
+from estimators import dobrushin
+from estimators.logs.log import Log
+from estimators.statistics.estimate import Estimate, exact, missing
+from estimators.statistics.jackknife import jackknife, positive
+from estimators.view import Counts, counts, memory, too_short, transition
+from icq.exact import Analysis
+from icq.exact import markov as chains
 
-FINE = 4  # short batches in a long one; the difference between the two shows the bias
-INFLATION = (FINE**2 - 2 + 1 / FINE) / (FINE - 1) ** 2  # of the variance, by taking the bias off
-LENGTH = 5.0  # a short batch holds at least this many autocorrelation times
-MOST = 1024  # long batches
-TABLE = 20_000_000  # entries of the table of batch sums
+HORIZON = 10  # powers over which the pseudo-spectral gap is maximised
+APART = 3.0  # standard errors that decide which of two eigenvalues is the slower one
+GUARANTEED = "guaranteed, hence wide; of the Markov chain with the one-step probabilities of the view"
 
 
-@dataclass(frozen=True)
-class LongRun(Shown):
-    """tr(M L M') of noise u = M z, by batch means: value, its degrees of freedom as a scaled chi-square, batches."""
+@singledispatch
+def kemeny(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """Kemeny's constant sum_{i>=2} 1/(1 - lambda_i): mean handoffs to a state drawn from the stationary law.
 
-    value: float
-    freedom: float
-    batches: int
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Limits of value * freedom / chi-square."""
-        tail = stats.chi2.ppf([0.5 + confidence / 2, 0.5 - confidence / 2], self.freedom)
-        return self.value * self.freedom / float(tail[0]), self.value * self.freedom / float(tail[1])
-
-
-def batch_means(fine: Float[np.ndarray, "b p"], n: int) -> LongRun:
-    """tr L from the sums of u over FINE B consecutive short batches of n rows in all.
-
-    Lemma (batch means): with long batches of m rows, sum_b |U_b - mean|^2/((B-1) m) has mean tr L - tr Gamma/m up to
-    what is forgotten within a batch, Gamma = sum_j |j| Cov(u_0, u_j).  With t_1, t_FINE its values for long and short
-    batches, (FINE t_1 - t_FINE)/(FINE - 1) has no term of order 1/m.  Normal batch sums give it the variance
-    INFLATION * 2 tr(L^2)/(B-1) with tr(L^2) estimated from the Gram matrix of the long sums.
+    The trace of the deviation matrix, so a smooth function of the one-step probabilities at any spectrum, tied,
+    complex or slow.  Calibrated interval.
     """
-    fine = fine - fine.mean(0)
-    count = len(fine) // FINE
-    coarse = fine.reshape(count, FINE, -1).sum(1)
-    gram = coarse @ coarse.T if count <= coarse.shape[1] else coarse.T @ coarse
-    scale = (count - 1) * n / count
-    long, short = float(np.trace(gram)) / scale, float((fine**2).sum()) / ((FINE * count - 1) * n / (FINE * count))
-    value = (FINE * long - short) / (FINE - 1)
-    square = float((gram**2).sum()) / scale**2
-    square = max((count - 1) ** 2 / ((count + 1) * (count - 2)) * (square - long**2 / (count - 1)), 0.0)
-    variance = INFLATION * 2 * square / (count - 1)
-    return LongRun(value, 2 * value**2 / variance if variance > 0 else float("inf"), count)
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
 
 
-@dataclass(frozen=True, eq=False)
-class Noise(Shown):
-    """The noise of a log at the fixed point of a class: its law with and without each batch, and sums per batch."""
-
-    law: Law
-    fixed: Fixed
-    span: Span
-    parts: tuple[tuple[Law, Fixed], ...]
-    table: Float[np.ndarray, "b X"]
-    n: int
-    n_eff: float
-
-    def maps(self) -> Float[np.ndarray, "X k"]:
-        """Rows G^{1/2} J^{-1} psi(x)."""
-        return influence(self.law, self.span, self.fixed.policy)
-
-    def long_run(self, rows: Float[np.ndarray, "X k"]) -> LongRun | Estimate:
-        """tr L of rows(x) delta with as many batches as their length allows, or why there are too few."""
-        fine, alone = self.table @ rows, float(_second(self.law, self.fixed, rows))
-        while True:
-            found = batch_means(fine, self.n)
-            held = max(found.value / alone, 1.0) if alone > 0 else 1.0
-            length = self.n / len(fine)
-            if length >= LENGTH * held:
-                return found
-            if found.batches <= BATCHES:
-                return missing(
-                    f"noise is correlated over about {held:.3g} handoffs and batches are {length:.3g} long: "
-                    f"log at least {LENGTH * held * len(fine):.3g} handoffs",
-                    self.n / held,
-                )
-            fine = fine.reshape(len(fine) // 2, 2, -1).sum(1)
-
-    def _facts_(self) -> list[Fact]:
-        return [Fact("handoffs", self.n), Fact("n_eff", self.n_eff), Fact("pairs", self.fixed.q.size),
-                Fact("batches", len(self.parts))]  # fmt: skip
+@kemeny.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return exact(_kemeny(transition(source, context=context)))
 
 
-def _second(law: Law, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> float:
-    """E |rows(x) delta|^2."""
-    return float(law.flat * law.noise(fixed.q, fixed.v) @ (rows**2).sum(1))
+@kemeny.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return _calibrated(source, context, confidence, _kemeny)
 
 
-def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0) -> Noise | Estimate:
-    """The noise of a log at Q_F of a class, or why there is none.
+def _kemeny(p: sp.csr_array) -> float:
+    """tr (I - P + 1u')^{-1} - 1 for any weights u that sum to 1; the uniform ones."""
+    size = p.shape[0]
+    return float(np.trace(np.linalg.inv(np.eye(size) - p.toarray() + 1.0 / size))) - 1.0
 
-    Solved again without each batch, as E[delta^2] moves at first order with the fixed point; batch sums do not.
-    Greedy options in doubt are a `result`: the limits of section 5a need them to be unique; so is noise that rests on
-    few handoffs (`estimators.fixed.rests_on`).  chance: accepted
-    probability that any of them is wrong (CHANCE where the Jacobian is wanted, which jumps with them).
+
+@singledispatch
+def relaxation_time(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """1/(1 - |lambda_2|) of the view's chain, in handoffs.
+
+    Calibrated interval, computed on the log scale.  Two eigenvalues (other than a conjugate pair) that are equally
+    slow within sampling error are a `result`: their maximum has no normal law; `kemeny` has one.
     """
-    found = log.once("noise", lambda: _noise(log, cls), cls)
+    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+
+
+@relaxation_time.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return exact(1 / (1 - _moduli(transition(source, context=context))[0]))
+
+
+@relaxation_time.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    found = _pieces(source, context)
     if isinstance(found, Estimate):
         return found
-    known, doubt = found
-    if doubt.share > DOUBT or doubt.chance > chance:
-        return missing(doubt.where, known.n_eff)
-    return known
+    seen, n_eff = found
+    whole = _moduli(seen.whole())
+    without = np.array([_moduli(part) for part in seen.without])
+    apart = jackknife(whole[0] - whole[1], without[:, 0] - without[:, 1], n_eff=n_eff)
+    if whole[0] - whole[1] <= APART * apart.stderr:
+        return missing(
+            f"two eigenvalues are equally slow within sampling error ({whole[0]:.4g}, {whole[1]:.4g}): no normal law",
+            n_eff,
+        )
+    return positive(1 / (1 - whole[0]), 1 / (1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
 
 
-def _noise(log: Log, cls: Tabular | Linear | None) -> tuple[Noise, Doubt] | Estimate:
-    known, n_eff = enough(log)
-    if isinstance(known, Estimate):
-        return known
-    members = log.once("span", lambda: span(cls, log.available), cls)
-    try:
-        whole = known.whole()
-        fixed = class_fixed_point(whole, members)
-        parts = tuple((part, class_fixed_point(part, members)) for part in known.without())
-    except FixedPointError as error:
-        return missing(str(error), n_eff)
-    rest, where = rests_on(whole, members, fixed, len(log))
-    if rest < REST:
-        return missing(where, n_eff)
-    doubt = doubtful(whole, fixed.q, np.stack([part.q for _, part in parts]))
-    return Noise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff), doubt
-
-
-def _batch_table(log: Log, fixed: Fixed) -> Float[np.ndarray, "b X"]:
-    """Sums of delta by short batch and pair; n^0.4 long batches, a power of two between BATCHES and MOST."""
-    pairs = fixed.q.size
-    batches = int(np.clip(2 ** np.floor(0.4 * np.log2(len(log))), BATCHES, MOST))
-    while batches > BATCHES and batches * FINE * pairs > TABLE:
-        batches //= 2
-    table, flat = np.empty((FINE * batches, pairs)), fixed.q.reshape(-1)
-    onward = np.append(fixed.v, 0.0)  # a next observation that is not known has code -1, and discount 0
-    for b, rows in enumerate(slices(len(log), FINE * batches)):
-        pair = log.observation[rows] * fixed.q.shape[1] + log.option[rows]
-        delta = log.reward[rows] + log.discount[rows] * onward[log.next_observation[rows]] - flat[pair]
-        table[b] = np.bincount(pair, weights=delta, minlength=pairs)
-    return table
-
-
-@dataclass(frozen=True, eq=False)
-class Moments(Shown):
-    """Exact iid = E|u|^2 and markov = sum over k != 0 of E[u_0'u_k] of u = rows(x) delta at a fixed point."""
-
-    iid: float
-    markov: float
-
-
-def moments(a: Analysis, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> Moments:
-    """Lemma (sigma_mix of docs/theory.md section 5a), contracted: markov = 2 sum_s E[u_0 1{s_1=s}]'(Z h)(s)."""
-    m = a.smdp
-    states, options, _ = m.prob.shape
-    obs, following = np.asarray(m.observation), np.asarray(m.next_state)
-    weight = np.asarray(m.behaviour)[obs][..., None] * m.prob
-    value = np.where(m.available, fixed.q, 0.0)
-    delta = m.reward + outcome_discount(m) * fixed.v[obs[following]] - value[obs][..., None]
-    pair = obs[:, None] * options + np.arange(options)
-    iid = float((a.d[:, None] * (weight * delta**2).sum(2) * (rows**2).sum(1)[pair]).sum())
-    mean = np.einsum("sa,sak->sk", (weight * delta).sum(2), rows[pair])
-    slot = following * rows.shape[0] + pair[..., None]
-    arrive = np.bincount(
-        slot.reshape(-1), weights=(a.d[:, None, None] * weight * delta).reshape(-1), minlength=states * rows.shape[0]
-    ).reshape(states, -1)
-    return Moments(iid, 2 * float(((arrive @ rows) * (a.deviation @ mean)).sum()))
-
-
-def _exact(a: Analysis, cls: Tabular | Linear | None, *, whitened: bool) -> Moments | Estimate:
-    known = law(a)
-    members = span(cls, known.model.available)
-    try:
-        fixed = class_fixed_point(known, members)
-    except FixedPointError as error:
-        return missing(str(error))
-    return moments(a, fixed, influence(known, members, fixed.policy) if whitened else members.psi)
+def _moduli(p: sp.csr_array) -> tuple[float, float]:
+    """|lambda_2| and the next modulus that is not its conjugate's (0 when there is none); dense."""
+    values = np.linalg.eigvals(p.toarray())
+    values = values[np.argsort(-np.abs(values))][1:]
+    if not len(values):
+        return 0.0, 0.0
+    rest = values[1:]
+    if abs(values[0].imag) > 1e-12:
+        rest = rest[np.abs(rest - values[0].conj()) > 1e-9]
+    return float(abs(values[0])), float(np.abs(rest).max(initial=0.0))
 
 
 @singledispatch
-def sigma_0(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """tr Sigma_0 = E[|psi(x)|^2 delta^2] at Q_F; for a table E[delta^2], squared reward units."""
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+def pseudo_spectral_gap(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """max_{k <= HORIZON} gap((P*)^k P^k)/k, the second opinion for chains that are not reversible.
 
-
-@sigma_0.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=False)
-    return found if isinstance(found, Estimate) else exact(found.iid)
-
-
-@sigma_0.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls)
-    return found if isinstance(found, Estimate) else _alone(found, confidence)
-
-
-def _alone(found: Noise, confidence: float) -> Estimate:
-    """tr Sigma_0 by the jackknife on the log scale, every fixed point solved again."""
-    rows = found.span.psi
-    without = np.array([_second(part, fixed, rows) for part, fixed in found.parts])
-    return positive(_second(found.law, found.fixed, rows), without, n_eff=found.n_eff, confidence=confidence)
-
-
-@singledispatch
-def sigma_mix(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """tr Sigma_mix = sum over k != 0 of E[z_0'z_k] at Q_F: what correlation along the trajectory adds, of either sign.
-
-    From a `Log`: batch means less tr Sigma_0.
+    P* is the time reversal; the gap is 1 - sigma_2(D^{1/2} P^k D^{-1/2})^2.  The mixing time to epsilon is at most
+    (1 + 2 log(1/(2 epsilon)) + log(1/min d))/gap.  Calibrated interval; ties are a `result` as in `relaxation_time`.
     """
     raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
 
 
-@sigma_mix.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=False)
-    return found if isinstance(found, Estimate) else exact(found.markov)
+@pseudo_spectral_gap.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    return exact(_pseudo(transition(source, context=context))[0])
 
 
-@sigma_mix.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls)
+@pseudo_spectral_gap.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    found = _pieces(source, context)
     if isinstance(found, Estimate):
         return found
-    run, alone = found.long_run(found.span.psi), _alone(found, confidence)
-    if isinstance(run, Estimate) or alone.result != "ok":
-        return run if isinstance(run, Estimate) else alone
-    low, high = run.interval(confidence)
-    less, more = alone.interval
-    value = run.value - alone.value
-    stderr = float(np.hypot(run.value * np.sqrt(2 / run.freedom), alone.stderr))
-    down, up = np.hypot(run.value - low, more - alone.value), np.hypot(high - run.value, alone.value - less)
-    return Estimate(value, stderr, (value - float(down), value + float(up)), found.n_eff, confidence=confidence)
+    seen, n_eff = found
+    whole = _pseudo(seen.whole())
+    without = np.array([_pseudo(part) for part in seen.without])
+    for i, what in ((1, "two directions are equally slow"), (2, "two powers are equally good")):
+        apart = jackknife(whole[i], without[:, i], n_eff=n_eff)
+        if whole[i] <= APART * apart.stderr:
+            return missing(f"{what} within sampling error ({whole[i]:.3g} apart): no normal law", n_eff)
+    return positive(whole[0], without[:, 0], n_eff=n_eff, confidence=confidence)
+
+
+def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
+    """The gap, the lead of sigma_2^2 over sigma_3^2 at the best power, and the lead of that power over the next."""
+    dense, size = p.toarray(), p.shape[0]
+    if size == 1:
+        return 1.0, 1.0, 1.0
+    law = np.linalg.solve((np.eye(size) - dense + 1.0).T, np.ones(size))
+    weight = np.sqrt(np.maximum(law, 1e-300))
+    step = weight[:, None] * dense / weight
+    power, gaps, leads = np.eye(size), [], []
+    for k in range(1, HORIZON + 1):
+        power = power @ step
+        squares = np.linalg.eigvalsh(power.T @ power)  # ascending; the largest is 1
+        gaps.append((1 - squares[-2]) / k)
+        leads.append((squares[-2] - squares[-3]) / k if size > 2 else 1.0)
+    order = np.argsort(gaps)
+    return float(gaps[order[-1]]), float(leads[order[-1]]), float(gaps[order[-1]] - gaps[order[-2]])
 
 
 @singledispatch
-def autocorrelation_time(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """1 + tr Sigma_mix/tr Sigma_0, the integrated autocorrelation time of the TD noise at Q_F, in handoffs.
+def mixing_time(source: object, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """min{t: max_i TV(P^t(i, .), d) <= epsilon} of the view's chain, in handoffs, with a guaranteed interval.
 
-    T handoffs average the noise as well as T over this many independent ones; below 1 where correlation helps.
+    From a `Log`: the mixing time of the counted one-step probabilities, and bounds by Dobrushin's coefficient of
+    P, P^2, P^4, ...: they hold with probability `confidence` for a Markov view whose states all occur in the log,
+    whatever the start, reversible or not, at every length of the log.  The upper limit is infinite as long as nothing
+    can be guaranteed; stderr is NaN, as no normal law is claimed.  Raises ValueError outside 0 < epsilon < 1/2.
     """
     raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
 
 
-@autocorrelation_time.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=False)
-    return found if isinstance(found, Estimate) else exact(1 + found.markov / found.iid)
+@mixing_time.register
+def _(source: Analysis, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    _check(epsilon)
+    return exact(_mixing_time(transition(source, context=context), epsilon))
 
 
-@autocorrelation_time.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls)
+@mixing_time.register
+def _(source: Log, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    _check(epsilon)
+    found = _powers(source, context, confidence, epsilon)
     if isinstance(found, Estimate):
         return found
-    run, alone = found.long_run(found.span.psi), _alone(found, confidence)
-    if isinstance(run, Estimate) or alone.result != "ok":
-        return run if isinstance(run, Estimate) else alone
-    return _scaled(run, 1 / alone.value, alone.stderr / alone.value, found.n_eff, confidence)
+    p, steps, n_eff = found
+    return Estimate(
+        _mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff, note=GUARANTEED,
+        confidence=confidence,
+    )  # fmt: skip
 
 
 @singledispatch
-def control_constant(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """tr(G J^{-1} Sigma_0 J^{-T}): the limit of T E||Qavg - Q_F||_d^2 if handoffs were independent.
+def contraction_rate(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    """max over s = 1, 2, 4, ... of (1 - D(P^s))/s, per handoff, with a guaranteed interval (see `mixing_time`).
 
-    From a `Log`: the jackknife on the log scale, as errors of rare pairs are amplified and skewed.
+    D is Dobrushin's coefficient; one over this is the mixing time up to constants, for every chain.
     """
     raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
 
 
-@control_constant.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=True)
-    return found if isinstance(found, Estimate) else exact(found.iid)
+@contraction_rate.register
+def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    p = transition(source, context=context).toarray()
+    return exact(dobrushin.rate(dobrushin.powers(p, np.zeros(len(p)), small=1e-3))[0])
 
 
-@control_constant.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls, chance=CHANCE)
-    return found if isinstance(found, Estimate) else control_constant(found, confidence=confidence)
+@contraction_rate.register
+def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+    found = _powers(source, context, confidence, 1e-3)
+    if isinstance(found, Estimate):
+        return found
+    value, low, high = dobrushin.rate(found[1])
+    return Estimate(value, float("nan"), (low, high), found[2], note=GUARANTEED, confidence=confidence)
 
 
-@control_constant.register
-def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
-    without = np.array([
-        _second(part, fixed, influence(part, found.span, fixed.policy)) for part, fixed in found.parts
-    ])  # fmt: skip
-    whole = _second(found.law, found.fixed, found.maps())
-    return positive(whole, without, n_eff=found.n_eff, confidence=confidence)
+def _check(epsilon: float) -> None:
+    if not 0 < epsilon < 0.5:
+        raise ValueError(f"epsilon = {epsilon} is not inside (0, 1/2)")
 
 
-@singledispatch
-def residual_constant(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    """tr(G J^{-1}(Sigma_0 + Sigma_mix)J^{-T}): the limit of T E||Qavg - Q_F||_d^2 along the trajectory.
-
-    So after T handoffs an averaged learner is off by about sqrt(constant/T).  From a `Log`: batch means of the
-    whitened noise; the uncertainty of G and J is added by the jackknife.
-    """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+def _mixing_time(p: sp.csr_array, epsilon: float) -> float:
+    return chains.mixing_time(p, chains.stationary(p, chains.structure(p)).d, epsilon)
 
 
-@residual_constant.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=True)
-    return found if isinstance(found, Estimate) else exact(found.iid + found.markov)
+def _powers(
+    log: Log, context: bool, confidence: float, small: float
+) -> tuple[sp.csr_array, list[dobrushin.Power], float] | Estimate:
+    """The counted one-step probabilities, guaranteed bounds of its powers, and the effective number of handoffs."""
+    seen = counts(log, context=context, batches=1)
+    if seen.size > chains.DENSE_LIMIT:
+        return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not multiplied densely")
+    p = seen.whole()
+    problems = chains.structure(p).problems() if (p.sum(axis=1) > 0).all() else ["a state was seen and never left"]
+    if len(chains.structure(p).closed) != 1 or not (p.sum(axis=1) > 0).all():
+        return missing(f"{problems[0]}: log until every state has been left")
+    steps = np.zeros((seen.size, seen.size))
+    steps[seen.source, seen.target] = seen.steps[0]
+    radius = dobrushin.row_radius(steps, 1 - confidence)
+    return p, dobrushin.powers(p.toarray(), radius, small), len(log) / memory(p)
 
 
-@residual_constant.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls, chance=CHANCE)
-    return found if isinstance(found, Estimate) else residual_constant(found, confidence=confidence)
+def _pieces(log: Log, context: bool) -> tuple[Counts, float] | Estimate:
+    """The counts by batch and n_eff, or why there are not enough."""
+    why, n_eff = too_short(log, context=context)
+    if why:
+        return missing(why, n_eff)
+    seen = log.once(f"counts, context {context}", lambda: counts(log, context=context))
+    if seen.size > chains.DENSE_LIMIT:
+        return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not inverted densely", n_eff)
+    return seen, n_eff
 
 
-@residual_constant.register
-def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
-    run = found.long_run(found.maps())
-    if isinstance(run, Estimate):
-        return run
-    logs = []
-    for part, fixed in found.parts:
-        fine = found.table @ influence(part, found.span, fixed.policy)
-        logs.append(np.log(batch_means(_at(fine, run.batches), found.n).value))
-    shape = jackknife(float(np.log(run.value)), np.array(logs), n_eff=found.n_eff)
-    return _scaled(run, float(np.exp(shape.value)) / run.value, shape.stderr, found.n_eff, confidence)
-
-
-def _at(fine: Float[np.ndarray, "b k"], batches: int) -> Float[np.ndarray, "c k"]:
-    """Sums over so many long batches, FINE short ones in each."""
-    return fine.reshape(FINE * batches, -1, fine.shape[1]).sum(1)
-
-
-def _scaled(run: LongRun, factor: float, spread: float, n_eff: float, confidence: float) -> Estimate:
-    """A long-run variance times a factor known up to a relative standard error, combined on the log scale."""
-    low, high = run.interval(confidence)
-    value, half = run.value * factor, spread * float(stats.t.ppf(0.5 + confidence / 2, BATCHES - 1))
-    down, up = np.hypot(np.log(run.value / low), half), np.hypot(np.log(high / run.value), half)
-    stderr = value * float(np.hypot(np.sqrt(2 / run.freedom), spread))
-    ends = (float(value * np.exp(-down)), float(value * np.exp(up)))
-    return Estimate(value, stderr, ends, n_eff, confidence=confidence)
+def _calibrated(log: Log, context: bool, confidence: float, statistic: Callable[[sp.csr_array], float]) -> Estimate:
+    """Jackknife over batches of a smooth function of the one-step probabilities."""
+    found = _pieces(log, context)
+    if isinstance(found, Estimate):
+        return found
+    seen, n_eff = found
+    without = np.array([statistic(part) for part in seen.without])
+    return jackknife(statistic(seen.whole()), without, n_eff=n_eff, confidence=confidence)

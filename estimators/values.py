@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from estimators.approximation import enough, length, table
-from estimators.empirical import Law, slices
-from estimators.estimate import Estimate, exact, missing
 from estimators.fixed import DIMENSION_LIMIT, REST, UNSURE, Fixed, doubtful, interface_fixed_point, rests_on, span
-from estimators.jackknife import BATCHES, degenerate, jackknife
-from estimators.logs import Log
-from estimators.mixing import Noise
+from estimators.law import Law, slices
+from estimators.logs.log import Log
+from estimators.statistics.estimate import Estimate, exact, missing
+from estimators.statistics.jackknife import BATCHES, degenerate, jackknife
+from estimators.td_noise import Noise
 from icq.exact import Analysis
 
 SMALL = 0.05  # scatter of the squared noise, in squares of an error, up to which a difference of errors is smooth
@@ -121,7 +121,7 @@ def sent_error(log: Log, known: Noise, *, confidence: float = 0.95) -> Estimate:
 
     What the learner that ran believed, against what the log says: its approximation error and residual together.
     Scalars that change on the same observation (the learner still moves) are averaged, and `note` says by how much
-    they scatter.  known: the noise of the same log at its table (`estimators.mixing.noise` with chance=UNSURE).
+    they scatter.  known: the noise of the same log at its table (`estimators.td_noise.noise` with chance=UNSURE).
     """
     size = log.num_observations
     acted = known.law.model.available.any(1)

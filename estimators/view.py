@@ -14,12 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from estimators.empirical import codes, slices
-from estimators.jackknife import BATCHES
-from estimators.logs import Log
-from icq import chain as chains
+from estimators.law import codes, slices
+from estimators.logs.log import Log
+from estimators.statistics.jackknife import BATCHES
 from icq.display import Fact, Shown
 from icq.exact import Analysis
+from icq.exact import markov as chains
 
 PER_BATCH = 5  # memories that a batch must be long
 LEAVES = 2  # batches in which every pair or state must have been seen

@@ -1,5 +1,5 @@
 """The IC-SMDP model, its exact analysis, and the IC-Q learner."""
 
-from icq.flags import set_fast_loops
+from icq.learn.flags import set_fast_loops
 
 set_fast_loops()

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from icq.exact import Analysis
+from icq.exact.fixed_point import greedy
 from icq.smdp import ICSMDP
-from icq.solve import greedy
 
 
 def centralised(m: ICSMDP) -> ICSMDP:

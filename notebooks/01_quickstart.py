@@ -18,8 +18,8 @@
 # everything that is exact about an instance: the stationary law $d$, $Q^\ast$ and $\bar Q$.
 
 # %%
-from experiments import pictures
 from icq.exact import analyse
+from notebooks.explore import pictures
 from synthetic.dials import Dials, dials_instance
 
 pictures.use_style()
@@ -37,8 +37,8 @@ m
 # %%
 import numpy as np
 
-from icq import networks, rollout
-from icq.learner import LearnerConfig, learn
+from icq.learn import classes, sampling
+from icq.learn.learner import LearnerConfig, learn
 
 seen = np.arange(m.num_observations) % 2  # the last part of an observation; the others say whose and where
 psi = np.ones((m.num_observations, m.num_options, 3)) / np.sqrt(3)
@@ -47,8 +47,8 @@ psi[:, 0, 2] *= -1
 
 how = LearnerConfig(step=1.0, decay_power=0.6, decay_offset=1000.0, averaging_power=2.0)
 handoffs = [2**k for k in range(7, 18)]
-agents = networks.linear(m, psi.astype(np.float32))
-record = learn(rollout.tables(a), agents, how, seeds=range(16), checkpoints=handoffs)
+agents = classes.linear(m, psi.astype(np.float32))
+record = learn(sampling.tables(a), agents, how, seeds=range(16), checkpoints=handoffs)
 
 # %% [markdown]
 # ## Three terms
@@ -57,8 +57,8 @@ record = learn(rollout.tables(a), agents, how, seeds=range(16), checkpoints=hand
 # mean square over handoffs, and raises an error should the triangle inequality fail for any record.
 
 # %%
-from bounds.approximation import class_fixed_point
-from bounds.classes import linear_class
+from bounds.approximation.class_error import class_fixed_point
+from bounds.approximation.classes import linear_class
 from estimators.decomposition import decompose
 
 q = np.asarray(record.q_average, np.float64)
@@ -74,7 +74,7 @@ errors, _ = decompose(a, q, class_fixed_point(members).q)
 # table itself, whatever has produced it.
 
 # %%
-from bounds.approximation import class_error_bound, projected_certificate
+from bounds.approximation.class_error import class_error_bound, projected_certificate
 from bounds.ladder import signed_gap_bound_d
 
 certified = {

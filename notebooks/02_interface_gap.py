@@ -13,9 +13,9 @@
 import numpy as np
 from IPython.display import Markdown
 
-from experiments import pictures
-from experiments.explore import analysis, positions, sliders
-from experiments.settings import DialsFamily
+from icq_bounds.sweep.families import DialsFamily
+from notebooks.explore import pictures
+from notebooks.explore.terms import analysis, positions, sliders
 
 pictures.use_style()
 dial = [round(0.1 * k, 1) for k in range(11)]
@@ -96,13 +96,13 @@ Markdown(
 # maximum mean discrepancy of a kernel, here the identity.
 
 # %%
-from bounds import ipm
+from bounds.interface import information
 
 splits = [
-    ipm.wasserstein(a, a.v_bar[:, None]),
-    ipm.centred_total_variation(a),
-    ipm.total_variation(a),
-    ipm.maximum_mean_discrepancy(a, np.eye(len(a.v_bar))),
+    information.wasserstein(a, a.v_bar[:, None]),
+    information.centred_total_variation(a),
+    information.total_variation(a),
+    information.maximum_mean_discrepancy(a, np.eye(len(a.v_bar))),
 ]
 pictures.mismatch_bars(splits, a.norm_sup_state(a.local_gap));
 
@@ -118,7 +118,7 @@ pictures.mismatch_bars(splits, a.norm_sup_state(a.local_gap));
 # of $j$ disappears.
 
 # %%
-from bounds.attribution import agent_gap_value
+from bounds.interface.agents import agent_gap_value
 
 found = agent_gap_value(a, a.local_gap)
 pictures.attribution_map(found.attribution);
@@ -130,7 +130,7 @@ pictures.attribution_map(found.attribution);
 # nothing, so the two need not agree.
 
 # %%
-from bounds.split import refine
+from bounds.interface.split import refine
 
 
 def shown_everything(a, agent):

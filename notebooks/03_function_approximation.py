@@ -15,9 +15,9 @@
 import numpy as np
 from IPython.display import Markdown
 
-from experiments import pictures
-from experiments.explore import positions, sliders
 from icq.exact import analyse
+from notebooks.explore import pictures
+from notebooks.explore.terms import positions, sliders
 from synthetic.dials import Dials, Shape, dials_instance
 
 pictures.use_style()
@@ -37,8 +37,8 @@ a
 # %%
 import jax
 
-from icq import networks
-from icq.learner import initial_params, seed_keys
+from icq.learn import classes as networks
+from icq.learn.learner import initial_params, seed_keys
 
 widths = [1, 2, 3, 4, 5, 6]
 net = networks.network(m, networks.random_inputs(m, 3, seed=0), width=6)
@@ -46,8 +46,8 @@ start = initial_params(net, seed_keys(range(8)))  # eight starts
 psi = jax.jit(jax.vmap(lambda params: networks.neural_tangent(m, net, params).features))(start)
 
 # %%
-from bounds.approximation import class_error_bound, class_fixed_point
-from bounds.classes import linear_class
+from bounds.approximation.class_error import class_error_bound, class_fixed_point
+from bounds.approximation.classes import linear_class
 
 # Columns: a bias and three weights into every unit, a bias of either option, two weights out of every unit.
 units = np.arange(6)
@@ -57,7 +57,7 @@ classes = {w: [linear_class(a, columns[..., unit < w]) for columns in psi] for w
 fixed = {w: [class_fixed_point(F).q for F in classes[w]] for w in widths}
 
 # %%
-from estimators.estimate import root_mean_square
+from estimators.statistics.estimate import root_mean_square
 
 error = {w: np.array([a.norm_d(q - a.q_bar) for q in fixed[w]]) for w in widths}
 bound = {w: np.array([class_error_bound(F).value for F in classes[w]]) for w in widths}
@@ -107,14 +107,14 @@ positions(draw, *({"width": w} for w in (1, 2, 4, 5)), size=(4.2, 3.8));
 # $$\Vert Q-\bar Q\Vert_d\le\Vert E\Vert_d\le\frac{\Vert Q-\hat TQ\Vert_d}{1-\kappa},\qquad E=|Q-\hat TQ|+\hat K\max_aE.$$
 
 # %%
-from bounds.certificate import certificate_d, certificate_pointwise
-from experiments.methods import Mlp
-from icq import rollout
-from icq.learner import learn
+from bounds.approximation.certificate import certificate_d, certificate_pointwise
+from icq.learn import sampling
+from icq.learn.learner import learn
+from icq_bounds.sweep.methods import Mlp
 
 handoffs = [2**k for k in range(8, 16)]
 how = Mlp(width=6).config(iid=False)  # Adam, steps that decay, averaging
-record = learn(rollout.tables(a), net, how, seeds=range(8), checkpoints=handoffs)
+record = learn(sampling.tables(a), net, how, seeds=range(8), checkpoints=handoffs)
 tables = np.asarray(record.q_average, np.float64)
 
 

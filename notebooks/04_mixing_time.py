@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from IPython.display import Markdown
 
-from experiments import explore_plots, pictures
-from experiments.explore import analysis, learned_by, positions, sliders
-from experiments.settings import DialsFamily
+from icq_bounds.sweep.families import DialsFamily
+from notebooks.explore import curves, pictures
+from notebooks.explore.terms import analysis, learned_by, positions, sliders
 
 pictures.use_style()
 pipeline = DialsFamily(agents=3, graph="pipeline", visible=1, gap=0.5, kernel_share=0.0, action_gap=0.3)
@@ -39,7 +39,7 @@ Markdown(
 
 # %%
 def residual(features, mixing, ax=None):
-    return explore_plots.residual(replace(pipeline, mixing=mixing), features, ax=ax)
+    return curves.residual(replace(pipeline, mixing=mixing), features, ax=ax)
 
 
 at = [{"features": f, "mixing": m} for f in (3, 0) for m in (0.75, 0.02)]
@@ -49,7 +49,7 @@ positions(residual, *at);
 classes = {"3 features": 3, "table": 0}
 for mixing in dial:  # learned now and kept, so that sliders only draw
     for features, iid in ((3, False), (3, True), (0, False), (0, True)):
-        explore_plots.residuals(replace(pipeline, mixing=mixing), features, iid, 16, 2**17)
+        curves.residuals(replace(pipeline, mixing=mixing), features, iid, 16, 2**17)
 sliders(residual, features=classes, mixing=dial[::-1])
 
 # %% [markdown]
@@ -62,10 +62,10 @@ from estimators.decomposition import mixing_split
 rows = ["| class | mixing | observed ratio of squares | predicted |", "| --- | --- | --- | --- |"]
 for p in at:
     family, features = replace(pipeline, mixing=p["mixing"]), p["features"]
-    runs = [explore_plots.residuals(family, features, iid, 16, 2**17)[:, -1] for iid in (False, True)]
+    runs = [curves.residuals(family, features, iid, 16, 2**17)[:, -1] for iid in (False, True)]
     low, high = mixing_split(*runs).ratio.interval
     found = learned_by(family, features)
-    name = explore_plots.class_name(features)
+    name = curves.class_name(features)
     rows.append(f"| {name} | {p['mixing']} | {low**2:.2f} to {high**2:.2f} | {found.constant / found.control:.2f} |")
 Markdown("\n".join(rows))
 
@@ -80,7 +80,7 @@ Markdown("\n".join(rows))
 
 # %%
 def correlation(features, mixing, ax=None):
-    return explore_plots.correlation(replace(pipeline, mixing=mixing), features, ax=ax)
+    return curves.correlation(replace(pipeline, mixing=mixing), features, ax=ax)
 
 
 positions(correlation, *at);
@@ -98,13 +98,13 @@ sliders(correlation, features={"2 features": 2, **classes}, mixing=dial[::-1])
 
 # %%
 kept = [0.0, 0.3, 0.6, 0.8, 0.9, 0.95]
-explore_plots.persistence(pipeline, [0.0, 0.25, 0.5, 1.0], kept);
+curves.persistence(pipeline, [0.0, 0.25, 0.5, 1.0], kept);
 
 
 # %%
 def hidden_memory(gap, persistence, ax=None):
     family = replace(pipeline, gap=gap, persistence=persistence)
-    return explore_plots.correlation(family, 0, name=f"gap {gap:g}, kept {persistence:g}", ax=ax)
+    return curves.correlation(family, 0, name=f"gap {gap:g}, kept {persistence:g}", ax=ax)
 
 
 positions(hidden_memory, {"gap": 0.0, "persistence": 0.9}, {"gap": 1.0, "persistence": 0.9});
@@ -114,7 +114,7 @@ sliders(hidden_memory, gap=[0.0, 0.25, 0.5, 0.75, 1.0], persistence=kept)
 
 # %%
 family = replace(pipeline, gap=1.0, persistence=0.9)
-runs = [explore_plots.residuals(family, 0, iid, 16, 2**17)[:, -1] for iid in (False, True)]
+runs = [curves.residuals(family, 0, iid, 16, 2**17)[:, -1] for iid in (False, True)]
 low, high = mixing_split(*runs).ratio.interval
 found = learned_by(family, 0)
 Markdown(
@@ -133,7 +133,7 @@ Markdown(
 
 # %%
 def certificate(mixing, local_step, seeds=0, ax=None):
-    return explore_plots.certificate(replace(pipeline, mixing=mixing), local_step, seeds=seeds, ax=ax)
+    return curves.certificate(replace(pipeline, mixing=mixing), local_step, seeds=seeds, ax=ax)
 
 
 shown = [{"mixing": m, "local_step": step, "seeds": 8} for step in (0.01, 0.003) for m in (0.3, 0.1)]
@@ -143,7 +143,7 @@ positions(certificate, *shown);
 grid = {"mixing": [0.05, 0.1, 0.3], "local_step": [0.001, 0.003, 0.01]}
 for m in grid["mixing"]:
     for step in grid["local_step"]:
-        explore_plots.certificates(replace(pipeline, mixing=m), step, 2**18)  # kept: sliders only draw
+        curves.certificates(replace(pipeline, mixing=m), step, 2**18)  # kept: sliders only draw
 sliders(certificate, **grid)
 
 # %% [markdown]

@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 from IPython.display import Markdown
 
-from experiments import explore_plots, pictures
-from experiments.explore import analysis, interface_of, learned_by, positions, sliders, terms
-from experiments.settings import DialsFamily
+from icq_bounds.sweep.families import DialsFamily
+from notebooks.explore import curves, pictures
+from notebooks.explore.terms import analysis, interface_of, learned_by, positions, sliders, terms
 
 pictures.use_style()
 ten = DialsFamily(agents=10, gap=0.5, kernel_share=0.0)
@@ -33,13 +33,13 @@ analysis(ten).smdp
 # %%
 from bounds import symbolic
 from bounds.ladder import class_of
-from experiments.theorem_report import best_step
+from icq_bounds.theorem import best_step
 
 a, pop, T = analysis(ten), learned_by(ten, 8).problem, 10**6
 values = symbolic.interface_values(a) | symbolic.approximation_values(class_of(pop)) | {symbolic.T: T}
 values |= symbolic.residual_values(pop, best_step(pop, T), 0 * pop.theta_star)
 formulas = {"interface": symbolic.INTERFACE_D, "approximation": symbolic.APPROXIMATION, "residual": symbolic.LEADING}
-Markdown(explore_plots.evaluated(formulas, values))
+Markdown(curves.evaluated(formulas, values))
 
 # %%
 whole = symbolic.INTERFACE_D + symbolic.APPROXIMATION + symbolic.LAST
@@ -59,7 +59,7 @@ Markdown(
 
 # %%
 def budget(gap, features, mixing, handoffs, ax=None):
-    return explore_plots.dials_budget(replace(ten, gap=gap, mixing=mixing), features, handoffs, ax=ax)
+    return curves.dials_budget(replace(ten, gap=gap, mixing=mixing), features, handoffs, ax=ax)
 
 
 shown = [(0.25, 2, 10**4), (0.25, 14, 10**4), (1.0, 14, 10**6), (0.25, 0, 10**6)]
@@ -82,7 +82,7 @@ sliders(budget, **dial, features=classes, handoffs=handoffs)
 
 # %%
 def dominance(features, ax=None):
-    return explore_plots.dominance(ten, features, np.linspace(0, 1, 21), ax=ax)
+    return curves.dominance(ten, features, np.linspace(0, 1, 21), ax=ax)
 
 
 positions(dominance, *({"features": f} for f in (4, 8, 14, 0)));
@@ -160,7 +160,7 @@ goals = np.geomspace(0.04, 1.0, 60)
 
 def shop(target, price_of_a_bit, price_of_1000_handoffs, ax=None):
     costs = Costs(width=1.0, bits=price_of_a_bit, handoffs=price_of_1000_handoffs / 1000)
-    return explore_plots.shopping(target, goals, width, bits, residual, costs, ax=ax)
+    return curves.shopping(target, goals, width, bits, residual, costs, ax=ax)
 
 
 prices = [(4.0, 1.0), (40.0, 1.0), (4.0, 0.1), (4.0, 10.0)]

@@ -64,17 +64,17 @@ workflow.smdp
 # %%
 from IPython.display import Markdown
 
-from experiments import explore_plots, pictures
-from experiments.cells import learn_and_measure
-from experiments.methods import Features, Table
 from icq.exact import analyse
+from icq_bounds.sweep.cells import learn_and_measure
+from icq_bounds.sweep.methods import Features, Table
+from notebooks.explore import curves, pictures
 
 pictures.use_style()
 a = analyse(workflow.smdp)
 marks = (1000, 4000, 16000, 64000)
 classes = {"tables": Table(), "one feature per agent": Features(1)}
 measured = {name: learn_and_measure(a, method, 8, marks, iid=False) for name, method in classes.items()}
-Markdown(explore_plots.measured(measured, marks))
+Markdown(curves.measured(measured, marks))
 
 # %% [markdown]
 # ## Which change is worth it?
@@ -84,8 +84,8 @@ Markdown(explore_plots.measured(measured, marks))
 # until the residual is 0.01.
 
 # %%
-from bounds.interface import trivial_cap
-from experiments.explore import Terms, hidden, learned, positions, sliders
+from bounds.interface.gap import trivial_cap
+from notebooks.explore.terms import Terms, hidden, learned, positions, sliders
 
 designs = {"nobody": (), "coder": ("coder",), "tester": ("tester",), "both": ("coder", "tester")}
 exact = {name: analyse(pipeline(told).smdp) for name, told in designs.items()}
@@ -107,7 +107,7 @@ def budget(told, handoffs, ax=None):
     gap, found = parts[told]
     at = Terms(gap, found.error, found.residual(handoffs))
     name = f"told: {told}, {handoffs:,} handoffs"
-    return explore_plots.budget(at, found.constant, handoffs, trivial_cap(exact[told]), name=name, ax=ax)
+    return curves.budget(at, found.constant, handoffs, trivial_cap(exact[told]), name=name, ax=ax)
 
 
 positions(budget, *({"told": name, "handoffs": 10**4} for name in designs));
@@ -127,7 +127,7 @@ import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from estimators.recorder import Recorder
+from estimators.logs.recorder import Recorder
 
 
 def work(recorder, number, rng):
@@ -144,7 +144,7 @@ def work(recorder, number, rng):
 
 
 # %%
-from estimators.log_reader import read
+from estimators.logs.reader import read
 
 with TemporaryDirectory() as folder:
     path, rng = Path(folder) / "pipeline.jsonl", random.Random(0)
@@ -159,20 +159,20 @@ Markdown(f"{report.tasks} tasks, {len(log)} handoffs, {'nothing' if report.fault
 # ([how to read it](../docs/diagnose.md)).
 
 # %%
-from estimators import mixing
-from experiments.diagnose import diagnose, root
-from experiments.diagnose_words import words
+from estimators import td_noise
+from icq_bounds.diagnosis.diagnosis import diagnose, root
+from icq_bounds.diagnosis.words import words
 
 found = diagnose(log)
 a = exact["nobody"]
 truth = {"interface gap": a.norm_d_state(a.gap), "approximation": 0.0}
-truth["residual"] = root(mixing.residual_constant(a), len(log)).value
-explore_plots.diagnosed(found.terms, truth);
+truth["residual"] = root(td_noise.residual_constant(a), len(log)).value
+curves.diagnosed(found.terms, truth);
 
 # %%
 from rich.console import Console
 
-from experiments import diagnose_page
+from icq_bounds.diagnosis import page as diagnose_page
 
 console = Console(width=96, force_jupyter=False, color_system=None)
 with console.capture() as page:

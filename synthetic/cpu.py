@@ -25,7 +25,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from icq.environment import Effect, Seen
+from icq.sampled.environment import Effect, Seen
 from icq.smdp import Arr
 
 BITS = 4

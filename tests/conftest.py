@@ -16,7 +16,7 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-_hook = install_import_hook(("icq", "synthetic", "estimators", "bounds", "experiments"), "beartype.beartype")
+_hook = install_import_hook(("icq", "synthetic", "estimators", "bounds", "icq_bounds", "audits"), "beartype.beartype")
 _hook.__enter__()  # kept for the whole run: the packages are imported later, by the tests
 
 settings.register_profile(

@@ -12,13 +12,13 @@ from pathlib import Path
 import xarray as xr
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("icq", "synthetic", "estimators", "bounds", "experiments")
+PACKAGES = ("icq", "synthetic", "estimators", "bounds", "icq_bounds")
 COMMAND = (
     "sweep", "--axes", "gap=0:1:3", "iid=false,true", "--fix", "agents=2", "clusters=2", "--replicas", "2",
     "--checkpoints", "16", "64",
 )  # fmt: skip
 CELLS = 6
-PLAIN = "from experiments.cli import main; main()"
+PLAIN = "from icq_bounds.cli import main; main()"
 
 
 def copy_code(place):

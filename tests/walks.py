@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from estimators.logs import from_handoffs
+from estimators.logs.log import from_handoffs
 from icq.exact import outcome_discount
-from icq.rollout import Handoff
+from icq.learn.sampling import Handoff
 
 
 def logs(a, n, count, seed=0):

@@ -1,6 +1,6 @@
 """Names in backticks become links: functions to the API reference, tests to their source.  A miss is an error.
 
-A span counts if it is a dotted name of one of the packages (`icq.solve.solve`) or the name of a test (`test_...`).
+A span counts if it is a dotted name of one of the packages (`icq.exact.analyse`) or the name of a test (`test_...`).
 Numbered headings of the theory page get the labels theory-1, theory-5b, theory-8.3, so that docstrings link to them.
 """
 
@@ -23,7 +23,7 @@ from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 TESTS = Path(__file__).parents[2] / "tests"
-DOTTED = re.compile(r"(icq|synthetic|estimators|bounds|experiments)(\.\w+)+")
+DOTTED = re.compile(r"(icq|synthetic|estimators|bounds|icq_bounds|audits)(\.\w+)+")
 TEST = re.compile(r"test_\w+")
 NUMBER = re.compile(r"(\d+[a-z]?(?:\.\d+)?)\.? ")
 METADATA = ("icq.gamma", "icq.schema")  # keys of a Parquet file, not names of code

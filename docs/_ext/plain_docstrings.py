@@ -14,7 +14,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parents[1]
-DOTTED = re.compile(r"(icq|synthetic|estimators|bounds|experiments)(\.\w+)+")
+DOTTED = re.compile(r"(icq|synthetic|estimators|bounds|icq_bounds|audits)(\.\w+)+")
 INLINE = re.compile(r"`([^`]+)`|(docs/theory\.md\s+sections?\s+(\d+[a-z]?(?:\.\d+)?))|(docs/(\w+)\.md)")
 ITEM = re.compile(r"[A-Za-z_][\w, ()\[\]*]{0,60}: ")
 

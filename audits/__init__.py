@@ -1,0 +1,1 @@
+"""What the project checks about itself at scale.  Not in the wheel."""

@@ -1,0 +1,244 @@
+"""How tight every rung is: certified beside observed on four workflows.
+
+python -m audits.tightness  writes docs/tightness.md.  The observed residual is simulated by the learner
+itself with the real maximum over options; intervals are 99.9% over independent runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Float, Int, Key
+from scipy import stats
+
+from bounds.core.sheet import Sheet, Table
+from bounds.core.statement import interval, number, timeless
+from bounds.core.term import Observed, Term
+from bounds.residual.population import Population, local_clock, population
+from bounds.theorem import Observations, Output, Theorem, theorem
+from icq.display import Fact, Shown
+from icq.exact import Analysis, analyse
+from icq.learn import classes, sampling
+from icq.learn.classes import FunctionClass
+from icq.learn.learner import LearnerConfig, begin, run, seed_keys
+from icq.smdp import ICSMDP
+from icq_bounds.theorem import class_features
+from synthetic.dials import Dials, Shape, dials_instance
+from synthetic.random import garnet
+from synthetic.topology import pipeline, star
+
+OUT = Path(__file__).parents[1] / "docs" / "tightness.md"
+CONFIDENCE = 0.999
+FREQUENCY = 1e9  # prior visits that fix the visit frequency at d(x)
+MARKS = 200  # times at which the path is read off, in the middle of as many equal parts
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One workflow and how it is learned.
+
+    features: random features per agent with plain updates, 0 is the table with a step per own visit; local_step: the
+    step of one pair's own visits (table) or of every update (features); at_rest: start at Q_F instead of 0, which
+    leaves out the transient.
+    """
+
+    name: str
+    make: Callable[[], ICSMDP]
+    features: int
+    local_step: float
+    handoffs: int
+    at_rest: bool = False
+
+
+SETUPS = (
+    Setup("ten agents, table", dials_instance, 0, 1e-3, 10_000_000),
+    Setup("ten agents, table at rest, smaller step", dials_instance, 0, 1e-4, 10_000_000, at_rest=True),
+    Setup("ten agents, 2 features, at rest", dials_instance, 2, 1e-3, 1_000_000, at_rest=True),
+    Setup("ten agents, 8 features, at rest", dials_instance, 8, 1e-3, 1_000_000, at_rest=True),
+    Setup(
+        "random (Garnet), table",
+        partial(garnet, 2, states=20, observations=10, options=2, gamma=0.7, max_duration=8, drop=0.0),
+        0, 1e-3, 3_000_000,
+    ),
+    Setup(
+        "pipeline of 6, gap 0.5, table",
+        lambda: dials_instance(Shape(topology=pipeline(6), clusters=2), Dials(gap=0.5), 1), 0, 1e-3, 5_000_000,
+    ),
+    Setup(
+        "star of 8, slow mixing, table",
+        lambda: dials_instance(Shape(topology=star(8), clusters=2), Dials(mixing=0.1), 2), 0, 1e-3, 5_000_000,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Errors(Shown):
+    """Squared d-norm errors per run [R]: of the last table against Q_F and Q*, of the average, and along the path."""
+
+    last: Float[np.ndarray, "R"]
+    total: Float[np.ndarray, "R"]
+    average: Float[np.ndarray, "R"]
+    average_total: Float[np.ndarray, "R"]
+    path: Float[np.ndarray, "R"]
+
+    def _facts_(self) -> list[Fact]:
+        named = {"last": self.last, "total": self.total, "average": self.average, "path": self.path}
+        return [Fact("runs", len(self.last)), *(Fact(f"{name}, root mean square", float(np.sqrt(e.mean())), "reward")
+                                                 for name, e in named.items())]  # fmt: skip
+
+
+def root_mean_square(squares: Float[np.ndarray, "R"]) -> Observed:
+    """The root of a mean of squares with its interval (Student's t on the mean).  Needs two runs."""
+    mean, error = float(squares.mean()), float(stats.sem(squares))
+    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(squares) - 1)) * error
+    return Observed(math.sqrt(mean), math.sqrt(max(mean - reach, 0.0)), math.sqrt(mean + reach))
+
+
+@jax.jit
+def _simulate(
+    t: sampling.Tables, cls: FunctionClass, config: LearnerConfig, prior: Float[Array, "O A"], keys: Key[Array, "R"],
+    marks: Int[Array, "K"],
+) -> tuple[Float[Array, "R K O A"], Float[Array, "R O A"]]:  # fmt: skip
+    def one(key: Key[Array, ""]) -> tuple[Float[Array, "K O A"], Float[Array, "O A"]]:
+        learner = begin(t, cls, config, cls.init(key), key, prior)
+        _, record = run(t, cls, config, learner, jnp.int32(0), marks)
+        return jnp.asarray(record.q), jnp.asarray(record.q_average)[-1]
+
+    return jax.vmap(one)(keys)
+
+
+def observe(pop: Population, setup: Setup, alpha: float, runs: int) -> Errors:
+    """Run the learner `runs` times from 0, or from Q_F, and measure.
+
+    Raises ValueError where a table's step would exceed a full one: the learner caps it and the theorem does not.
+    """
+    a = pop.analysis
+    rarest = float(pop.d[pop.d > 0].min())
+    if setup.features == 0 and alpha > rarest:
+        raise ValueError(
+            f"{setup.name}: alpha = {alpha:.3g} over the rarest d(x) = {rarest:.3g} is more than a full step"
+        )
+    base = pop.q_f if setup.at_rest else np.zeros_like(pop.q_f)
+    if setup.features:
+        features = classes.random_features(a.smdp, setup.features, 0).features
+        cls: FunctionClass = classes.linear(a.smdp, jnp.asarray(features, jnp.float32), jnp.asarray(base, jnp.float32))
+    else:
+        cls = classes.Tabular(classes.tabular(a.smdp).slot, jnp.asarray(base, jnp.float32))
+    config = LearnerConfig(step=alpha, visit_normalised=setup.features == 0)
+    prior = jnp.asarray(FREQUENCY * a.d_pair, jnp.float32)
+    middles = (np.arange(MARKS) + 0.5) * setup.handoffs / MARKS
+    marks = jnp.asarray(np.append(middles, setup.handoffs), jnp.int32)
+    found, last = _simulate(sampling.tables(a), cls, config, prior, seed_keys(range(runs)), marks)
+    q, average = np.asarray(found, np.float64), np.asarray(last, np.float64)
+    return Errors(
+        last=_square(a, q[:, -1] - pop.q_f), total=_to_oracle(a, q[:, -1]), average=_square(a, average - pop.q_f),
+        average_total=_to_oracle(a, average), path=_square(a, q[:, :-1] - pop.q_f).mean(1),
+    )  # fmt: skip
+
+
+def _square(a: Analysis, table: Float[np.ndarray, "*batch O A"]) -> Float[np.ndarray, "*batch"]:
+    return (a.d_pair * table**2).sum((-2, -1))
+
+
+def _to_oracle(a: Analysis, q: Float[np.ndarray, "*batch O A"]) -> Float[np.ndarray, "*batch"]:
+    lifted = np.where(a.oracle.available, q[..., np.asarray(a.smdp.observation), :], 0.0)
+    return (a.d_state_pair * (lifted - a.q_star) ** 2).sum((-2, -1))
+
+
+def prove(setup: Setup, runs: int) -> tuple[Theorem, Observed]:
+    """The theorem with its observations, and the error along the path, which the averaged form bounds directly."""
+    a = analyse(setup.make())
+    psi = class_features(a, setup.features, 0)
+    table = setup.features == 0
+    metric = local_clock(a, psi) if table else np.eye(psi.shape[1])
+    pop = population(a, psi, metric)
+    alpha = setup.local_step / int(a.interface.available.sum()) if table else setup.local_step
+    errors = observe(pop, setup, alpha, runs)
+    seen = {name: [root_mean_square(getattr(errors, name))] for name in ("last", "total", "average", "average_total")}
+    observed = Observations(
+        {Output.LAST: seen["last"], Output.AVERAGE: seen["average"]},
+        {Output.LAST: seen["total"], Output.AVERAGE: seen["average_total"]},
+    )
+    start = pop.theta_star if setup.at_rest else 0 * pop.theta_star
+    times = np.array([setup.handoffs])
+    found = theorem(a, alpha, times, psi=None if table else psi, metric=metric, start=start, observed=observed)
+    return found, root_mean_square(errors.path)
+
+
+HEADER = ("term", "bound", "certified", "observed", "ratio", "trivial / certified", "verdict")
+
+
+def rows(found: Theorem, path: Observed, *, residual_only: bool) -> list[tuple[str, ...]]:
+    """Every rung of every term; a class error that is 0 gets one line."""
+    along = found.residual[Output.AVERAGE][-1]
+    bounded = tuple(r for r in along.rungs if "averaged" in r.bound.name)
+    terms = {} if residual_only else {"interface": found.interface, "approximation": found.approximation}
+    terms |= {f"residual, {o.value}": r[-1] for o, r in found.residual.items()}
+    terms["residual, path"] = Term("residual", along.claim, bounded, along.trivial, None, path)
+    terms |= {f"total, {o.value}": found.total(o) for o in found.residual}
+    return [row for name, term in terms.items() for row in _ladder(name, term)]
+
+
+def _ladder(name: str, term: Term) -> list[tuple[str, ...]]:
+    if term.observed is not None and term.observed.value <= term.observed.allowance:
+        return [(name, "every rung", f"0 (up to {number(term.best.value)})", "0", "-", "-", "holds")]
+    out = []
+    for rung in term.rungs:
+        said = "the quantity itself" if rung.exact else str(term.verdict(rung.bound))
+        out.append(_row(name, timeless(rung.bound), rung.bound.value, term, said))
+    if term.limit is not None and term.limit.value == term.limit.value:
+        out.append(_row(name, term.limit.name, term.limit.value, term, "not a bound"))
+    return out
+
+
+def _row(name: str, rung: str, value: float, term: Term, said: str) -> tuple[str, ...]:
+    beaten = number(term.trivial / value) if value > 0 else "-"
+    return (name, rung, number(value), interval(term.observed), number(term.ratio(value)), beaten, said)
+
+
+def about(setup: Setup, t: Theorem) -> str:
+    """The workflow in a sentence."""
+    m, a = t.analysis.smdp, t.analysis
+    return (
+        f"**{setup.name}**: {m.num_agents} agents, {m.num_states} states, {t.class_name}, local step "
+        f"{setup.local_step:g}, {setup.handoffs} handoffs from {'Q_F' if setup.at_rest else '0'}, kappa "
+        f"{number(a.kappa)}, second eigenvalue {number(a.slem)}"
+    )
+
+
+def sheet(setups: tuple[Setup, ...], runs: int) -> Sheet:
+    """One table per setup; interface and approximation once per workflow and class."""
+    tables, shown = [], set()
+    for setup in setups:
+        found, path = prove(setup, runs)
+        body = rows(found, path, residual_only=(setup.make, setup.features) in shown)
+        shown.add((setup.make, setup.features))
+        tables.append(Table(about(setup, found), HEADER, tuple(body)))
+    return Sheet(
+        "# Tightness of every rung",
+        f"Written by `python -m audits.tightness --runs {runs}`. Errors are root mean squares in the d-norm over "
+        f"{runs} independent runs of the learner, intervals {CONFIDENCE:.1%}. 'path' is the root of the mean squared "
+        "error along the run, which the averaged certificate bounds before convexity. 'trivial / certified' says how "
+        "far a bound is below what the range of rewards gives. A table takes a step per own visit; features take "
+        "plain updates.",
+        tuple(tables),
+    )
+
+
+def main(runs: int = 16, out: Path = OUT) -> None:
+    """Measure the tightness of every rung and write it as Markdown."""
+    found = sheet(SETUPS, runs)
+    out.write_text(found.markdown())
+    print(found.text(width=160))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

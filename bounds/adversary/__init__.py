@@ -1,0 +1,1 @@
+"""Every lemma under attack on random instances, with independent left sides."""

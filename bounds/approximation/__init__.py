@@ -1,0 +1,1 @@
+"""Function-approximation error and certificates of tables (docs/theory.md section 4)."""

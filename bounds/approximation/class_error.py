@@ -1,0 +1,139 @@
+"""Function-approximation error: how far the fixed point Q_F of Pi That is from Qbar, or from any table at hand.
+
+Letters are those of docs/theory.md section 4: F a closed convex class, Pi its d-projection, P the projection onto its
+directions, kappa_F <= kappa the modulus of P That in ||.||_d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from bounds.approximation.certificate import SECTION, residual
+from bounds.approximation.classes import ConvexClass, LinearClass
+from bounds.core.bound import Bound, conditional
+from bounds.interface.gap import contracts, rounding, value_range
+from icq.display import Fact, Shown, spread
+from icq.exact import Analysis
+from icq.exact.fixed_point import greedy
+
+NEWTON_LIMIT = 1500  # dimension of a class up to which a policy is evaluated by a dense solve
+
+
+@dataclass(frozen=True)
+class ClassSolution(Shown):
+    """Q_F with its certificate: `error` bounds ||q - Q_F||_d, rounding included, converged or not."""
+
+    q: Float[np.ndarray, "O A"]
+    error: float
+    iterations: int
+    converged: bool
+
+    def _facts_(self) -> list[Fact]:
+        how = "converged" if self.converged else "did not converge"
+        return [Fact("observations", len(self.q)), Fact("options", self.q.shape[1]),
+                Fact("values", spread(self.q), "reward"), Fact("error at most", self.error),
+                Fact("", f"{how} after {self.iterations} iterations")]  # fmt: skip
+
+
+def trivial_error(a: Analysis) -> float:
+    """Distance of two tables inside the range of interface values.
+
+    Q_F may leave that range, but clipping it cannot, so a bound on its error says nothing unless it is below.
+    """
+    low, high = value_range(a.interface)
+    return high - low
+
+
+def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_iterations: int = 20_000) -> ClassSolution:
+    """Q_F = Pi That Q_F, unique because kappa_F < 1.
+
+    Sweeps of Pi That, and for linear classes the fixed point of the greedy policy wherever that has the smaller
+    residual; the certificate ||Q - Q_F||_d <= kappa_F ||Q - Q_before||_d/(1 - kappa_F) does not depend on the way.
+    `tolerance` is relative to the range of values.  Raises ValueError when kappa_F >= 1.
+    """
+    a, kappa = members.analysis, members.modulus
+    if kappa >= 1:
+        raise ValueError(f"kappa_F = {kappa:.6g} is not below 1: the class fixed point is not certified to exist")
+    scale = trivial_error(a)
+    q = members.project(np.zeros_like(a.q_bar))
+    for iteration in range(1, max_iterations + 1):
+        after = members.project(a.interface.bellman(q))
+        noise = _projected_rounding(a, after)
+        error = (kappa * a.norm_d(after - q) + noise) / (1 - kappa)
+        if error <= max(tolerance * scale, 2 * noise / (1 - kappa)):
+            return ClassSolution(after, error, iteration, True)
+        q = _shortcut(members, after)
+    return ClassSolution(after, error, max_iterations, False)
+
+
+def _shortcut(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "O A"]:
+    """The fixed point of the policy greedy in q, if the class has one and it is closer to solving the equation."""
+    if not isinstance(members, LinearClass) or members.rank > NEWTON_LIMIT:
+        return q
+    policy, _ = greedy(q, members.analysis.interface.available)
+    try:
+        jump = members.evaluate(policy)
+    except np.linalg.LinAlgError:
+        return q
+    return jump if _residual_d(members, jump) < _residual_d(members, q) else q
+
+
+def _residual_d(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> float:
+    a = members.analysis
+    return a.norm_d(q - members.project(a.interface.bellman(q)))
+
+
+def _projected_rounding(a: Analysis, q: Float[np.ndarray, "O A"]) -> float:
+    """Rounding in ||.||_d of one application of Pi That: a projected entry sums over at most q.size others."""
+    return rounding(a.interface, q, q) * (1 + q.size)
+
+
+def solve_radius(kappa: float, epsilon: float, eta: float) -> float:
+    """The largest L >= 0 with L^2 <= epsilon^2 + (eta + kappa L)^2."""
+    return (kappa * eta + (eta**2 + (1 - kappa**2) * epsilon**2) ** 0.5) / (1 - kappa**2)
+
+
+def projected_certificate(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> Bound:
+    """Theorem: any table Q has ||Q - Q_F||_d <= L, the smaller of two solutions, if kappa_F < 1.
+
+    Contraction: L = ||Q - Pi That Q||_d/(1 - kappa_F).
+    Right angle: the L of `solve_radius` with epsilon = ||Q - Pi Q||_d and eta = ||P(Q - That Q)||_d.
+    The second is never the larger one for a linear class; with epsilon = 0 there they are equal.
+    """
+    a, kappa = members.analysis, members.modulus
+    table = np.where(a.interface.available, q, 0.0)
+    change = residual(a, table)
+    epsilon, eta = a.norm_d(table - members.project(table)), a.norm_d(members.along(change))
+    size = _residual_d(members, table)
+
+    def compute() -> tuple[float, dict[str, float]]:
+        value = min(size / (1 - kappa), solve_radius(kappa, epsilon, eta))
+        return value, {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
+
+    roundoff = 2 * _projected_rounding(a, table) / (1 - kappa) if kappa < 1 else 0.0
+    return conditional(
+        "projected certificate", [contracts("kappa_F", kappa)], compute, SECTION, trivial_error(a),
+        roundoff=roundoff,
+    )  # fmt: skip
+
+
+def class_error_bound(members: ConvexClass) -> Bound:
+    """Theorem: ||Q_F - Qbar||_d <= ||Pi Qbar - Qbar||_d/sqrt(1 - kappa_F^2) if kappa_F < 1, F closed and convex.
+
+    The right angle of `projected_certificate` at Q = Qbar, where eta = 0.  For subspaces it is Pythagoras; for convex
+    sets it replaces the usual 1/(1 - kappa).
+    """
+    a, kappa = members.analysis, members.modulus
+    distance = a.norm_d(a.q_bar - members.project(a.q_bar))
+
+    def compute() -> tuple[float, dict[str, float]]:
+        return distance / (1 - kappa**2) ** 0.5, {"distance": distance, "kappa_f": kappa}
+
+    noise = a.interface_solution.error + 2 * _projected_rounding(a, a.q_bar)
+    roundoff = noise / (1 - kappa) if kappa < 1 else 0.0
+    assumption = contracts("kappa_F", kappa)
+    bound = conditional("class error", [assumption], compute, SECTION, trivial_error(a), roundoff=roundoff)
+    return replace(bound, formula=r"\frac{\lVert\Pi\bar Q-\bar Q\rVert_d}{\sqrt{1 - \kappa_F^{2}}}")

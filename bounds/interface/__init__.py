@@ -1,0 +1,1 @@
+"""The interface representation gap (docs/theory.md section 3)."""

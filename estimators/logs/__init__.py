@@ -1,0 +1,1 @@
+"""Handoff logs: in memory, recorded, read, written and simulated (docs/logs.md)."""

@@ -1,0 +1,1 @@
+"""Estimates with intervals, and the jackknife behind them."""

@@ -1,1 +1,0 @@
-"""The only join of estimates and bounds, and the only input and output."""

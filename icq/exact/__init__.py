@@ -1,0 +1,29 @@
+"""The exact analysis of an IC-SMDP, float64 and free of JAX: fixed points, stationary laws, contraction, mixing."""
+
+from icq.exact.analysis import (
+    DENSE_ENTRIES,
+    Analysis,
+    AnalysisError,
+    Model,
+    analyse,
+    contraction,
+    handoff_chain,
+    interface_model,
+    oracle_model,
+    outcome_discount,
+    stationary_weights,
+)
+
+__all__ = [
+    "DENSE_ENTRIES",
+    "Analysis",
+    "AnalysisError",
+    "Model",
+    "analyse",
+    "contraction",
+    "handoff_chain",
+    "interface_model",
+    "oracle_model",
+    "outcome_discount",
+    "stationary_weights",
+]

@@ -1,0 +1,266 @@
+"""One certified solver for every fixed point in the project.
+
+The optimality equation Q = r + K max_a Q with a sub-stochastic kernel K has modulus gbar = max row sum of K < 1
+(docs/theory.md section 1).  Oracle, interface model, policy evaluation (one option) and gap values are all
+instances of it.  Notation: docs/theory.md section 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from scipy.sparse.linalg import splu
+
+from icq.display import Fact, Shown, spread
+
+DIRECT_SOLVE_LIMIT = 1000  # states; beyond it a factorisation of a random graph fills in
+COMPILED_FROM = 200  # states; below it importing the compiler costs more than it saves
+SWEEPS = 1000  # of one policy evaluation
+PROGRESS, PATIENCE = 0.9, 1000  # without this decrease of the residual in so many policies, plain value iteration
+ENVELOPE, WORK = 30_000_000, 1e10  # entries and operations up to which a factorisation in a band is affordable
+_Step: TypeAlias = tuple[np.ndarray, np.ndarray, float, float]
+FEW, MANY = 0.001, 0.1  # shares of states whose option changed
+_EPS = np.finfo(np.float64).eps
+
+
+@dataclass(frozen=True)
+class Solution(Shown):
+    """A fixed point with its own error certificate.
+
+    `error` bounds ||q - exact||_inf (and so ||v - exact||_inf), rounding included.  `q` is 0 where an option is
+    unavailable.  `converged` is False when the iteration limit was reached first; `error` is valid all the same.
+    """
+
+    q: Float[np.ndarray, "S A"]
+    v: Float[np.ndarray, "S"]
+    policy: Int[np.ndarray, "S"]
+    error: float
+    iterations: int
+    converged: bool
+
+    @property
+    def result(self) -> str:
+        """`converged` or why not, with the certified error."""
+        how = "converged" if self.converged else "did not converge"
+        return f"{how} after {self.iterations} iterations, error <= {self.error:.2e}"
+
+    def _facts_(self) -> list[Fact]:
+        return [
+            Fact("states", len(self.v)), Fact("options", self.q.shape[1]), Fact("values", spread(self.v), "reward"),
+            Fact("", self.result),
+        ]  # fmt: skip
+
+
+def greedy(
+    q: Float[np.ndarray, "S A"], available: Bool[np.ndarray, "S A"]
+) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
+    """The first maximising available option of each row, and the maximum."""
+    masked = np.where(available, q, -np.inf)
+    policy = masked.argmax(axis=1)
+    return policy, masked[np.arange(len(q)), policy]
+
+
+def modulus(kernel: sp.csr_array) -> float:
+    """gbar: the largest row sum of a non-negative kernel; a row is one (state, option) pair."""
+    return float(kernel.sum(axis=1).max())
+
+
+def compiled() -> ModuleType | None:
+    """The compiled loops of `icq.exact.loops`, or None without numba.  Loaded when first used."""
+    if "module" not in _COMPILED:
+        try:
+            _COMPILED["module"] = import_module("icq.exact.loops")
+        except ImportError:
+            _COMPILED["module"] = None
+    return _COMPILED["module"]
+
+
+_COMPILED: dict[str, ModuleType | None] = {}
+
+
+def solve(
+    reward: Float[np.ndarray, "S A"],
+    kernel: sp.csr_array,
+    available: Bool[np.ndarray, "S A"],
+    *,
+    tolerance: float = 1e-13,
+    max_iterations: int = 100_000,
+) -> Solution:
+    """Solve Q = reward + kernel max_a Q by safeguarded policy iteration (docs/theory.md section 1, Lemma 1.9).
+
+    kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  `tolerance` is relative to the scale
+    max|reward|/(1 - gbar).  Certificate: with Q = r + K v and v' = max_a Q,
+    ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
+    From COMPILED_FROM states on the loops are compiled if numba is there; the certificate is the same.
+    Raises ValueError when the modulus is not below 1, a reward is not finite, or a state has no option.
+    """
+    lost = np.flatnonzero(~available.any(axis=1))
+    if len(lost):
+        raise ValueError(f"state {lost[0]} has no available option, so it has no value")
+    loops = compiled() if len(reward) >= COMPILED_FROM else None
+    engine = _Plain(reward, kernel, available) if loops is None else Compiled(loops, reward, kernel, available)
+    gbar, width, largest = engine.measure()
+    if gbar >= 1:
+        raise ValueError(f"the largest expected discount is {gbar}, it must be below 1")
+    if not np.isfinite(largest):
+        raise ValueError("the reward of an available option is not finite")
+    scale = largest / (1 - gbar)
+    _, v = engine.greedy(reward)
+    best, idle, iteration = np.inf, 0, 0
+    while True:
+        q, v_next, change, size = engine.improve(v)
+        rounding = (width + 2) * _EPS * max(scale, largest + gbar * size)
+        error = (gbar * change + rounding) / (1 - gbar)
+        goal = max(tolerance * scale * (1 - gbar), rounding)
+        converged = gbar * change <= goal
+        if converged or iteration >= max_iterations:
+            return Solution(q, v_next, engine.greedy(q)[0], error, iteration, bool(converged))
+        iteration += 1
+        best, idle = (change, 0) if change <= PROGRESS * best else (best, idle + 1)
+        v = v_next if idle > PATIENCE else engine.evaluate(q, v_next, 0.3 * goal)
+
+
+class _Plain:
+    """One greedy step and one policy evaluation in NumPy and SciPy: the reference of the compiled loops."""
+
+    def __init__(
+        self, reward: Float[np.ndarray, "S A"], kernel: sp.csr_array, available: Bool[np.ndarray, "S A"]
+    ) -> None:
+        self.reward, self.kernel, self.available = reward, kernel, available
+        self.policy: Int[np.ndarray, "S"] = np.full(len(reward), -1)
+
+    def measure(self) -> tuple[float, int, float]:
+        """(gbar, most entries in a row, largest |reward| of an available option)."""
+        width = int(np.diff(self.kernel.indptr).max(initial=0))
+        return modulus(self.kernel), width, float(np.abs(self.reward[self.available]).max(initial=0.0))
+
+    def greedy(self, q: Float[np.ndarray, "S A"]) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
+        """The first maximising option and the maximum."""
+        return greedy(q, self.available)
+
+    def improve(self, v: Float[np.ndarray, "S"]) -> _Step:
+        """Greedy step: (q, v_next, max |v_next - v|, max |v|)."""
+        q = np.where(self.available, self.reward + (self.kernel @ v).reshape(self.reward.shape), 0.0)
+        _, v_next = greedy(q, self.available)
+        return q, v_next, float(np.abs(v_next - v).max()), float(np.abs(v).max())
+
+    def evaluate(self, q: Float[np.ndarray, "S A"], v: Float[np.ndarray, "S"], goal: float) -> Float[np.ndarray, "S"]:
+        """The value of the greedy policy of q: exact when small, else sweeps from v."""
+        states, options = self.reward.shape
+        rows, (policy, _) = np.arange(states), greedy(q, self.available)
+        chosen, r = self.kernel[rows * options + policy], self.reward[rows, policy]
+        return splu(_system(chosen)).solve(r) if states <= DIRECT_SOLVE_LIMIT else _sweep(chosen, r, v)
+
+
+def band(kernel: sp.csr_array) -> tuple[Int[np.ndarray, "S"], int]:
+    """An order of the states that keeps neighbours close (Cuthill and McKee), and the largest |i - j| of an edge in it.
+
+    Chains with a small band are exactly those on which iterations are slowest: lines, rings, grids.
+    """
+    order = reverse_cuthill_mckee(kernel)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    coo = kernel.tocoo()
+    return order, int(np.abs(place[coo.row] - place[coo.col]).max(initial=0))
+
+
+def affordable(states: int, width: int) -> bool:
+    """Whether elimination in a band of this half width fits memory and patience."""
+    return states * (2 * width + 1) <= ENVELOPE and states * float(width) ** 2 <= WORK
+
+
+def _factorised(kernel: sp.csr_array, reward: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"] | None:
+    """The solution of v = reward + kernel v by elimination; None where its fill could be too much."""
+    if len(reward) <= DIRECT_SOLVE_LIMIT:
+        return splu(_system(kernel)).solve(reward)
+    order, width = band(kernel)
+    if not affordable(len(reward), width):
+        return None
+    v = np.empty(len(reward))
+    inner = sp.csr_array(kernel[order][:, order])
+    v[order] = splu(_system(inner), permc_spec="NATURAL", diag_pivot_thresh=0.0).solve(reward[order])
+    return v
+
+
+def _system(kernel: sp.csr_array) -> sp.csc_array:
+    return sp.csc_array(sp.eye_array(kernel.shape[1]) - kernel)
+
+
+class Compiled:
+    """The same two steps in one pass over memory each; the matrix of the policy is kept and only changed rows move."""
+
+    def __init__(
+        self,
+        loops: ModuleType,
+        reward: Float[np.ndarray, "S A"],
+        kernel: sp.csr_array,
+        available: Bool[np.ndarray, "S A"],
+    ) -> None:
+        states, options = reward.shape
+        starts, columns = (index.astype(np.int32, copy=False) for index in (kernel.indptr, kernel.indices))
+        self.loops, self.kernel = loops, kernel
+        self.rows = loops.Rows(starts, columns.view(np.uint32), np.ascontiguousarray(kernel.data, np.float64))
+        self.model = self.rows, np.ascontiguousarray(reward, np.float64), np.ascontiguousarray(available)
+        start = np.empty(states, np.int64)
+        room = loops.slots(starts, options, start)
+        self.policy = loops.Policy(
+            option=np.full(states, -1), start=start, stop=start.copy(), column=np.empty(room, np.uint32),
+            weight=np.empty(room), inverse=np.empty(states), reward=np.empty(states), column_sum=np.zeros(states),
+        )  # fmt: skip
+        self.q, self.spare = np.empty(reward.shape), (np.empty(states), np.empty(states))
+        self.hard = False  # iterations have failed here before
+
+    def measure(self) -> tuple[float, int, float]:
+        """(gbar, most entries in a row, largest |reward| of an available option)."""
+        return self.loops.measure(*self.model)
+
+    def greedy(self, q: Float[np.ndarray, "S A"]) -> tuple[Int[np.ndarray, "S"], Float[np.ndarray, "S"]]:
+        """The first maximising option and the maximum."""
+        policy, v = np.empty(len(q), np.int64), np.empty(len(q))
+        self.loops.first_best(np.ascontiguousarray(q, np.float64), self.model[2], policy, v)
+        return policy, v
+
+    def improve(self, v: Float[np.ndarray, "S"]) -> _Step:
+        """Greedy step: (q, v_next, max |v_next - v|, max |v|)."""
+        v_next = self.spare[0] if v is not self.spare[0] else self.spare[1]
+        change, size = self.loops.improve(*self.model, v, self.q, v_next)
+        return self.q, v_next, change, size
+
+    def evaluate(self, q: Float[np.ndarray, "S A"], v: Float[np.ndarray, "S"], goal: float) -> Float[np.ndarray, "S"]:
+        """The value of the greedy policy of q from v: roughly while the policy still moves, then to `goal`."""
+        moved, mass = self.loops.select(*self.model, q, v, self.policy)
+        share = moved / len(v)
+        relative = 0.0 if share <= FEW else 0.1 if share > MANY else 0.01
+        if not self.hard:
+            for constant in (mass, np.inf):  # should the constant shift do harm, go on without it
+                out = v.copy()
+                if self.loops.evaluate(self.policy, self.policy.reward, constant, out, relative, goal, SWEEPS):
+                    return out
+        rows = np.arange(len(v)) * q.shape[1] + self.policy.option
+        exact = _factorised(self.kernel[rows], self.policy.reward)
+        self.hard = exact is not None
+        if exact is not None:
+            return exact
+        return out if np.isfinite(out).all() else v
+
+
+def _sweep(
+    kernel: sp.csr_array, reward: Float[np.ndarray, "S"], v: Float[np.ndarray, "S"], limit: int = 50
+) -> Float[np.ndarray, "S"]:
+    """Value sweeps of one policy, until they shrink the first change tenfold or `limit` is reached."""
+    first = None
+    for _ in range(limit):
+        after = reward + kernel @ v
+        change = float(np.abs(after - v).max())
+        v = after
+        first = change if first is None else first
+        if change <= 0.1 * first:
+            break
+    return v

@@ -1,0 +1,1 @@
+"""Learning from handoffs: sampling, function classes, IC-Q in one compiled loop, and its population form."""

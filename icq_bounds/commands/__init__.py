@@ -1,0 +1,1 @@
+"""The commands of `icq`, one file each: options beside what they do."""

@@ -1,0 +1,127 @@
+"""The command `icq learn`: run IC-Q on an instance and split its error."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as TextTable
+from tyro.conf import Positional
+
+from estimators.decomposition import MixingSplit, mixing_split
+from estimators.statistics import estimate
+from estimators.statistics.estimate import Estimate, as_dict, finite
+from icq.exact import analyse
+from icq.smdp import ICSMDP
+from icq_bounds.figures import style
+from icq_bounds.sweep.cells import TERMS, learn_and_measure
+from icq_bounds.sweep.methods import Features, Mlp, Table
+from icq_bounds.sweep.store import Arrays
+from icq_bounds.workflows.n10 import experiment
+
+
+@dataclass(frozen=True)
+class LearnOptions:
+    """Run IC-Q on an instance and split its error into interface, approximation and residual, each beside its bound.
+
+    Example: icq learn m.npz --handoffs 100000 --network 16
+    """
+
+    file: Positional[Path]
+    """An instance (.npz)."""
+    handoffs: int = 65536
+    """Handoffs per run."""
+    seeds: int = 8
+    """Independent runs."""
+    features: int | None = None
+    """Linear class with this many features per agent instead of a table."""
+    network: int | None = None
+    """One tanh network of this width per agent instead of a table."""
+    iid: bool = False
+    """Draw every handoff afresh from the stationary law instead of following a trajectory."""
+    split: bool = False
+    """Also run that control with the same random numbers, and say what correlation along the trajectory costs."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(options: LearnOptions, console: Console) -> None:
+    """Learn on an instance and print the terms at the checkpoints."""
+    if options.features is not None and options.network is not None:
+        raise ValueError("features and network: choose one function class")
+    if options.split and options.iid:
+        raise ValueError("split and iid: split runs the trajectory and the i.i.d. control; leave out iid")
+    for name in ("handoffs", "seeds", "features", "network"):
+        value = getattr(options, name)
+        if value is not None and value < (2 if name == "seeds" else 1):
+            raise ValueError(f"{name} = {value} is too small")
+    method = Table() if options.features is None else Features(options.features)
+    chosen = method if options.network is None else Mlp(options.network)
+    a = analyse(ICSMDP.load(options.file))
+    grid = experiment.octaves(options.handoffs, min(1024, options.handoffs))
+    grid = grid if grid[-1] == options.handoffs else (*grid, options.handoffs)
+    start = time.perf_counter()
+    with console.status("learning"):
+        result = learn_and_measure(a, chosen, options.seeds, grid, options.iid)
+        control = learn_and_measure(a, chosen, options.seeds, grid, True) if options.split else None
+    seconds = time.perf_counter() - start
+    terms = {name: [estimate.root_mean_square(result[f"e_{name}"][:, k]) for k in range(len(grid))] for name in TERMS}
+    if options.json:
+        said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
+        said |= {"handoffs": list(grid), "value_percent": as_dict(experiment.percent(result))}
+        said |= {"verdicts": {t: experiment.tally(result[f"verdict_{t}"]) for t in TERMS}}
+        if control is not None:
+            said["split"] = [
+                {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
+            ]
+            said["split_ratio_limit"] = finite(_limit(result, control))
+        print(json.dumps(said, indent=2, allow_nan=False))
+        return
+    table = TextTable("handoffs", *(style.NAME[name] for name in TERMS), title="root mean square error, d-norm, 95 %")
+    for k, handoffs in enumerate(grid):
+        table.add_row(str(handoffs), *(_short_interval(terms[name][k]) for name in TERMS))
+    console.print(table)
+    for name in TERMS:
+        found = experiment.tally(result[f"verdict_{name}"])
+        console.print(f"{style.NAME[name]:>14}: " + ", ".join(f"{count} {word}" for word, count in found.items()))
+    if not bool(result["reference_converged"]):
+        console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
+    if control is not None:
+        console.print(_split_table(grid, result, control))
+    console.print(f"value: {experiment.percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
+
+
+SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
+
+
+def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:
+    """The residual against that of the control at every checkpoint."""
+    return [mixing_split(*pair) for pair in zip(result["e_mix"].T, control["e_mix"].T, strict=True)]
+
+
+def _limit(result: Arrays, control: Arrays) -> float:
+    """sqrt((Sigma_0 + Sigma_mix) / Sigma_0) in the norm of the error: where the ratio tends (NaN for networks)."""
+    return float(np.sqrt(result["asymptote"] / control["asymptote"]))
+
+
+def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> TextTable:
+    limit = _limit(result, control)
+    tends = "" if np.isnan(limit) else f"; the ratio tends to {limit:.4g}"
+    title = f"residual along the trajectory and with i.i.d. handoffs, same random numbers{tends}"
+    table = TextTable("handoffs", "trajectory", "control", "difference", "ratio", title=title)
+    found = _splits(result, control)
+    for handoffs, part in zip(grid, found, strict=True):
+        table.add_row(str(handoffs), *(str(x) for x in (part.markov, part.iid, part.excess_rms, part.ratio)))
+    table.caption = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
+    return table
+
+
+def _short_interval(e: Estimate) -> str:
+    half = max(e.value - e.interval[0], e.interval[1] - e.value)
+    return f"{e.value:.3g}" if half == 0 else f"{e.value:.3g} ±{half:.1g}"

@@ -1,0 +1,66 @@
+"""The command `icq make`: an instance of a family, written to a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from rich.console import Console
+from tyro.conf import OmitSubcommandPrefixes, subcommand
+
+from icq_bounds.sweep.families import DialsFamily, GarnetFamily, RoutingFamily
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeDials(DialsFamily):
+    """The dials family: each source of error has its own dial.
+
+    Example: icq make dials --agents 10 --gap 0.5 --mixing 0.3 --out m.npz
+    """
+
+    out: Path
+    """Where to write the instance (.npz)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeGarnet(GarnetFamily):
+    """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets."""
+
+    out: Path
+    """Where to write the instance (.npz)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeRouting(RoutingFamily):
+    """A gateway and specialists pass a request around that nobody sees whole.
+
+    Example: icq make routing --specialists 3 --view 2 --out r.npz
+    """
+
+    out: Path
+    """Where to write the instance (.npz)."""
+
+
+Made: TypeAlias = (
+    Annotated[MakeDials, subcommand("dials")]
+    | Annotated[MakeGarnet, subcommand("garnet")]
+    | Annotated[MakeRouting, subcommand("routing")]
+)
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """Write an instance of a family to a file."""
+
+    family: OmitSubcommandPrefixes[Made]
+
+
+def run(options: MakeOptions, console: Console) -> None:
+    """Write an instance of a family."""
+    out, m = options.family.out, options.family.workflow()
+    m.save(out)
+    console.print(
+        f"{out}: {m.num_agents} agents, {m.num_states} states, {m.num_observations} observations, "
+        f"{m.num_options} options, {m.prob.shape[-1]} outcomes"
+    )

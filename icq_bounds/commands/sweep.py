@@ -1,0 +1,135 @@
+"""What `icq sweep` does: from flags and file to a finished folder, and what is said at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+
+import joblib
+import numpy as np
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from icq_bounds.errors import FailedCells, Interrupted
+from icq_bounds.sweep import axes, dataset, engine
+from icq_bounds.sweep import spec as sweep
+
+SHOWN = 40  # cells up to which a sweep ends with a table
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Every combination of the given values, learned by independent replicas and split into its error terms.
+
+    Every finished cell is kept at once in OUT/cells.  Interrupted, killed, or the disk was full? Run the same command
+    again: only missing cells run. OUT/sweep.nc holds all of it as one labelled dataset:
+    import xarray as xr; ds = xr.open_dataset("OUT/sweep.nc", engine="h5netcdf")
+    """
+
+    file: Positional[Path | None] = None
+    """A TOML file with family, axes, fix, replicas, handoffs, checkpoints; flags beside it win."""
+    axes: tuple[str, ...] = ()
+    """What varies, NAME=VALUES each: a list 0,0.5,1 or a range 0:1:9 (first:last:count, add :log for equal ratios)."""
+    fix: tuple[str, ...] = ()
+    """Settings other than their default that do not vary, NAME=VALUE each."""
+    family: str | None = None
+    """Family of workflows: dials (default), garnet or routing."""
+    replicas: int | None = None
+    """Independent runs of every cell (default 8)."""
+    handoffs: int | None = None
+    """Handoffs of every run; seven checkpoints by doubling up to there (default 65536)."""
+    checkpoints: tuple[int, ...] | None = None
+    """The checkpoints instead, in handoffs."""
+    out: Path | None = None
+    """Folder of the sweep (default results/NAME of the file, or results/sweep)."""
+    jobs: int | None = None
+    """Processes on this machine (default: one per core)."""
+    dask: str | None = None
+    """Run on the workers of this Dask scheduler instead, tcp://host:port."""
+
+
+def description() -> str:
+    """The help: what every axis means."""
+    examples = (
+        "icq sweep --axes gap=0:1:9 width=8,16,32 mixing=0.75,0.1,0.01 --out results/gap",
+        "icq sweep --axes method=table,features mixing=0.01:0.75:5:log iid=false,true --replicas 32",
+        "icq sweep --family garnet --axes observations=5,10,20 seed=0:9:10 --fix states=40",
+        "icq sweep --family routing --axes view=1,2,3,4 method=table,network",
+        "icq sweep my.toml --dask tcp://head:8786",
+    )
+    listings = [f"Axes of the family {name} [default]:\n{axes.listing(family)}" for name, family in FAMILIES.items()]
+    listings.append(f"Axes of every family, how to learn:\n{axes.listing(Learning)}")
+    return "\n\n".join(
+        [cleandoc(str(SweepOptions.__doc__)), "Examples:\n" + "\n".join(f"  {e}" for e in examples), *listings]
+    )
+
+
+def run(options: SweepOptions, console: Console) -> None:
+    """Run the missing cells of a sweep and write its dataset."""
+    if options.jobs is not None and options.jobs < 1:
+        raise ValueError(f"jobs = {options.jobs} must be at least 1")
+    spec, out = asked(options)
+    executor = engine.cluster(options.dask) if options.dask else engine.processes(options.jobs or joblib.cpu_count())
+    store, note = sweep.claim(spec, out)
+    cells = dict.fromkeys(spec.cells())
+    programs = len({cell.program() for cell in cells})
+    grid = " x ".join(f"{len(values)} {name}" for name, values in spec.axes)
+    console.print(f"{out}: {len(cells)} cells{f' ({grid})' if grid else ''}, {programs} compiled programs, "
+                  f"{spec.replicas} replicas, {spec.checkpoints[-1]} handoffs")  # fmt: skip
+    if note:
+        console.print(f"note: {note}")
+    start = time.perf_counter()
+    try:
+        engine.run_all([*cells], store, executor, console)
+    except (FailedCells, Interrupted):
+        dataset.save(dataset.load(out), out / "sweep.nc")  # what there is, the rest NaN
+        raise
+    ds = dataset.load(out)
+    dataset.save(ds, out / "sweep.nc")
+    _say(ds, console)
+    console.print(f"{out / 'sweep.nc'} written, {time.perf_counter() - start:.1f} s.  To load it:", soft_wrap=True)
+    console.print("  import xarray as xr", soft_wrap=True)
+    console.print(f'  ds = xr.open_dataset("{out / "sweep.nc"}", engine="h5netcdf")', soft_wrap=True)
+
+
+def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
+    """The sweep of a command line and its folder: the file first, then the flags."""
+    said = sweep.read_file(options.file) if options.file else {}
+    family = options.family or said.get("family", "dials")
+    chosen = axes.parse_table(family, said.get("axes", {})) | axes.parse(family, options.axes)
+    fixed = axes.parse_table(family, said.get("fix", {})) | axes.parse(family, options.fix)
+    if not chosen:
+        raise ValueError("axes: none given, e.g. --axes gap=0:1:9; icq sweep --help lists them")
+    grid = options.checkpoints or tuple(said.get("checkpoints", ())) or None
+    if grid and options.handoffs:
+        raise ValueError("handoffs and checkpoints: choose one")
+    spec = sweep.ask(
+        family, chosen, fixed, options.replicas or said.get("replicas", sweep.REPLICAS),
+        options.handoffs or said.get("handoffs", sweep.HANDOFFS), grid,
+    )  # fmt: skip
+    return spec, options.out or Path("results") / (options.file.stem if options.file else "sweep")
+
+
+def _say(ds: xr.Dataset, console: Console) -> None:
+    """The terms of every cell at the last checkpoint, and how often each bound held."""
+    dims = [d for d in ds["finished"].dims]
+    last = ds.isel(checkpoint=-1)
+    if ds["finished"].size <= SHOWN:
+        title = "root mean square error at the last checkpoint, d-norm"
+        table = Table(*map(str, dims), *dataset.TERMS, title=title)
+        squares = {term: (last[f"e_{term}"] ** 2).mean("replica", skipna=False) for term in dataset.TERMS}
+        for where in np.ndindex(ds["finished"].shape):
+            point = dict(zip(dims, where, strict=True))
+            values = (ds[dim].values[k].item() for dim, k in point.items())
+            labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+            table.add_row(*labels, *(f"{float(np.sqrt(x.isel(point))):.3g}" for x in squares.values()))
+        console.print(table)
+    for term in dataset.TERMS:
+        said = ", ".join(f"{count} {word}" for word, count in dataset.verdicts(ds, term).items())
+        console.print(f"{dataset.NAMES[term]:>20}: {said or 'no record'}")
+    if diverged := int((last["e_total"].isnull() & last["e_int"].notnull()).sum()):
+        console.print(f"note: {diverged} runs diverged (their errors are NaN): choose smaller steps")

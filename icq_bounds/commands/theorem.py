@@ -1,0 +1,58 @@
+"""The command `icq theorem`: the error theorem on an instance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from icq.smdp import ICSMDP
+from icq_bounds import theorem
+
+
+@dataclass(frozen=True)
+class TheoremOptions:
+    """The error theorem on an instance: every rung of every term, its assumptions, and the certified total.
+
+    Example: icq theorem m.npz --handoffs 1000000
+    """
+
+    file: Positional[Path]
+    """An instance (.npz)."""
+    handoffs: int = 10_000_000
+    """Handoffs until which the residual is certified."""
+    features: int = 0
+    """Features per agent; 0 is the table with a step per own visit."""
+    step: float | None = None
+    """Constant step; left out, the one that certifies the least error after the given handoffs."""
+    points: int = 5
+    """Points of the certificate curve."""
+    seed: int = 0
+    """Seed of the features."""
+    json: bool = False
+    """Print one JSON object."""
+    latex: bool = False
+    """Print LaTeX."""
+
+
+def run(options: TheoremOptions, console: Console) -> None:
+    """Print the error theorem on an instance, as tables, JSON or LaTeX."""
+    if options.json and options.latex:
+        raise ValueError("json and latex: choose one")
+    for name, least in (("handoffs", 1), ("features", 0), ("points", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"{name} = {getattr(options, name)} must be at least {least}")
+    m = ICSMDP.load(options.file)
+    found = theorem.theorem_report(
+        m, features=options.features, seed=options.seed, step=options.step, handoffs=options.handoffs,
+        points=options.points,
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(theorem.as_json(found), indent=2, allow_nan=False))
+    elif options.latex:
+        print(theorem.as_latex(found))
+    else:
+        print(found)

@@ -1,0 +1,1 @@
+"""From a handoff log to one page: which error dominates."""

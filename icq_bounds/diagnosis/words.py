@@ -1,0 +1,292 @@
+"""What a diagnosis means: the verdict, what one more unit of something would buy, what is missing and what to log."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from estimators.cells import COVERED_ONWARD, VISITS_OF_A_CELL
+from estimators.logs.log import Log
+from estimators.logs.report import MENDED, NOTED, Finding, Report
+from estimators.statistics.estimate import Estimate, missing
+from icq.display import Fact, Shown
+from icq_bounds.diagnosis.diagnosis import Diagnosis, name, observation_name, scaled
+from icq_bounds.pages import html
+
+MEANING = {
+    "interface gap": "agents do not see everything that matters; no amount of data removes it",
+    "approximation": "the function class cannot represent the values; a richer class removes it",
+    "residual": "what the logged handoffs leave undecided for a table; it falls like 1 over their square root",
+}
+CHANNELS = {"reward": "what it earns", "duration": "how long it takes", "transition": "where it leads"}
+OFTEN = f"and {VISITS_OF_A_CELL} times"  # in the result of an estimate that has too few visits of a cell
+FEW = 100  # handoffs of an agent below which little can be said about it
+
+
+@dataclass(frozen=True)
+class Verdict(Shown):
+    """dominant: the term that is surely the largest, None where that cannot be told; sentence: in words."""
+
+    dominant: str | None
+    sentence: str
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.sentence)]
+
+
+@dataclass(frozen=True)
+class Move(Shown):
+    """What one more unit of something buys: the error that it moves, now and afterwards, and the difference."""
+
+    change: str
+    error: str
+    now: Estimate
+    after: Estimate
+    saves: Estimate
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Lack(Shown):
+    """What could not be estimated, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Said(Shown):
+    """A diagnosis in words and numbers; every page is made of this and the diagnosis."""
+
+    verdict: Verdict
+    moves: tuple[Move, ...]
+    lacks: tuple[Lack, ...]
+    advice: tuple[str, ...]
+    facts: dict[str, str]
+    findings: tuple[str, ...]
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("", self.verdict.sentence), Fact("moves", len(self.moves)), Fact("not estimated", len(self.lacks)),
+                Fact("advice", len(self.advice)), Fact("findings", len(self.findings))]  # fmt: skip
+
+
+def said(e: Estimate) -> str:
+    """An estimate on one line, to the digits that its interval leaves; why there is none stands elsewhere."""
+    return html.estimate(e).striptags() if e.result == "ok" else "not known"
+
+
+def words(d: Diagnosis, log: Log, report: Report) -> Said:
+    """Everything there is to say."""
+    lacks = _lacks(d, log)
+    return Said(verdict(d.terms), _moves(d), lacks, _advice(d, log, report, lacks), _facts(d, log, report),
+                _findings(report))  # fmt: skip
+
+
+def verdict(terms: Mapping[str, Estimate]) -> Verdict:
+    """Which of the three terms is the largest, if their intervals can tell.
+
+    A term dominates when its lower limit is above the upper limits of both others; an unknown term could be larger.
+    """
+    known = {term: e for term, e in terms.items() if e.result == "ok"}
+    unknown = [term for term in terms if term not in known]
+    measured = {term: e for term, e in known.items() if e.stderr > 0 or e.value > 0}
+    if not measured:
+        return Verdict(None, f"Nothing can be said yet: {_and(unknown) or 'no term'} could not be estimated.")
+    order = sorted(known, key=lambda term: -known[term].value)
+    top, rest = order[0], order[1:]
+    rivals = [term for term in rest if known[term].interval[1] >= known[top].interval[0]]
+    others = ", ".join(f"{term} {said(known[term])}" for term in rest)
+    against = f", against {others}" if others else ""
+    if unknown:
+        them = "it" if len(unknown) == 1 else "them"
+        is_largest = f"the {top} is the largest" if not rivals else "none is surely the largest"
+        return Verdict(
+            None,
+            f"Which error dominates cannot be told without the {_and(unknown)}, and this log does not show {them}. "
+            f"Of what can be estimated, {is_largest}: {top} {said(known[top])}{against}.",
+        )
+    if rivals:
+        times = _times(known[top], known[rivals[0]])
+        longer = f" About {times:.2g} times as many handoffs would tell them apart." if times else ""
+        return Verdict(
+            None,
+            f"Which error dominates cannot be told: the intervals of {top} and {_and(rivals)} overlap. "
+            f"{top} {said(known[top])}{against}.{longer}",
+        )
+    meaning = MEANING[top][0].upper() + MEANING[top][1:]
+    return Verdict(top, f"The {top} dominates: {said(known[top])}{against}. {meaning}.")
+
+
+def _times(first: Estimate, second: Estimate) -> float | None:
+    """How many times as long a log separates two estimates, if half widths shrink like 1 over its root."""
+    apart = abs(first.value - second.value)
+    reach = sum((e.interval[1] - e.interval[0]) / 2 for e in (first, second))
+    times = max((reach / apart) ** 2, 1.5) if apart > 0 else math.inf
+    return times if times < 1000 else None
+
+
+def _and(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _moves(d: Diagnosis) -> tuple[Move, ...]:
+    residual, gap, local = d.residual.error, d.interface.gap, d.interface.local
+    half = math.sqrt(0.5)
+    whole = Move(
+        "data: twice as many handoffs", "residual", residual, scaled(residual, half), scaled(residual, 1 - half),
+        "every doubling buys this factor again",
+    )  # fmt: skip
+    nothing = gap if gap.result != "ok" else Estimate(0.0, 0.0, (0.0, 0.0), gap.n_eff)
+    moves = [
+        whole,
+        Move("interface: show every agent the whole context", "interface gap", gap, nothing, gap,
+             "at most: what the logged context does not hold stays hidden"),
+    ]  # fmt: skip
+    split = d.interface.split
+    if split is not None:
+        moves.append(
+            Move(
+                f"interface: tell apart what is behind “{split.observation}”", "local gap", split.before, split.after,
+                split.saves, "the single observation that hides most",
+            )
+        )  # fmt: skip
+    elif local.result == "ok":
+        none = missing("the local gap may be zero: no observation surely hides anything", local.n_eff)
+        moves.append(Move("interface: tell one observation apart", "local gap", local, none, none))
+    if d.approximation.wider is not None:
+        error = d.approximation.error
+        moves.append(Move("width: networks twice as wide", "approximation", error, missing("see what it saves"),
+                          d.approximation.wider, "both fitted on the same half and judged on the other"))  # fmt: skip
+    return tuple(moves)
+
+
+def _named(text: str, log: Log) -> str:
+    """Codes in a message of an estimator as the log writes them."""
+
+    def observation(found: re.Match) -> str:
+        code = int(found[2])
+        if not (log.names.observation or log.features is not None) or code >= log.num_observations:
+            return found[0]
+        return f"{found[1]} {observation_name(log, code)!r}"
+
+    def option(found: re.Match) -> str:
+        code = int(found[2])
+        return f"{found[1]} {log.names.option[code]!r}" if code < len(log.names.option) else found[0]
+
+    return re.sub(r"\b(option) (\d+)\b", option, re.sub(r"\b(observation|state) (\d+)\b", observation, text))
+
+
+def _lacks(d: Diagnosis, log: Log) -> tuple[Lack, ...]:
+    """Everything without a number; what has the same reason stands together."""
+    own = {f"what the interface hides from {a.name}": a.local for a in d.interface.agents}
+    every = {
+        **d.terms, "local gap": d.interface.local, **own,
+        "what correlation costs": d.residual.correlation, "size of the values": d.residual.value,
+        "error of the scalars that were sent": d.residual.sent,
+    }  # fmt: skip
+    if d.approximation.certified is not None:
+        every["certified approximation"] = d.approximation.certified
+    if d.approximation.wider is not None:
+        every["what twice the width buys"] = d.approximation.wider
+    reasons: dict[str, list[str]] = {}
+    longer = _cells_needed(log) if any(OFTEN in e.result for e in every.values()) else 0
+    for what, e in every.items():
+        if e.result != "ok":
+            more = f", at least {longer} handoffs" if longer and OFTEN in e.result else ""
+            reasons.setdefault(_named(e.result, log) + more, []).append(what)
+    return tuple(Lack(_and(whats), why) for why, whats in reasons.items())
+
+
+def _cells_needed(log: Log) -> int:
+    """Handoffs until enough of them are in cells seen often enough, judged by the cells seen so far; 0: unknown."""
+    if log.context is None or len(log) < 2:
+        return 0
+    cell = (
+        log.observation.astype(np.int64) * (int(log.context.max()) + 1) + log.context
+    ) * log.num_options + log.option
+    count = np.sort(np.unique(cell, return_counts=True)[1])
+    rarest = count[np.searchsorted(np.cumsum(count), (1 - COVERED_ONWARD) * len(log), side="right")]
+    return max(math.ceil(len(log) * VISITS_OF_A_CELL / rarest), len(log) + 1)
+
+
+def _advice(d: Diagnosis, log: Log, report: Report, lacks: tuple[Lack, ...]) -> tuple[str, ...]:
+    """What to log next time."""
+    out = []
+    if log.context is None:
+        out.append("context: the richest view of the state there is when an agent decides. Without it nothing can tell "
+                   "the interface gap from this log, however long it is.")  # fmt: skip
+    else:
+        out.append("context as rich as can be: the interface gap is about what the logged context shows beyond the "
+                   "observation; what it does not hold stays invisible.")  # fmt: skip
+    sent = np.isfinite(log.scalar)
+    if not sent.any():
+        out.append("scalar: the number sent back at each handoff. It shows what the agents believed.")
+    if log.probability is None or not np.isfinite(log.probability).all():
+        out.append("probability of every chosen option: certificates need it.")
+    if any("log" in lack.why and ("handoffs" in lack.why or "longer" in lack.why) for lack in lacks):
+        out.append("longer: see above what was too short, and by how much.")
+    rare = [name(log.names.agent, int(i), "agent") for i in np.flatnonzero(_few(log))]
+    if rare:
+        shown = ", ".join(rare[:5]) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
+        out.append(f"more handoffs of {shown}: fewer than {FEW} each.")
+    if report.missing:
+        out.append(f"every handoff: {report.missing.count} are missing between those that were logged.")
+    if report.tasks > 1 and not log.follows[1:][log.task[1:] != log.task[:-1]].any():
+        out.append(
+            "chain, if one system works off the tasks one after the other: then correlation across tasks is seen."
+        )
+    return tuple(out)
+
+
+def _few(log: Log) -> np.ndarray:
+    count = np.bincount(log.agent, minlength=log.num_agents)
+    return count < FEW
+
+
+def _facts(d: Diagnosis, log: Log, report: Report) -> dict[str, str]:
+    known = [e.n_eff for e in d.terms.values() if e.result == "ok" and np.isfinite(e.n_eff)]
+    return {
+        "handoffs": str(len(log)), "tasks": str(report.tasks), "agents": str(log.num_agents),
+        "observations": str(log.num_observations), "options": str(log.num_options), "gamma": f"{log.gamma:g}",
+        "effective handoffs": f"{min(known):.0f}" if known else "unknown",
+        "context": "no" if log.context is None else f"{int(log.context.max(initial=-1)) + 1} values",
+        "scalars": f"{float(np.isfinite(log.scalar).mean()):.0%} of the rows",
+    }  # fmt: skip
+
+
+def _findings(report: Report) -> tuple[str, ...]:
+    """The reader's report, line by line; empty when everything was in order."""
+    out = []
+    for field, text in (MENDED | NOTED).items():
+        found: Finding = getattr(report, field)
+        if found:
+            out.append(f"{found.count} {text} (first: {report.unit} {found.first})")
+    for column, found in report.bad.items():
+        out.append(f"{found.count} rows left out because of column {column} (first: {report.unit} {found.first})")
+    if report.ignored:
+        out.append(f"columns not part of the format, ignored: {', '.join(report.ignored)}")
+    return tuple(out)
+
+
+def as_json(d: Diagnosis, s: Said, report: Report) -> dict[str, Any]:
+    """Everything, for machines; NaN and infinity are null."""
+    return {"log": _plain(report), **_plain(s), **_plain(d)}
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    if is_dataclass(x):
+        return {f.name: _plain(getattr(x, f.name)) for f in fields(x)}
+    if hasattr(x, "_asdict"):
+        return {key: _plain(value) for key, value in x._asdict().items()}
+    if isinstance(x, Mapping):
+        return {str(key): _plain(value) for key, value in x.items()}
+    if isinstance(x, tuple | list):
+        return [_plain(value) for value in x]
+    return x

@@ -1,0 +1,163 @@
+"""Axes: what may vary in a sweep, and how its values are written.
+
+    gap=0,0.5,1       a list
+    gap=0:1:9         nine values from 0 to 1, ends included
+    mixing=0.01:0.75:5:log   five values in equal ratios
+    method=table,network     words;  iid=false,true  switches
+
+Importing this module loads no JAX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+
+import numpy as np
+
+from icq_bounds.sweep.families import FAMILIES, UNITS
+from icq_bounds.sweep.fields import kinds, meanings
+from icq_bounds.sweep.learning import Learning
+
+Value: TypeAlias = int | float | bool | str
+WRITTEN = "write a list like {name}=1,2,4 or a range like {name}=1:4:4 (first:last:count, `:log` for equal ratios)"
+
+
+class UnknownAxis(ValueError):
+    """A name that is no axis of the family; `detail` lists those that are."""
+
+    def __init__(self, name: str, family: str) -> None:
+        axes = known(family)
+        near = get_close_matches(name, axes, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        if name in ("replica", "replicas", "checkpoint", "checkpoints", "handoffs"):
+            hint = ": replicas and checkpoints are always there, set them with --replicas, --handoffs, --checkpoints"
+        super().__init__(f"axis {name!r} is unknown to the family {family}{hint}")
+        self.detail = f"known axes [default]:\n{listing(FAMILIES[family])}\n{listing(Learning)}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that may vary.  `kind`: bool, int, float, str or the tuple of allowed words."""
+
+    name: str
+    kind: type | tuple[str, ...]
+    default: Value | None
+    meaning: str
+    units: str
+    learning: bool
+
+    def value(self, written: object) -> Value:
+        """One value, from text or TOML.  Raises ValueError naming the axis and what it may be."""
+        text = str(written).strip()
+        if isinstance(self.kind, tuple):
+            if text not in self.kind:
+                raise ValueError(f"axis {self.name} = {text!r}: choose from {', '.join(self.kind)}")
+            return text
+        if self.kind is bool:
+            if text.lower() not in ("true", "false"):
+                raise ValueError(f"axis {self.name} = {text!r}: choose from false, true")
+            return text.lower() == "true"
+        if self.kind is str:
+            return text
+        try:
+            return self._number(float(text))
+        except ValueError as error:
+            kind = "a whole number" if self.kind is int else "a number"
+            raise ValueError(
+                f"axis {self.name} = {text!r} is not {kind} ({self.meaning}); {WRITTEN.format(name=self.name)}"
+            ) from error
+
+    def _number(self, x: float) -> Value:
+        if not math.isfinite(x) or (self.kind is int and abs(x - round(x)) > 1e-9 * max(1.0, abs(x))):
+            raise ValueError
+        return round(x) if self.kind is int else x
+
+    def values(self, written: object) -> tuple[Value, ...]:
+        """The values of an axis, from text such as 0:1:9 or 1,2,4, or from a TOML list or value."""
+        if isinstance(written, str) and ":" in written:
+            parts: list[object] = [*self._range(written)]
+        elif isinstance(written, str):
+            parts = [*written.split(",")]
+        else:
+            parts = [*written] if isinstance(written, Sequence) else [written]
+        found = tuple(self.value(part) for part in parts)
+        if not found:
+            raise ValueError(f"axis {self.name} has no value; {WRITTEN.format(name=self.name)}")
+        if repeated := [v for k, v in enumerate(found) if v in found[:k]]:
+            raise ValueError(f"axis {self.name}: {repeated[0]} is given twice")
+        return found
+
+    def _range(self, text: str) -> Sequence[object]:
+        parts = text.split(":")
+        wrong = f"axis {self.name} = {text!r} is no range; {WRITTEN.format(name=self.name)}"
+        if self.kind not in (int, float) or len(parts) not in (3, 4) or parts[3:] not in ([], ["log"]):
+            raise ValueError(wrong)
+        try:
+            low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
+        except ValueError as error:
+            raise ValueError(wrong) from error
+        if count < 2 or (parts[3:] and not (low > 0 and high > 0)):
+            raise ValueError(wrong + "; the count is at least 2, equal ratios need positive ends")
+        return [float(x) for x in (np.geomspace if parts[3:] else np.linspace)(low, high, count)]
+
+
+def known(family: str) -> dict[str, Setting]:
+    """Every axis of a family: its own settings, then how to learn.  Raises ValueError for an unknown family."""
+    if family not in FAMILIES:
+        raise ValueError(f"family = {family!r}: choose one of {', '.join(FAMILIES)}")
+    return {s.name: s for cls in (FAMILIES[family], Learning) for s in _settings(cls)}
+
+
+def _settings(cls: type) -> list[Setting]:
+    fields, said = kinds(cls), meanings(cls)
+    return [
+        Setting(name, _kind(kind), getattr(cls, name), said[name], UNITS.get(name, "1"), cls is Learning)
+        for name, kind in fields.items()
+    ]
+
+
+def _kind(kind: Any) -> type | tuple[str, ...]:
+    if get_origin(kind) is Literal:
+        return tuple(get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    assert isinstance(kind, type)
+    return kind
+
+
+def listing(cls: type) -> str:
+    """One line for every axis of a class of settings."""
+    axes = _settings(cls)
+    width = max(len(s.name) for s in axes)
+    return "\n".join(f"  {s.name:<{width}}  {s.meaning}{'' if s.default is None else f' [{s.default}]'}" for s in axes)
+
+
+def parse(family: str, assignments: Sequence[str]) -> dict[str, tuple[Value, ...]]:
+    """The axes of a command line, each NAME=VALUES, in their order."""
+    found: dict[str, tuple[Value, ...]] = {}
+    for text in assignments:
+        name, equals, written = text.partition("=")
+        if not equals:
+            raise ValueError(f"axes: {text!r} is not NAME=VALUES (a file goes before --axes)")
+        if name in found:
+            raise ValueError(f"axis {name} is given twice")
+        found[name] = read(family, name, written)
+    return found
+
+
+def parse_table(family: str, table: Mapping[str, object]) -> dict[str, tuple[Value, ...]]:
+    """The axes of a TOML table."""
+    return {name: read(family, name, written) for name, written in table.items()}
+
+
+def read(family: str, name: str, written: object) -> tuple[Value, ...]:
+    """The values of one axis.  Raises UnknownAxis for a name that the family does not have."""
+    axes = known(family)
+    if name not in axes:
+        raise UnknownAxis(name, family)
+    return axes[name].values(written)

@@ -1,0 +1,87 @@
+"""How to learn: a function class, its schedule, and who learns.
+
+Every field is an axis of `icq sweep`, and the text under it is its meaning in every help and error.  Importing this
+module loads no JAX: `icq --help` should not wait for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from icq_bounds.sweep.methods import Features, Mlp, Schedule, Table
+
+
+class Who(Enum):
+    """Who learns: IC-Q, or a baseline that sees more (centralised) or is told less (independent)."""
+
+    ICQ = "IC-Q"
+    CENTRALISED = "centralised oracle"
+    INDEPENDENT = "independent learners"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How to learn: a function class, its schedule, and who learns."""
+
+    method: Literal["table", "features", "network"] = "table"
+    """Function class: table, features (linear, misspecified) or network (one tanh network per agent)."""
+    features: int = 2
+    """Features per agent of the linear class."""
+    width: int = 16
+    """Units of a hidden layer of each agent's network."""
+    depth: int = 1
+    """Hidden layers of each agent's network."""
+    inputs: int = 3
+    """Dimension of the random embedding that a network sees of its observation."""
+    reference_iterations: int = 2000
+    """Expected updates behind a network's Q_F."""
+    step: float | None = None
+    """Step size of the first handoff (left out: 1 for table and features, 0.02 for the Adam steps of networks)."""
+    decay_power: float | None = None
+    """Steps fall like handoffs^-decay_power; 0 keeps them constant (left out: 0.6)."""
+    decay_offset: float | None = None
+    """Handoffs until the decay sets in (left out: 1000 for table and features, 2000 for networks)."""
+    averaging_power: float | None = None
+    """Iterate k weighs like k^averaging_power in the average (left out: 2)."""
+    iid: bool = False
+    """Draw every handoff afresh from the stationary law instead of following a trajectory."""
+    who: Literal["icq", "centralised", "independent"] = "icq"
+    """Who learns: icq, the centralised oracle, or independent learners told no scalar (only `value` for these two)."""
+
+    def build(self) -> Table | Features | Mlp:
+        """The method; settings of the other methods play no part in it."""
+        from icq_bounds.sweep import methods
+
+        if self.method == "table":
+            return methods.Table(schedule=self._schedule(methods.SGD))
+        if self.method == "features":
+            return methods.Features(self.features, schedule=self._schedule(methods.SGD))
+        return methods.Mlp(
+            self.width, self.depth, self.inputs, iterations=self.reference_iterations,
+            schedule=self._schedule(methods.ADAPTIVE),
+        )  # fmt: skip
+
+    def learner(self) -> Who:
+        """Who learns."""
+        return Who[self.who.upper()]
+
+    def _schedule(self, usual: Schedule) -> Schedule:
+        given = {name: getattr(self, name) for name in usual.__dataclass_fields__}
+        return replace(usual, **{name: value for name, value in given.items() if value is not None})
+
+    def check(self) -> None:
+        """Raise ValueError naming the setting outside its range."""
+        for name in ("features", "width", "depth", "inputs", "reference_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name, least in (("step", "positive"), ("decay_offset", "positive")):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value} must be {least}")
+        for name in ("decay_power", "averaging_power"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} = {value} must not be negative")

@@ -1,0 +1,236 @@
+"""Ways to learn: a function class, its schedule, where it would stop, and what certifies it.
+
+Three methods behind one protocol: tables, misspecified features and networks.  Notation: docs/theory.md sections 2, 4
+and 5a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+
+from bounds.approximation.certificate import certificate_pointwise
+from bounds.approximation.class_error import class_fixed_point, projected_certificate
+from bounds.approximation.classes import LinearClass, linear_class
+from bounds.core.bound import Bound, conditional
+from bounds.residual import population as noise
+from bounds.residual.population import Population
+from bounds.residual.sharp import averaged_limit
+from icq.display import Fact, Shown
+from icq.exact import Analysis
+from icq.learn import classes
+from icq.learn.classes import FunctionClass, Linear
+from icq.learn.learner import PLAIN, LearnerConfig, initial_params
+from icq.learn.population import expected_update
+from icq.smdp import ICSMDP
+
+ADAM = optax.scale_by_adam()
+Certificate: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Bound]
+
+
+@dataclass(frozen=True)
+class Reference(Shown):
+    """Where a class would stop with exact expectations.
+
+    q: [1 or seeds, O, A]; error: certified d-norm distance from the Q_F that the class's certificate speaks of (0 for
+    networks, whose certificate speaks of these very tables); residual: how far q is from standing still.
+    """
+
+    q: Float[np.ndarray, "R O A"]
+    error: float
+    residual: float
+    converged: bool
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("starts x observations x options", " x ".join(map(str, np.shape(self.q)))),
+                Fact("error at most", self.error, "reward in the d-norm"), Fact("residual", self.residual),
+                Fact("converged", self.converged)]  # fmt: skip
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A function class with the way it learns; frozen and printable, so that it can name a cell."""
+
+    def build(self, m: ICSMDP) -> FunctionClass:
+        """The class on an instance."""
+        ...
+
+    def config(self, iid: bool) -> LearnerConfig:
+        """How it learns."""
+        ...
+
+    def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
+        """Q_F, one for all runs or one per key."""
+        ...
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """The linear population problem behind the sharp asymptote; None for networks."""
+        ...
+
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+        """A bound on ||Q - Q_F||_d computable from Q and the instance alone."""
+        ...
+
+
+@cache
+def annealed_adam(iterations: int) -> optax.GradientTransformation:
+    """Adam whose steps fall to zero along a cosine; one object per length, so that it compiles once."""
+    return optax.chain(ADAM, optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, iterations)))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and averaging weights (`LearnerConfig` says what they mean).
+
+    Steps like k^-0.6, averaged with weights like k^2, forget the start and keep the 1/sqrt(T) rate.
+    """
+
+    step: float
+    decay_offset: float
+    decay_power: float = 0.6
+    averaging_power: float = 2.0
+
+    def config(self, iid: bool, optimiser: optax.GradientTransformation = PLAIN) -> LearnerConfig:
+        """The learner's configuration."""
+        return LearnerConfig(
+            step=self.step, decay_power=self.decay_power, decay_offset=self.decay_offset,
+            averaging_power=self.averaging_power, iid=iid, optimiser=optimiser,
+        )  # fmt: skip
+
+
+SGD = Schedule(step=1.0, decay_offset=1000.0)
+ADAPTIVE = Schedule(step=0.02, decay_offset=2000.0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One number per (observation, option); plain SGD."""
+
+    schedule: Schedule = SGD
+
+    def build(self, m: ICSMDP) -> FunctionClass:
+        """The tabular class."""
+        return classes.tabular(m)
+
+    def config(self, iid: bool) -> LearnerConfig:
+        """Decaying steps and averaging."""
+        return self.schedule.config(iid)
+
+    def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
+        """Qbar itself."""
+        error = a.interface_solution.error
+        return Reference(a.q_bar[None], error, error, a.interface_solution.converged)
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """Tabular features."""
+        return noise.tabular(a)
+
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+        """Q_F = Qbar: the certificate of the table."""
+        return lambda q: certificate_pointwise(a, q)[0]
+
+
+@dataclass(frozen=True)
+class Features:
+    """`count` fixed features per agent: misspecified on purpose; plain SGD."""
+
+    count: int
+    seed: int = 0
+    schedule: Schedule = SGD
+
+    def build(self, m: ICSMDP) -> FunctionClass:
+        """The linear class."""
+        return classes.random_features(m, self.count, self.seed)
+
+    def config(self, iid: bool) -> LearnerConfig:
+        """Decaying steps and averaging."""
+        return self.schedule.config(iid)
+
+    def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
+        """The projected fixed point, certified."""
+        solution = class_fixed_point(_linear(a, cls))
+        return Reference(solution.q[None], solution.error, solution.error, solution.converged)
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """The features, one block per agent."""
+        return noise.population(a, noise.block_features(a, np.asarray(_features(cls).features, np.float64)))
+
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+        """The projected residual, a contraction of its own."""
+        return partial(projected_certificate, _linear(a, cls))
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """One tanh network per agent on a random embedding of what it sees; Adam with decaying steps."""
+
+    width: int
+    depth: int = 1
+    inputs: int = 3
+    iterations: int = 2000
+    reference_step: float = 0.02
+    schedule: Schedule = ADAPTIVE
+
+    def build(self, m: ICSMDP) -> FunctionClass:
+        """The networks."""
+        return classes.network(m, classes.random_inputs(m, self.inputs, seed=0), self.width, self.depth)
+
+    def config(self, iid: bool) -> LearnerConfig:
+        """Adam whose steps decay."""
+        return self.schedule.config(iid, ADAM)
+
+    def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
+        """Expected updates from every run's own initial parameters, steps annealed to zero."""
+        params = initial_params(cls, keys)
+        moved = expected_update(
+            a, cls, params, step=self.reference_step, iterations=self.iterations,
+            optimiser=annealed_adam(self.iterations),
+        )  # fmt: skip
+        return Reference(moved.q, 0.0, float(np.maximum(moved.residual, moved.drift).max()), moved.converged)
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """None: networks are not linear."""
+        return None
+
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+        """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
+        at_reference = certificate_pointwise(a, q_f)[0]
+        return lambda q: add_bounds("certificate of two tables", certificate_pointwise(a, q)[0], at_reference)
+
+
+def _features(cls: FunctionClass) -> Linear:
+    if not isinstance(cls, Linear):
+        raise TypeError(f"a linear class is needed, not {type(cls).__name__}")
+    return cls
+
+
+def _linear(a: Analysis, cls: FunctionClass) -> LinearClass:
+    linear = _features(cls)
+    return linear_class(a, np.asarray(linear.features, np.float64), np.asarray(linear.offset, np.float64))
+
+
+def add_bounds(name: str, *parts: Bound) -> Bound:
+    """The bound on a sum of errors: every assumption of every part, values and roundoff added."""
+    assumptions = [x for part in parts for x in part.assumptions]
+    return conditional(
+        name, assumptions, lambda: (sum(p.value for p in parts), {p.name: p.value for p in parts}),
+        "docs/theory.md section 2", max(p.trivial for p in parts), roundoff=sum(p.roundoff for p in parts),
+    )  # fmt: skip
+
+
+def asymptote(population: Population | None, config: LearnerConfig, iid: bool) -> Float[np.ndarray, ""]:
+    """The limit of T E||Q_avg - Q_F||_d^2 for weights like k^p (docs/theory.md section 5a).
+
+    Weights k^p cost the factor (p+1)^2 / (2p+1) over the plain mean.  NaN for networks, and where the iterates have no
+    such limit: steps must fall like k^-decay_power with decay_power strictly between 1/2 and 1.
+    """
+    if population is None or not 0.5 < float(np.asarray(config.decay_power)) < 1:
+        return np.array(np.nan)
+    sharp, p = averaged_limit(population), float(np.asarray(config.averaging_power))
+    return np.array((sharp.iid if iid else sharp.value) * (p + 1) ** 2 / (2 * p + 1))

@@ -1,0 +1,1 @@
+"""The experiments of `icq reproduce`, each with its cells and its panels."""

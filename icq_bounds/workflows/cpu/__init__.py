@@ -1,0 +1,1 @@
+"""Four agents write one program for a small register machine."""

@@ -1,0 +1,1 @@
+"""A cheap and a strong language model share mathematical questions."""

@@ -1,0 +1,1 @@
+"""A gateway and specialists around a request that nobody sees whole."""

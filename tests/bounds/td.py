@@ -1,0 +1,180 @@
+"""Brute-force oracles for section 5: the update with its maximum, populations to draw from, simulated trajectories."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import instances
+
+from bounds.residual.correction import Correction
+from bounds.residual.population import Population, PopulationError, local_clock, population, tabular, tabular_features
+from bounds.residual.weights import Weight, certified_rate, sharp_weight
+from icq.exact import analyse
+from icq.smdp import ICSMDP
+
+SMALL = dict(states=(1, 6), options=(1, 3), gamma=(0.1, 0.7), max_duration=(1, 3), terminal=(0.0, 0.4))
+
+
+KINDS = ["tabular", "plain table", "local clock", "plain"]
+
+
+def over_populations(*kinds, **limits):
+    """Decorator: run test(pop, rng) on random small instances and classes of these kinds (default: all) that contract.
+
+    The population is made outside the strategy, which may only draw.
+    """
+
+    def decorate(test):
+        @given(instances(**(SMALL | limits)), st.sampled_from(kinds or KINDS), st.integers(0, 2**32 - 1))
+        def run(m, kind, seed):
+            rng = np.random.default_rng(seed)
+            pop = classes(analyse(m), kind, rng)
+            assume(pop is not None and pop.kappa < 0.97)
+            test(pop, rng)
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        return run
+
+    return decorate
+
+
+def classes(a, kind, rng):
+    """The class of this kind, or None when the random features are too close to dependent."""
+    psi = tabular_features(a)
+    if kind == "tabular":
+        return tabular(a)
+    if kind == "plain table":
+        return population(a, psi)
+    psi = psi @ rng.normal(size=(psi.shape[1], int(rng.integers(1, psi.shape[1] + 1))))
+    try:
+        pop = population(a, psi, local_clock(a, psi) if kind == "local clock" else None)
+    except PopulationError:
+        return None
+    return pop if pop.rank_margin > 1e-4 else None
+
+
+def any_weight(pop, rng):
+    """None (W = M), the sharp weight, or a random one with whatever rate it certifies, often negative."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return None
+    if kind == 1:
+        return sharp_weight(pop)
+    p = len(pop.theta_star)
+    matrix = np.cov(rng.normal(size=(p, 3 * p + 3))).reshape(p, p) * np.trace(pop.metric) / p
+    return Weight(matrix, certified_rate(pop, matrix, rng.exponential(size=len(pop.least_mass)) * pop.least_mass))
+
+
+@dataclass(frozen=True)
+class TrueUpdate:
+    """The update at any Delta with the real maximum, outcome by outcome; Delta in the coordinates of the weight."""
+
+    pop: Population
+    iid: bool = False
+    weight: Weight | None = None
+
+    @cached_property
+    def z(self):
+        return np.zeros_like(self.pop.analysis.deviation) if self.iid else self.pop.analysis.deviation
+
+    @cached_property
+    def correction(self):
+        return Correction(self.pop, self.z, None if self.weight is None else self.weight.matrix)
+
+    def table(self, delta):
+        """Q = Q_F + R Delta, flat."""
+        return self.pop.q_f.reshape(-1) + self.correction.read @ delta
+
+    def td(self, delta):
+        """delta of every outcome."""
+        k, table = self.pop.outcomes, self.table(delta)
+        available = self.pop.analysis.interface.available
+        value = np.where(available, table.reshape(available.shape), -np.inf).max(1)
+        return k.reward + k.discount * value[k.observation] - table[k.pair]
+
+    def step(self, delta):
+        """u(x) delta of every outcome, [n, p]."""
+        return self.correction.push[self.pop.outcomes.pair] * self.td(delta)[:, None]
+
+    def mean(self, value):
+        """E[value | s] for value [n, ...]."""
+        k = self.pop.outcomes
+        out = np.zeros((len(self.z), *value.shape[1:]))
+        np.add.at(out, k.source, k.weight.reshape(-1, *[1] * (value.ndim - 1)) * value)
+        return out
+
+    def nu(self, delta):
+        """Z E[u delta | .], [S, p]."""
+        return self.z @ self.mean(self.step(delta))
+
+    def second(self, delta):
+        """G + 2 X + 2 Y + 2 ||Delta|| U at each state."""
+        k, c, g, td = self.pop.outcomes, self.correction, self.step(delta), self.td(delta)
+        following = (self.nu(delta)[k.target] * g).sum(1)
+        response = td * (c.v[k.target, :, k.pair] @ delta)
+        kink = c.kink[k.target, k.pair] * np.abs(td)
+        return self.mean((g**2).sum(1) + 2 * following + 2 * response + 2 * np.linalg.norm(delta) * kink)
+
+    def corrected(self, delta, alpha, tier):
+        """W at every state for a known Delta."""
+        w = delta @ delta + 2 * alpha * self.nu(delta) @ delta
+        return w + alpha**2 * self.z @ self.second(delta) if tier == 2 else w
+
+    def after(self, delta, alpha, function):
+        """E[function(Delta', s') | s] for function(Delta) -> [S], [S]."""
+        k = self.pop.outcomes
+        values = [function(delta + alpha * g)[s] for g, s in zip(self.step(delta), k.target)]
+        return self.mean(np.array(values))
+
+
+def simulate(pop, alpha, theta_0, times, runs, seed, *, start=None, iid=False, project=None):
+    """||Delta||^2, ||Q - Q_F||_d^2 and sup|Q - Q_F| at `times` for independent runs with the real maximum."""
+    rng = np.random.default_rng(seed)
+    k, true = pop.outcomes, TrueUpdate(pop)
+    d = pop.analysis.d if start is None else start
+    state = rng.choice(len(d), size=runs, p=d / d.sum())
+    delta = np.tile(pop.error(theta_0), (runs, 1))
+    first = np.searchsorted(k.source, np.arange(len(d)))
+    level = np.cumsum(k.weight)
+    base = np.concatenate([[0.0], level])[first]
+    available = pop.analysis.interface.available
+    found = []
+    for time in range(int(times[-1]) + 1):
+        table = pop.q_f.reshape(-1) + delta @ pop.phi.T
+        if time in times:
+            error = table - pop.q_f.reshape(-1)
+            reach = np.abs(error[:, available.reshape(-1)]).max(1)
+            found.append(((delta**2).sum(1), error**2 @ pop.d, reach))
+        if iid:
+            state = rng.choice(len(d), size=runs, p=pop.analysis.d)
+        row = np.searchsorted(level, base[state] + rng.random(runs) * (1 - 1e-12), side="right")
+        value = np.where(available, table.reshape(runs, *available.shape), -np.inf).max(2)
+        each = np.arange(runs)
+        td = k.reward[row] + k.discount[row] * value[each, k.observation[row]] - table[each, k.pair[row]]
+        step = alpha if isinstance(alpha, float) else alpha[time]
+        delta = delta + step * pop.phi[k.pair[row]] * td[:, None]
+        delta = delta if project is None else project(delta)
+        state = k.target[row]
+    assert true.z is pop.analysis.deviation
+    return [np.array(part) for part in zip(*found)]
+
+
+def chain(stay, reward, *, gamma=0.3, noise=0.0, observation=None, discount_spread=0):
+    """Hidden states that stay with probability stay[s] and else move on cyclically; reward[s] +- noise[s]."""
+    states = len(stay)
+    s = np.arange(states)
+    stay, reward = np.asarray(stay, float), np.asarray(reward, float)
+    noise = np.broadcast_to(noise, (states,))
+    prob = 0.5 * np.stack([stay, stay, 1 - stay, 1 - stay], 1)[:, None]
+    moved = np.stack([s, s, (s + 1) % states, (s + 1) % states], 1)[:, None]
+    earned = np.stack([reward + noise, reward - noise] * 2, 1)[:, None]
+    long = np.broadcast_to(np.array([1, 1 + discount_spread] * 2), prob.shape)
+    seen = np.zeros(states, int) if observation is None else np.asarray(observation)
+    return analyse(
+        ICSMDP.create(
+            prob=prob, next_state=moved, duration=long, reward=earned, observation=seen,
+            agent=np.zeros(seen.max() + 1, int), gamma=gamma,
+        )
+    )  # fmt: skip

@@ -1,0 +1,390 @@
+"""The report of a folder of results: numbers recomputed, unfinished and broken folders, and a real browser's view."""
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+from bounds.core.bound import Verdict
+from estimators.statistics.estimate import log_log_slope
+from icq.smdp import ICSMDP
+from icq_bounds.cli import main
+from icq_bounds.figures import style
+from icq_bounds.pages import html, parts, sweep
+from icq_bounds.pages import n10 as report_n10
+from icq_bounds.pages.experiment import read
+from icq_bounds.pages.report import report
+from icq_bounds.sweep import engine
+from icq_bounds.sweep.cells import TERMS
+from icq_bounds.sweep.learning import Who
+from icq_bounds.sweep.store import Store
+from icq_bounds.workflows.n10 import experiment as n10
+from icq_bounds.workflows.n10 import summary
+from synthetic.random import garnet
+
+SMALL = ("agents=2", "clusters=2", "visible=1")
+EVIL = "<script>document.title = 'taken'</script>"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Three gaps, IC-Q with a table and features, and learners that are told no scalar."""
+    folder = tmp_path_factory.mktemp("report") / "swept"
+    axes = ("gap=0,0.5,1", "method=table,features", "who=icq,independent")
+    main(["sweep", "--axes", *axes, "--fix", *SMALL, "--replicas", "3", "--checkpoints", "64", "256", "1024",
+          "--jobs", "1", "--out", str(folder)])  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(swept):
+    return report(swept)
+
+
+def text(page):
+    """What a reader reads."""
+    return html.Markup(re.sub(r"<(style|math|svg).*?</\1>", " ", page.html, flags=re.DOTALL)).striptags()
+
+
+def table(page, caption):
+    """The rows of a table as text."""
+    part = page.html.split(caption, 1)[1].split("<tbody>", 1)[1].split("</tbody>")[0]
+    cells = (re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in part.split("<tr>")[1:])
+    return [[html.Markup(cell).striptags() for cell in row] for row in cells]
+
+
+@pytest.mark.parametrize(("width", "phone"), [(360, True), (1280, False)])
+def test_a_browser_shows_the_whole_report(browser, page, tmp_path, width, phone):
+    seen = browser.load(page.save(tmp_path / "report.html"), width, phone=phone)
+    assert (seen.requests, seen.complaints) == ([], [])
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    shown = browser.js(
+        "Object.fromEntries([...document.querySelectorAll('section')].map(s => [s.id, Math.min("
+        "...[...s.querySelectorAll('figure svg, .maths math, table')].filter(e => !e.closest('details'))"
+        ".map(e => Math.min(e.getBoundingClientRect().width, e.getBoundingClientRect().height)))]))"
+    )
+    assert list(shown) == [
+        "summary", "figures", "slopes", "cells", "verdicts", "tightness", "theorem", "provenance"
+    ]  # fmt: skip
+    assert all(size is None or size > 12 for size in shown.values())  # null: nothing but folded tables
+    assert browser.js("document.querySelectorAll('#figures svg').length") == 5
+    assert browser.js("document.querySelectorAll('#theorem .maths math').length") == 2
+    browser.js("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    links = "[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.getAttribute('href')))"
+    assert browser.js(links)
+
+
+def test_paper_cuts_nothing(browser, page, tmp_path):
+    file = page.save(tmp_path / "report.html")
+    browser.load(file, 680, phone=True)  # A4 between its margins
+    with browser.on_paper():
+        boxes = "[...document.querySelectorAll('.scroll, .maths, figure, dl, pre')]"
+        assert browser.js(f"{boxes}.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)") == []
+        assert browser.js("[...document.querySelectorAll('table')].every(t => t.getBoundingClientRect().height > 12)")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", browser.pdf(tmp_path / "report.pdf").read_bytes())) <= 12
+
+
+def test_slopes_are_those_of_the_records(swept, page):
+    """Recomputed from the file, without the report's own functions."""
+    rows = {row[0]: row for row in table(page, "Log-log slope of each term")}
+    with xr.open_dataset(swept / "sweep.nc", engine="h5netcdf") as ds:
+        e = ds["e_total"].sel(who="icq", gap=[0.5, 1.0]).isel(checkpoint=-1)
+        curves = np.sqrt((e**2).mean("method")).transpose("replica", "gap").values
+        assert rows["gap"][1] == "2"
+        assert rows["gap"][5] == html.estimate(log_log_slope(np.array([0.5, 1.0]), curves)).striptags()
+        late = ds["e_mix"].sel(who="icq")
+        curves = np.sqrt((late**2).mean(["method", "gap"])).transpose("replica", "checkpoint").values
+        expected = log_log_slope(late["checkpoint"].values.astype(float), curves)
+        assert rows["handoffs"][1] == "6" and rows["handoffs"][4] == html.estimate(expected).striptags()
+        interface = ds["e_int"].sel({"who": "icq", "method": "table"}).isel(replica=0, checkpoint=-1).values
+    exact = math.log(interface[2] / interface[1]) / math.log(2)
+    assert float(rows["gap"][2]) == pytest.approx(exact, abs=1e-3)
+
+
+def test_verdicts_and_ratios_are_those_of_the_records(swept, page):
+    with xr.open_dataset(swept / "sweep.nc", engine="h5netcdf") as ds:
+        code, e, bound, slack = (ds[f"{part}_mix"].values.ravel() for part in ("verdict", "e", "bound", "slack"))
+        kept = (e > slack) & np.isfinite(bound)
+        ratio = bound[kept] / e[kept]
+        caps = (ds["trivial_cap"] / ds["gap_exact_sup"]).sel(who="icq", gap=[0.5, 1.0]).values
+    (row,) = [r for r in table(page, "Records of each term") if r[0] == "residual"]
+    assert row[1] == str((code >= 0).sum()) == str(6 * 3 * 3)
+    rows = table(page, "Ratio of each bound to what it bounds")
+    (row,) = [r for r in rows if r[0] == "residual"]
+    numbers = [len(ratio), ratio.min(), np.median(ratio), ratio.max()]
+    assert row[3:] == [html.cell(x if isinstance(x, int) else float(x)).striptags() for x in numbers]
+    (row,) = [r for r in rows if r[1] == "range of rewards"]
+    assert row[3] == "4" and row[6] == f"{caps.max():.4g}"
+    assert all(float(r[4]) >= 1 for r in rows if r[3] != "0")
+
+
+def test_the_words_follow_the_numbers():
+    def errors(**terms):
+        return {name: np.array(values, float) for name, values in terms.items()}
+
+    nan = math.nan
+    said = parts.largest_term(errors(interface=[1, 1, 9, nan], app=[2, 2, 0, 9], mix=[0, 3, 1, 9]))
+    assert said == ("The mixing residual is the largest of the three terms in 1 of 3 cells, "
+                    "the interface gap in 1 and the approximation error in 1.")  # fmt: skip
+    assert "in every cell" in parts.largest_term(errors(interface=[1, 1], app=[2, 2], mix=[0, 0]))
+    assert "No cell" in parts.largest_term(errors(interface=[nan], app=[2], mix=[0]))
+    assert parts.ratios_in_words([["total", "b", "d-norm", 0, None, None, None]]).startswith("No bound applies")
+
+
+def test_slopes_say_why_there_is_none():
+    """Diverged runs, a single replica, an error that is 0, no finished line; what all replicas share is exact."""
+    x, good = np.array([1.0, 2.0, 4.0]), np.random.default_rng(0).uniform(1.0, 2.0, (5, 3, 4))
+    diverged, zero = good.copy(), good.copy()
+    diverged[2, 1, 3], zero[:, 2] = np.nan, 1e-17
+    for found, why in (
+        (diverged, "a run diverged"), (zero, "the error is 0"), (good[:, :, :1], "one replica"),
+        (good[:0], "no finished line"),
+    ):  # fmt: skip
+        assert sweep.slope(x, found).result == why
+    curve = np.broadcast_to((3 * x**-0.5)[None, :, None], good.shape)
+    shared = sweep.slope(x, curve)
+    assert shared.value == pytest.approx(-0.5) and shared.interval == (shared.value, shared.value)
+    wide = sweep.slope(x, good * x[None, :, None])
+    assert wide.interval[0] < wide.value < wide.interval[1]
+
+
+def test_lines_leave_out_what_is_not_finished(swept):
+    _, ds = sweep.load(swept)
+    assert sweep.lines(ds, "mix", "gap").shape == (2, 3, 3)  # tables and features of IC-Q
+    assert sweep.lines(ds, "mix", "who").shape[0] == 0, "independent learners have no residual"
+    ds["verdict_mix"][{"gap": 0, "method": 1, "who": 0}] = -1
+    assert sweep.lines(ds, "mix", "gap").shape == (1, 3, 3)
+    assert sweep.lines(ds, "mix", "checkpoint").shape == (5, 3, 3)
+    np.testing.assert_array_equal(
+        sweep.lines(ds, "mix", "gap")[0], ds["e_mix"][:, 0, 0, :, -1].values
+    )  # fmt: skip
+
+
+def test_diverged_runs_are_said(swept):
+    spec, ds = sweep.load(swept)
+    ds["e_mix"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
+    ds["e_total"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
+    said = html.join(sweep._summary(spec, ds, sweep.flat(ds))).striptags()
+    assert "3 records are NaN because their run diverged" in said
+    assert "none: samples are not finite" in html.join(sweep._cells(ds)).striptags()
+
+
+def test_every_cell_has_its_row(page):
+    rows = table(page, "Every cell")
+    assert len(rows) == 12
+    zero = next(row for row in rows if row[:3] == ["0", "table", "icq"])
+    assert zero[3] == "0" and zero[4] == "0" and "[" in zero[5]
+    independent = [row for row in rows if row[2] == "independent"]
+    assert len(independent) == 6 and all(row[3:7] == ["–"] * 4 and float(row[7].split()[0]) > 0 for row in independent)
+
+
+def test_the_page_says_how_to_get_it_again(swept, page):
+    assert "icq sweep --family dials --axes gap=0.0,0.5,1.0 method=table,features who=icq,independent" in text(page)
+    command = re.search(r"icq (sweep --family .*?) --out swept", text(page))
+    assert command is not None
+    said = command[1].split()
+    assert said[said.index("--fix") + 1 : said.index("--replicas")] == [*SMALL]
+    made = json.loads((swept / "sweep.json").read_text())["provenance"]
+    assert made["code"] in page.html and made["versions"]["jax"] in text(page)
+    assert str(swept.parent) not in page.html, "a page is to be shown around: no paths of this machine"
+
+
+def test_an_unfinished_sweep_is_reported_as_such(swept, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(swept, folder)
+    for file in sorted((folder / "cells").glob("*.npz"))[:5]:
+        file.unlink()
+    page = report(folder, theorem=False)
+    assert "7 of 12 cells" in text(page) and "unfinished" in text(page)
+    assert len(table(page, "Every cell")) == 7
+    for file in (folder / "cells").glob("*.npz"):
+        file.unlink()
+    page = report(folder, theorem=False)
+    assert "0 of 12 cells" in text(page) and "no record yet" in text(page)
+    shutil.rmtree(folder / "cells")
+    assert sweep.load(folder)[1]["finished"].all(), "sweep.nc is read where the cells are gone"
+    (folder / "sweep.nc").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"sweep\.nc is damaged"):
+        report(folder)
+    (folder / "sweep.nc").unlink()
+    with pytest.raises(FileNotFoundError, match=r"neither cells/ nor sweep\.nc"):
+        report(folder)
+
+
+def test_a_violation_is_shouted(swept):
+    """One planted violation: counted, listed with its place and numbers, and below 1 among the ratios."""
+    _, ds = sweep.load(swept)
+    at = {"gap": 1, "method": 1, "who": 0, "replica": 2, "checkpoint": 1}
+    ds["bound_mix"][at] = ds["e_mix"][at] / 4
+    ds["verdict_mix"][at] = [v.value for v in Verdict].index("violated")
+    records = sweep.flat(ds)
+    assert records.violations() == 1 and records.counts()["residual"]["violated"] == 1
+    (row,) = [r for r in records.ratio_rows() if r[0] == "residual"]
+    assert row[4] == pytest.approx(0.25)
+    notice, listed = sweep._violations(ds)
+    assert 'class="notice bad"' in notice
+    assert "gap 0.5, method features, who icq, replica 2, checkpoint 256" in listed.striptags()
+
+
+def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
+    folder = tmp_path / f"{EVIL.replace('/', '')}"
+    shutil.copytree(swept, folder)
+    said = json.loads((folder / "sweep.json").read_text())
+    said["provenance"]["machine"] = EVIL
+    (folder / "sweep.json").write_text(json.dumps(said))
+    found = report(folder, theorem=False).html
+    assert "<script" not in found and found.count("&lt;script") >= 3
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda folder: None, "no such folder"),
+        (lambda folder: folder.mkdir(), "neither sweep.json"),
+        (lambda folder: (folder / "cells").mkdir(parents=True), "there are 0 finished cells"),
+        (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{}")), "summary.json: the key '.*' is"),
+        (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{")), "summary.json: Expecting"),
+    ],
+)
+def test_a_folder_without_results_says_what_is_missing(tmp_path, capsys, prepare, words):
+    prepare(tmp_path / "r")
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "r")])
+    said = capsys.readouterr().err
+    assert re.search(words, said) and said.count("\n") == 1
+
+
+def test_the_command_writes_the_page_into_the_folder(swept, page, tmp_path, capsys):
+    folder = tmp_path / "swept"
+    shutil.copytree(swept, folder)
+    main(["report", str(folder)])
+    assert "report.html" in capsys.readouterr().out
+    assert (folder / "report.html").read_text() == page.html, "the same results give the same page"
+
+
+def test_the_theorem_says_why_it_has_no_number():
+    reducible = ICSMDP.create(
+        prob=np.ones((2, 1, 1)), next_state=[[[0]], [[1]]], duration=np.ones((2, 1, 1), int),
+        reward=np.zeros((2, 1, 1)), observation=[0, 1], agent=[0, 0], gamma=0.5,
+    )  # fmt: skip
+    body = parts.theorem_section(reducible, 0, 100, "the workflow").body
+    assert "No numbers for the workflow" in body and "closed classes" in body and "<math" in body
+
+
+def test_a_report_does_not_wait_minutes_for_the_theorem(monkeypatch):
+    monkeypatch.setattr(parts, "PAIRS", 255)
+    monkeypatch.setattr(parts, "theorem_report", lambda *_, **__: pytest.fail("it was computed"))
+    large = garnet(0, states=64, observations=64, options=4, outcomes=2, drop=0.0)
+    body = parts.theorem_section(large, 0, 100, "the workflow").body
+    assert "256 pairs" in body and "icq theorem" in body and "<math" in body
+
+
+def test_the_theorem_comes_with_its_assumptions(page):
+    rows = table(page, "Assumptions")
+    assert len(rows) > 10 and {row[1] for row in rows} <= {"✓ holds", "✗ FAILS"}
+    assert "the middle of the grid (gap 0.5, method features, who independent)" in text(page)
+    assert "drift in the d-norm" in page.html and "Lipschitz constant" in page.html, "the letters are explained"
+    assert "gap value, d-norm" in text(page) and r"\underbrace" in page.html
+
+
+MINI = dataclasses.replace(
+    n10.SMOKE, name="mini", seeds=3, gaps=(0.0, 1.0), widths=(1,), mixings=(0.75,), network_handoffs=2048,
+    residual_handoffs=1024, agents=2, width=1,
+)  # fmt: skip
+
+
+def invented(cell, rng):
+    """A result as a cell would have it, with bounds at 1.5 times of what is observed."""
+    out = {name: np.array(v) for name, v in (("value_oracle", 2.0), ("value_bar", 1.9), ("value_random", 1.0))}
+    out["value"] = rng.uniform(1.5, 1.8, cell.seeds)
+    if cell.who is not Who.ICQ:
+        return out
+    shape = (cell.seeds, len(cell.checkpoints))
+    for term in TERMS:
+        e = rng.uniform(0.1, 0.2, shape) / np.sqrt(cell.checkpoints)
+        out |= {f"e_{term}": e, f"b_{term}": 1.5 * e, f"slack_{term}": np.full(shape, 1e-12)}
+        out[f"verdict_{term}"] = np.full(shape, "holds", dtype="<U12")
+    numbers = {"kappa": 0.7, "asymptote": 1.0, "trivial_cap": 5.0, "gap_exact_sup": 0.1, "gap_value_sup": 0.2,
+               "gap_scalar": 0.3, "reference_residual": 0.0, "reference_converged": True}  # fmt: skip
+    return out | {name: np.array(value) for name, value in numbers.items()}
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """A finished ten-agent experiment with invented records: its summary, two figures and its cells."""
+    monkeypatch.setitem(report_n10.PRESETS, "mini", MINI)
+    folder, rng = tmp_path / "n10", np.random.default_rng(0)
+    kept = Store(folder / "cells")
+    results = {cell: invented(cell, rng) for cell in engine.in_order(n10.all_cells(MINI))}
+    for cell, result in results.items():
+        kept.put(cell, result)
+    gaps = np.array([0.5, 1.0])
+    said = summary.summarise(MINI, results, gaps, np.outer([1.0, 1.1, 1.2], gaps))
+    summary.write({"experiment": "n10"} | said, folder / "summary.json")
+    style.interface_panel(MINI, results).get_figure().savefig(folder / "a_interface.svg")
+    style._both_residuals(MINI, results).get_figure().savefig(folder / "c_residual.svg")
+    plt.close("all")
+    return folder, said
+
+
+def test_the_ten_agent_experiment(browser, experiment, tmp_path):
+    folder, said = experiment
+    page = report(folder, theorem=False)
+    seen = browser.load(page.save(tmp_path / "report.html"), 360, phone=True)
+    assert (seen.requests, seen.complaints) == ([], [])
+    assert browser.js("document.documentElement.scrollWidth") <= 360
+    assert browser.js("document.querySelectorAll('#figures svg').length") == 2
+    assert browser.js("document.querySelector('#c_residual svg').getBoundingClientRect().width") > 600
+    slopes = {row[0]: row[1] for row in table(page, "Residual against handoffs")}
+    assert list(slopes) == list(said["residual_slopes"])
+    for name, slope in said["residual_slopes"].items():
+        assert float(slopes[name].split()[0]) == pytest.approx(slope["value"], abs=6e-3)
+    assert "b_approximation.svg, d_bounds.svg, e_value.svg" in text(page), "figures that are not there are named"
+    assert "1.5" in [row[4] for row in table(page, "Ratio of each bound")]
+    assert "largest of the three terms" in text(page) and "icq reproduce n10 --preset mini" in text(page)
+
+
+def test_the_summary_stands_in_for_lost_cells(experiment):
+    folder, said = experiment
+    (folder / "summary.json").rename(folder / "kept.json")
+    next((folder / "cells").glob("*.npz")).unlink()
+    with pytest.raises(FileNotFoundError, match="10 of 11 cells of n10 mini"):
+        report(folder)
+    (folder / "kept.json").rename(folder / "summary.json")
+    shutil.rmtree(folder / "cells")
+    page = report(folder, theorem=False)
+    rows = {row[0]: row for row in table(page, "Ratio of each bound")}
+    assert rows["residual"][6] == f"{said['max_ratio']['mix']:.4g}" and rows["residual"][3] == "–"
+    assert "cells are not there" in text(page)
+
+
+def test_other_experiments_are_tables_and_figures(experiment):
+    """Any summary: estimates, numbers, words, lists and tables of them."""
+    folder, said = experiment
+    e = said["residual_slope"]
+    other = {
+        "experiment": "routing", "preset": "full", "seconds": 3.5, "seeds": 8, "accuracy_at_full_view": e,
+        "value": {"IC-Q": {"0": e, "2": e}, "oracle": {"2": 1.5}}, "kappa": {"0": 0.25, "2": None},
+        "oracle": {"0": 1.0, "2": 2.0},
+        "unsolved": [EVIL, "b", {"a": 1}], "deep": {"x": {"y": {"z": 0.125}}, "w": 7},
+        "terms": {"0": {"total": 0.5, "verdict": "holds"}}, "provenance": said["provenance"],
+    }  # fmt: skip
+    summary.write(other, folder / "summary.json")
+    page = report(folder)
+    assert [row[2] for row in table(page, "Value</figcaption>")] == [html.estimate(read(e)).striptags(), "1.5"]
+    assert table(page, "Value</figcaption>")[1][1] == "–"
+    assert table(page, "Kappa, oracle</figcaption>") == [["0", "0.25", "1"], ["2", "–", "2"]]
+    assert table(page, "Terms</figcaption>")[0][2] == "✓ holds" and "<script" not in page.html
+    assert table(page, "Deep: x</figcaption>") == [["y", "0.125"]] and table(page, "Deep</figcaption>") == [["w", "7"]]
+    assert "icq reproduce routing --preset full" in text(page) and page.html.count("<svg") == 2
+    del other["provenance"]
+    summary.write(other, folder / "summary.json")
+    with pytest.raises(ValueError, match=r"summary\.json: the key 'provenance' is missing"):
+        report(folder)
