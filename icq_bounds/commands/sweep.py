@@ -17,6 +17,8 @@ from tyro.conf import Positional
 from icq_bounds.errors import FailedCells, Interrupted
 from icq_bounds.sweep import axes, dataset, engine
 from icq_bounds.sweep import spec as sweep
+from icq_bounds.sweep.families import FAMILIES
+from icq_bounds.sweep.learning import Learning
 
 SHOWN = 40  # cells up to which a sweep ends with a table
 

@@ -24,6 +24,7 @@ from icq.learn import sampling
 from icq.learn.classes import FunctionClass
 from icq.learn.learner import learn, seed_keys
 from icq_bounds.sweep.families import Family
+from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import SGD, Certificate, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
 from icq_bounds.sweep.store import Arrays
 

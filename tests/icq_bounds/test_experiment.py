@@ -8,13 +8,12 @@ import pytest
 
 from bounds.core.bound import Bound
 from icq.exact import analyse
-from icq_bounds.figures import style
 from icq_bounds.sweep import cells, engine, store
 from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import DialsFamily, GarnetFamily
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import SGD, Features, Mlp, Table, asymptote
-from icq_bounds.workflows.n10 import experiment, summary
+from icq_bounds.workflows.n10 import experiment, panels, summary
 
 TINY = experiment.Preset(
     "tiny", seeds=4, gaps=(0.0, 1.0), widths=(1, 2), mixings=(0.75, 0.1), network_handoffs=2048,
@@ -53,7 +52,7 @@ def test_local_gap_slope_is_one():
 
 def test_every_panel_is_drawn(finished):
     folder, _, results = finished
-    files = style.draw_all(TINY, results, folder)
+    files = panels.draw_all(TINY, results, folder)
     assert len(files) == 10 and all(f.stat().st_size > 5000 for f in files)
 
 

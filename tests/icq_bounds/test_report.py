@@ -15,7 +15,6 @@ from bounds.core.bound import Verdict
 from estimators.statistics.estimate import log_log_slope
 from icq.smdp import ICSMDP
 from icq_bounds.cli import main
-from icq_bounds.figures import style
 from icq_bounds.pages import html, parts, sweep
 from icq_bounds.pages import n10 as report_n10
 from icq_bounds.pages.experiment import read
@@ -25,7 +24,7 @@ from icq_bounds.sweep.cells import TERMS
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.n10 import experiment as n10
-from icq_bounds.workflows.n10 import summary
+from icq_bounds.workflows.n10 import panels, summary
 from synthetic.random import garnet
 
 SMALL = ("agents=2", "clusters=2", "visible=1")
@@ -328,8 +327,8 @@ def experiment(tmp_path, monkeypatch):
     gaps = np.array([0.5, 1.0])
     said = summary.summarise(MINI, results, gaps, np.outer([1.0, 1.1, 1.2], gaps))
     summary.write({"experiment": "n10"} | said, folder / "summary.json")
-    style.interface_panel(MINI, results).get_figure().savefig(folder / "a_interface.svg")
-    style._both_residuals(MINI, results).get_figure().savefig(folder / "c_residual.svg")
+    panels.interface_panel(MINI, results).get_figure().savefig(folder / "a_interface.svg")
+    panels._both_residuals(MINI, results).get_figure().savefig(folder / "c_residual.svg")
     plt.close("all")
     return folder, said
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from estimators.statistics import estimate
+from estimators.statistics.estimate import as_dict, finite
 from icq_bounds.sweep import store
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Features
@@ -46,8 +47,8 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
         "records": int(sum(r["e_mix"].size for r in measured.values())),
         "violations": sum(c.get("violated", 0) for c in counts.values()),
         "verdicts": counts,
-        "max_ratio": {term: _number(r.max()) if r.size else None for term, r in ratios.items()},
-        "median_ratio": {term: _number(np.median(r)) if r.size else None for term, r in ratios.items()},
+        "max_ratio": {term: finite(r.max()) if r.size else None for term, r in ratios.items()},
+        "median_ratio": {term: finite(np.median(r)) if r.size else None for term, r in ratios.items()},
         "reference_residual_max": max(float(r["reference_residual"]) for r in measured.values()),
         "references_not_converged": [c.label() for c, r in measured.items() if not bool(r["reference_converged"])],
         "runs_not_finite": int(sum((~np.isfinite(r["e_mix"][:, -1])).sum() for r in measured.values())),
