@@ -21,27 +21,28 @@ from icq.exact import Analysis
 
 ROUNDING = 1e-9  # relative; float64 tables of float32 learners
 FEWEST = 8  # pairs of runs whose root mean squares are compared
+TERMS = ("interface", "approximation", "residual", "total")  # their names in code, arrays, files and figures
 
 
 @dataclass(frozen=True)
 class Decomposition(Shown):
-    """Errors in one norm; total, app and mix share the batch shape of the Q tables, interface is one number."""
+    """Errors in one norm, reward units; interface is one number, the others have the batch shape of the Q tables."""
 
     norm: str
     interface: float
-    app: Float[np.ndarray, "*batch"]
-    mix: Float[np.ndarray, "*batch"]
+    approximation: Float[np.ndarray, "*batch"]
+    residual: Float[np.ndarray, "*batch"]
     total: Float[np.ndarray, "*batch"]
 
     @property
     def slack(self) -> Float[np.ndarray, "*batch"]:
-        """interface + app + mix - total, non-negative."""
-        return np.asarray(self.interface + self.app + self.mix - self.total)
+        """interface + approximation + residual - total, non-negative."""
+        return np.asarray(self.interface + self.approximation + self.residual - self.total)
 
     def _facts_(self) -> list[Fact]:
         return [
             Fact("norm", self.norm), Fact("interface gap", self.interface, "reward"),
-            Fact("approximation", spread(self.app)), Fact("residual", spread(self.mix)),
+            Fact("approximation", spread(self.approximation)), Fact("residual", spread(self.residual)),
             Fact("total", spread(self.total)), Fact("records", " x ".join(map(str, np.shape(self.total))) or None),
         ]  # fmt: skip
 
@@ -74,8 +75,8 @@ def decompose(
         part = Decomposition(
             norm=norm,
             interface=analysis.norm_d_state(analysis.gap) if norm == "d" else analysis.norm_sup_state(analysis.gap),
-            app=_size(q_f - analysis.q_bar, pair, norm),
-            mix=_size(q - q_f, pair, norm),
+            approximation=_size(q_f - analysis.q_bar, pair, norm),
+            residual=_size(q - q_f, pair, norm),
             total=_size(lifted - analysis.q_star, state, norm),
         )
         bad = part.slack < -ROUNDING * (1 + part.total)
@@ -90,11 +91,10 @@ def decompose(
 class MixingSplit(Shown):
     """The residual of runs along a trajectory against that of the i.i.d. control at equal length.
 
-    markov, iid: root mean square of e_mix of either; excess: mean of e_mix(Markov) - e_mix(iid); excess_rms: difference
-    of the root mean squares; ratio: their quotient.  The excess is what correlation along the trajectory costs; it has
-    no sign (docs/theory.md sections 2 and 5).  saved: variance of the excess without pairing over the one with it,
-    above 1 when
-    the common random numbers helped.
+    markov, iid: root mean square of either; excess: mean of residual(Markov) - residual(iid); excess_rms: difference of
+    the root mean squares; ratio: their quotient.  The excess is what correlation along the trajectory costs; it has no
+    sign (docs/theory.md sections 2 and 5).  saved: variance of the excess without pairing over the one with it, above 1
+    when the common random numbers helped.
     """
 
     markov: Estimate
@@ -112,7 +112,7 @@ class MixingSplit(Shown):
 
 
 def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], confidence: float = 0.95) -> MixingSplit:
-    """Split e_mix of R paired runs: run r of both has the same key, hence the same uniforms
+    """Split the residuals of R paired runs: run r of both has the same key, hence the same uniforms
     (`icq.learn.learner.learn` with iid False and True).
 
     Intervals leave out whole pairs, so whatever the common random numbers correlate is used; that of the quotient is

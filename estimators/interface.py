@@ -267,10 +267,11 @@ def gap(law: ContextLaw) -> Float[np.ndarray, "S A"]:
 
 
 def interface_gap(source: Source, *, agent: int | None = None, confidence: float = 0.95) -> Estimate:
-    """e_int = ||Q* - Qbar o phi||_d, reward units; from a log, of the process whose state is observation and context.
+    """The interface gap ||Q* - Qbar o phi||_d, reward units.
 
-    The fixed points are solved again for halves of the batches.  If the context is not Markov the number is about the
-    process with the same one-step law, neither below nor above the true gap in general.
+    From a log it is that of the process whose state is observation and context.  The fixed points are solved again for
+    halves of the batches.  If the context is not Markov the number is about the process with the same one-step law,
+    neither below nor above the true gap in general.
     """
     return norm(source, gap, agent=agent, onward=True, note=CONTEXT, confidence=confidence)
 
@@ -295,7 +296,7 @@ def oracle_contraction(source: Source) -> Estimate:
 
 
 def certified_gap(source: Source, *, agent: int | None = None) -> Estimate:
-    """||b||_d/(1 - kappa_S) >= e_int, reward units; no number unless kappa_S is below 1 beyond its interval.
+    """||b||_d/(1 - kappa_S) >= the interface gap, in reward; no number unless kappa_S is below 1 beyond its interval.
 
     From a log both come from the process of contexts: a certificate only if the context is Markov.
     """

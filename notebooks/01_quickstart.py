@@ -79,8 +79,8 @@ from bounds.ladder import signed_gap_bound_d
 
 certified = {
     "interface": signed_gap_bound_d(a).value,
-    "app": class_error_bound(members).value,
-    "mix": np.array([[projected_certificate(members, table).value for table in run] for run in q]),
+    "approximation": class_error_bound(members).value,
+    "residual": np.array([[projected_certificate(members, table).value for table in run] for run in q]),
 }
 certified["total"] = sum(certified.values())
 pictures.terms_over_time(handoffs, errors, certified);

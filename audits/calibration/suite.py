@@ -37,7 +37,7 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class Runs(Shown):
-    """Paired learning runs: e_mix [R, 2, K] along a trajectory and of the control at the checkpoints."""
+    """Paired learning runs: residuals [R, 2, K] along a trajectory and of the control at the checkpoints."""
 
     residual: Float[np.ndarray, "R 2 K"]
 
@@ -53,11 +53,11 @@ def learned(method: Method) -> Runs:
     cls = method.build(a.smdp)
     seeds = range(POPULATION)
     q_f = method.reference(a, cls, seed_keys([0])).q[0]
-    mixes = []
+    residuals = []
     for iid in (False, True):
         record = learn(sampling.tables(a), cls, method.config(iid), seeds, CHECKPOINTS)
-        mixes.append(decompose(a, np.asarray(record.q_average, np.float64), q_f)[0].mix)
-    return Runs(np.stack(mixes, axis=1))
+        residuals.append(decompose(a, np.asarray(record.q_average, np.float64), q_f)[0].residual)
+    return Runs(np.stack(residuals, axis=1))
 
 
 def draw_runs(population: Runs, seeds: Sequence[int], size: int, root: int = 0) -> Iterator[Runs]:

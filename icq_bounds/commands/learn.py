@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table as TextTable
 from tyro.conf import Positional
 
-from estimators.decomposition import MixingSplit, mixing_split
+from estimators.decomposition import TERMS, MixingSplit, mixing_split
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, as_dict, finite
 from icq.exact import analyse
 from icq.smdp import ICSMDP
 from icq_bounds.figures import style
-from icq_bounds.sweep.cells import TERMS, learn_and_measure
+from icq_bounds.sweep.cells import learn_and_measure
 from icq_bounds.sweep.methods import Features, Mlp, Table
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10 import experiment
@@ -102,7 +102,7 @@ SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
 
 def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:
     """The residual against that of the control at every checkpoint."""
-    return [mixing_split(*pair) for pair in zip(result["e_mix"].T, control["e_mix"].T, strict=True)]
+    return [mixing_split(*pair) for pair in zip(result["e_residual"].T, control["e_residual"].T, strict=True)]
 
 
 def _limit(result: Arrays, control: Arrays) -> float:

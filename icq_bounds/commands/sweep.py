@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from estimators.decomposition import TERMS
 from icq_bounds.errors import FailedCells, Interrupted
 from icq_bounds.sweep import axes, dataset, engine
 from icq_bounds.sweep import spec as sweep
@@ -122,16 +123,16 @@ def _say(ds: xr.Dataset, console: Console) -> None:
     last = ds.isel(checkpoint=-1)
     if ds["finished"].size <= SHOWN:
         title = "root mean square error at the last checkpoint, d-norm"
-        table = Table(*map(str, dims), *dataset.TERMS, title=title)
-        squares = {term: (last[f"e_{term}"] ** 2).mean("replica", skipna=False) for term in dataset.TERMS}
+        table = Table(*map(str, dims), *TERMS, title=title)
+        squares = {term: (last[f"e_{term}"] ** 2).mean("replica", skipna=False) for term in TERMS}
         for where in np.ndindex(ds["finished"].shape):
             point = dict(zip(dims, where, strict=True))
             values = (ds[dim].values[k].item() for dim, k in point.items())
             labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
             table.add_row(*labels, *(f"{float(np.sqrt(x.isel(point))):.3g}" for x in squares.values()))
         console.print(table)
-    for term in dataset.TERMS:
+    for term in TERMS:
         said = ", ".join(f"{count} {word}" for word, count in dataset.verdicts(ds, term).items())
         console.print(f"{dataset.NAMES[term]:>20}: {said or 'no record'}")
-    if diverged := int((last["e_total"].isnull() & last["e_int"].notnull()).sum()):
+    if diverged := int((last["e_total"].isnull() & last["e_interface"].notnull()).sum()):
         console.print(f"note: {diverged} runs diverged (their errors are NaN): choose smaller steps")

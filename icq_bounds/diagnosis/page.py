@@ -19,8 +19,8 @@ from icq_bounds.pages.html import Cell, Page, Section
 
 SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
-HUES = {"interface gap": plots.COLOUR["interface"], "approximation": plots.COLOUR["app"],
-        "residual": plots.COLOUR["mix"]}  # fmt: skip
+HUES = {"interface gap": plots.COLOUR["interface"], "approximation": plots.COLOUR["approximation"],
+        "residual": plots.COLOUR["residual"]}  # fmt: skip
 BRIEF = {"interface gap": "agents do not see everything", "approximation": "the class cannot represent the values",
          "residual": "the handoffs leave it undecided"}  # fmt: skip
 

@@ -17,7 +17,7 @@ def bound_panel(results: Collection[Arrays], ax: Axes | None = None) -> Axes:
     """D: every record's bound against what was observed; nothing may lie below the diagonal."""
     ax = axes(ax, 5.6, 5.0)
     shown, outside = [], []
-    for term in ("mix", "total", "app", "interface"):
+    for term in ("residual", "total", "approximation", "interface"):
         pairs = [
             (r[f"e_{term}"][keep], r[f"b_{term}"][keep])
             for r in results

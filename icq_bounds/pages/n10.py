@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from bounds.core.statement import number
+from estimators.decomposition import TERMS
 from estimators.statistics.estimate import Estimate
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
@@ -23,7 +24,6 @@ from icq_bounds.pages.parts import (
     verdict_section,
 )
 from icq_bounds.sweep import engine
-from icq_bounds.sweep.cells import TERMS
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.store import Arrays, Store
 from icq_bounds.workflows.n10 import experiment
@@ -104,7 +104,7 @@ def _summary(said: Mapping[str, Any], results: list[Arrays]) -> list[Markup]:
         f"handoffs like their power {_digits(residual, 2)} (1/√T is -0.5). The interface contracts with kappa at most "
         f"{number(said['kappa_max'])}."
     )
-    found = [r for r in results if "e_mix" in r]
+    found = [r for r in results if "e_residual" in r]
     errors = {t: np.array([np.sqrt(np.mean(r[f"e_{t}"][:, -1] ** 2)) for r in found]) for t in TERMS}
     return [*parts, html.paragraph(words, f" {largest_term(errors)}" if found else "")]
 

@@ -19,13 +19,13 @@ from bounds import symbolic
 from bounds.core.bound import Verdict
 from bounds.core.statement import number
 from bounds.theorem import Theorem
+from estimators.decomposition import TERMS
 from icq.display import Fact, Shown
 from icq.exact import AnalysisError
 from icq.smdp import ICSMDP
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Cell, Section
-from icq_bounds.sweep.cells import TERMS
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.theorem import summary, theorem_report
 
@@ -36,11 +36,11 @@ MEANING = {
     Verdict.VACUOUS: "the bound says no more than the range of rewards",
     Verdict.INAPPLICABLE: "an assumption of the bound fails on this workflow, so there is no number",
 }
-WORDS = {"interface": "interface gap", "app": "approximation error", "mix": "mixing residual"}
+WORDS = {"interface": "interface gap", "approximation": "approximation error", "residual": "mixing residual"}
 CERTIFICATE = {
     "interface": "gap value",
-    "app": "class error",
-    "mix": "certificate of the learned table",
+    "approximation": "class error",
+    "residual": "certificate of the learned table",
     "total": "sum of the three",
 }
 
@@ -61,7 +61,7 @@ class Records(Shown):
     @staticmethod
     def of(results: Sequence[Arrays]) -> Records:
         """The records of finished cells; cells of baselines have none."""
-        found = [r for r in results if "e_mix" in r]
+        found = [r for r in results if "e_residual" in r]
         names = [f"{part}_{term}" for part in ("e", "b", "slack", "verdict") for term in TERMS]
         return Records({name: np.concatenate([r[name].ravel() for r in found]) for name in [*names, *EXACT]})
 

@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Float
 from markupsafe import Markup
 
+from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, missing
 from icq_bounds.figures import style
@@ -35,7 +36,6 @@ from icq_bounds.pages.parts import (
     verdict_section,
 )
 from icq_bounds.sweep import axes, dataset
-from icq_bounds.sweep.dataset import TERMS
 from icq_bounds.sweep.methods import Features, Mlp
 from icq_bounds.sweep.spec import Spec, read_folder
 
@@ -84,11 +84,11 @@ def flat(ds: xr.Dataset) -> Records:
     """Every record of every finished cell."""
     words = np.array([*dataset.CODES])[np.argsort([*dataset.CODES.values()])]
     out = {}
-    for term, name in TERMS.items():
+    for term in TERMS:
         code = ds[f"verdict_{term}"].values.ravel()
         for part, source in SOURCE.items():
-            out[f"{part}_{name}"] = ds[f"{source}_{term}"].values.ravel()[code >= 0]
-        out[f"verdict_{name}"] = words[code[code >= 0] + 1]
+            out[f"{part}_{term}"] = ds[f"{source}_{term}"].values.ravel()[code >= 0]
+        out[f"verdict_{term}"] = words[code[code >= 0] + 1]
     known = np.isfinite(ds[EXACT[0]].values.ravel())
     return Records(out | {name: ds[name].values.ravel()[known] for name in EXACT})
 
@@ -133,7 +133,7 @@ def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
     seen, violated = records.arrays["e_total"], records.violations()
     facts = {"cells finished": f"{done} of {cells}", "records": str(len(seen)), "violations": str(violated)}
     last = ds.isel(checkpoint=-1)
-    squares = {t: (last[f"e_{s}"] ** 2).mean("replica", skipna=False) for s, t in TERMS.items()}
+    squares = {t: (last[f"e_{t}"] ** 2).mean("replica", skipna=False) for t in TERMS}
     errors = {t: np.sqrt(np.asarray(square)).ravel() for t, square in squares.items()}
     parts = [html.facts(facts)]
     if done < cells:
@@ -163,15 +163,15 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Markup]:
     names = [*map(str, ds["finished"].dims), "checkpoint"]
     panels = []
     for name in names:
-        found = {NAME[t]: lines(ds, s, name) for s, t in TERMS.items()}
+        found = {NAME[t]: lines(ds, t, name) for t in TERMS}
         if ds.sizes[name] > 1 and len(found[NAME["total"]]):
             curves = {term: pooled(part) for term, part in found.items()}
-            colours = {NAME[t]: style.COLOUR[t] for t in TERMS.values()}
+            colours = {NAME[t]: style.COLOUR[t] for t in TERMS}
             panels.append(along(ds[name], curves, colours))
     if ds.sizes[names[0]] > 1 and ds["value"].notnull().any():
         panels.append(value_along(ds, names[0]))
     a = records.arrays
-    if any((np.isfinite(a[f"b_{t}"]) & (a[f"e_{t}"] > a[f"slack_{t}"])).any() for t in TERMS.values()):
+    if any((np.isfinite(a[f"b_{t}"]) & (a[f"e_{t}"] > a[f"slack_{t}"])).any() for t in TERMS):
         with plt.rc_context(style.STYLE):
             ax = bound_panel([a])
             ax.set_title("Observed against bound, every record")
@@ -189,18 +189,18 @@ def _slopes(ds: xr.Dataset) -> list[Markup]:
     for name in map(str, ds["finished"].dims):
         x = ds[name].values
         if is_scale(ds[name]) and (x > 0).sum() > 1:
-            found = {s: lines(ds.isel({name: x > 0}), s, name) for s in TERMS}
-            rows.append([name, len(found["total"]), *(slope(x[x > 0].astype(float), found[s]) for s in TERMS)])
+            found = {t: lines(ds.isel({name: x > 0}), t, name) for t in TERMS}
+            rows.append([name, len(found["total"]), *(slope(x[x > 0].astype(float), found[t]) for t in TERMS)])
     if late.sum() > 1:
-        found = {s: lines(ds.isel(checkpoint=late), s, "checkpoint") for s in TERMS}
-        rows.append(["handoffs", len(found["total"]), *(slope(grid[late], found[s]) for s in TERMS)])
+        found = {t: lines(ds.isel(checkpoint=late), t, "checkpoint") for t in TERMS}
+        rows.append(["handoffs", len(found["total"]), *(slope(grid[late], found[t]) for t in TERMS)])
     say = html.paragraph(
         "How an error grows with an axis: the slope of its logarithm against that of the axis, least squares, with the "
         "95 % interval over replicas. Errors are root mean squares over all other axes, at the last "
         f"checkpoint; against handoffs over the last {OCTAVES} octaves. Values of an axis that are not positive have "
         "no logarithm and play no part."
     )
-    header = ("axis", "lines", *(NAME[t] for t in TERMS.values()))
+    header = ("axis", "lines", *(NAME[t] for t in TERMS))
     parts = [say, html.table("Log-log slope of each term", header, rows)]
     if late.sum() > 1:
         parts.append(_rates(ds.isel(checkpoint=late), grid[late]))
@@ -211,10 +211,10 @@ def _rates(ds: xr.Dataset, grid: Float[np.ndarray, "K"]) -> Markup:
     """Slope of the residual and the total against handoffs, cell by cell."""
     rows: list[list[Cell]] = []
     for point, cell in _points(ds):
-        if (cell["verdict_mix"] >= 0).all():
-            e = {s: cell[f"e_{s}"].transpose("checkpoint", "replica").values[None] for s in ("mix", "total")}
+        if (cell["verdict_residual"] >= 0).all():
+            e = {t: cell[f"e_{t}"].transpose("checkpoint", "replica").values[None] for t in ("residual", "total")}
             rows.append([*point, *(slope(grid, part) for part in e.values())])
-    header = (*map(str, ds["finished"].dims), NAME["mix"], NAME["total"])
+    header = (*map(str, ds["finished"].dims), NAME["residual"], NAME["total"])
     return html.table("Slope against handoffs, cell by cell", header, rows[:CELLS], fold=8)
 
 
@@ -232,10 +232,10 @@ def _cells(ds: xr.Dataset) -> list[Markup]:
     for point, cell in every[:CELLS]:
         last = cell.isel(checkpoint=-1)
         terms: list[Cell] = [None] * len(TERMS)
-        if (last["verdict_mix"] >= 0).all():
-            terms = [_rms(last[f"e_{s}"].values, float(last[f"slack_{s}"].max())) for s in TERMS]
+        if (last["verdict_residual"] >= 0).all():
+            terms = [_rms(last[f"e_{t}"].values, float(last[f"slack_{t}"].max())) for t in TERMS]
         rows.append([*point, *terms, _mean(100 * (cell["value"] / cell["value_oracle"]).values)])
-    header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS.values()), "value, % of the oracle")
+    header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS), "value, % of the oracle")
     say = html.paragraph(
         "Root mean square errors in the d-norm at the last checkpoint and the value of the learned policy, with 95 % "
         "intervals over replicas; 0 is 0 within numerical slack."
@@ -260,13 +260,13 @@ def _mean(values: Float[np.ndarray, "R"]) -> Estimate:
 def _violations(ds: xr.Dataset) -> list[Markup]:
     """The records that violate a bound."""
     rows: list[list[Cell]] = []
-    for term, name in TERMS.items():
+    for term in TERMS:
         code = ds[f"verdict_{term}"]
         for index in np.argwhere(code.values == dataset.CODES["violated"]):
             at = dict(zip(map(str, code.dims), map(int, index)))
             seen, bound = (float(ds[f"{part}_{term}"].isel(at)) for part in ("e", "bound"))
             where = ", ".join(f"{d} {_short(ds[d].values[k].item())}" for d, k in at.items())
-            rows.append([NAME[name], where, seen, bound])
+            rows.append([NAME[term], where, seen, bound])
     table = html.table("Violations", ("term", "record", "observed", "bound"), rows[:CELLS])
     return [html.notice(f"{len(rows)} records violate a bound.", bad=True), table] if rows else []
 

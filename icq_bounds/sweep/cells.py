@@ -16,7 +16,7 @@ from jaxtyping import Float
 from bounds.approximation.certificate import certificate_pointwise
 from bounds.core.bound import Assumption, Bound, Verdict, conditional, verdict
 from bounds.interface import gap as interface
-from estimators.decomposition import decompose
+from estimators.decomposition import TERMS, decompose
 from icq import baselines
 from icq.exact import Analysis, analyse
 from icq.exact.fixed_point import greedy
@@ -27,8 +27,6 @@ from icq_bounds.sweep.families import Family
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import SGD, Certificate, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
 from icq_bounds.sweep.store import Arrays
-
-TERMS = ("interface", "app", "mix", "total")
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def measure(
     q_f = np.broadcast_to(reference.q, (runs, *q.shape[2:]))
     observed, sup = decompose(a, q, q_f[:, None])
     numerical = a.oracle_solution.error + a.interface_solution.error
-    slack = {"interface": numerical, "app": numerical + reference.error, "mix": reference.error}
+    slack = {"interface": numerical, "approximation": numerical + reference.error, "residual": reference.error}
     slack["total"] = sum(slack.values())
     out: Arrays = {
         "reference_residual": np.array(reference.residual), "reference_converged": np.array(reference.converged)
@@ -141,11 +139,11 @@ def measure(
         out[f"verdict_{term}"] = np.full((runs, marks), Verdict.INAPPLICABLE.value, dtype="<U12")
     gap = interface.gap_value_bound_d(a)
     for r in range(runs):
-        app, certificate = certificate_pointwise(a, q_f[r])[0], certify(q_f[r])
+        approximation, certificate = certificate_pointwise(a, q_f[r])[0], certify(q_f[r])
         for k in range(marks):
-            mix = certificate(q[r, k]) if np.isfinite(q[r, k]).all() else _diverged()
-            total = add_bounds("total", gap, app, mix)
-            for term, bound in zip(TERMS, (gap, app, mix, total), strict=True):
+            residual = certificate(q[r, k]) if np.isfinite(q[r, k]).all() else _diverged()
+            total = add_bounds("total", gap, approximation, residual)
+            for term, bound in zip(TERMS, (gap, approximation, residual, total), strict=True):
                 seen = float(out[f"e_{term}"][r, k])
                 out[f"b_{term}"][r, k] = bound.value
                 out[f"slack_{term}"][r, k] = bound.roundoff + slack[term]

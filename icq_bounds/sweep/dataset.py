@@ -7,7 +7,7 @@ or `results.load(folder)`, which reads the cells themselves and so shows an unfi
 
 dimensions   the axes of the sweep in their order, then `replica` and `checkpoint`
 coordinates  each axis: its values;  replica: the seed;  checkpoint: handoffs learned from
-variables    [axes, replica, checkpoint], TERM in int (interface gap), app (approximation), mix (residual), total:
+variables    [axes, replica, checkpoint], TERM in interface, approximation, residual, total:
                e_TERM        observed error in the d-norm            sup_TERM   the same in the sup norm
                bound_TERM    certified bound on e_TERM, NaN where inapplicable
                slack_TERM    allowance for rounding and solver error
@@ -36,8 +36,10 @@ from icq_bounds.sweep import axes, provenance, store
 from icq_bounds.sweep.spec import Spec, read_folder
 from icq_bounds.sweep.store import Arrays, Store
 
-TERMS = {"int": "interface", "app": "app", "mix": "mix", "total": "total"}
-NAMES = {"int": "interface gap", "app": "approximation error", "mix": "mixing residual", "total": "total error"}
+NAMES = {
+    "interface": "interface gap", "approximation": "approximation error", "residual": "mixing residual",
+    "total": "total error",
+}  # fmt: skip
 CODES: dict[str, int] = {"missing": -1} | {v.value: k for k, v in enumerate(Verdict)}
 # source in the cell's result, units, long name
 NUMBERS = {
@@ -85,13 +87,12 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
         ds[name] = (names + dims, np.stack(parts).reshape(*spec.shape, *sizes), _say(units, text))
 
     records = ("replica", "checkpoint")
-    for term, source in TERMS.items():
-        what = NAMES[term]
-        add(f"e_{term}", f"e_{source}", records, full, "reward", f"{what}, observed, d-norm")
-        add(f"bound_{term}", f"b_{source}", records, full, "reward", f"{what}, certified bound, d-norm")
-        add(f"slack_{term}", f"slack_{source}", records, full, "reward", f"{what}, allowance for numerical error")
-        add(f"sup_{term}", f"sup_{source}", records, full, "reward", f"{what}, observed, sup norm")
-        codes = np.stack([_codes(result, f"verdict_{source}", full) for result in results])
+    for term, what in NAMES.items():
+        add(f"e_{term}", f"e_{term}", records, full, "reward", f"{what}, observed, d-norm")
+        add(f"bound_{term}", f"b_{term}", records, full, "reward", f"{what}, certified bound, d-norm")
+        add(f"slack_{term}", f"slack_{term}", records, full, "reward", f"{what}, allowance for numerical error")
+        add(f"sup_{term}", f"sup_{term}", records, full, "reward", f"{what}, observed, sup norm")
+        codes = np.stack([_codes(result, f"verdict_{term}", full) for result in results])
         said = _say("1", f"{what}, verdict of the bound") | {
             "flag_values": np.array(list(CODES.values()), np.int8), "flag_meanings": " ".join(CODES),
         }  # fmt: skip
@@ -146,7 +147,7 @@ def save(ds: xr.Dataset, path: Path) -> None:
 
 
 def verdicts(ds: xr.Dataset, term: str) -> dict[str, int]:
-    """How many records of a term (int, app, mix or total) got each verdict."""
+    """How many records of a term got each verdict."""
     words = {code: word for word, code in CODES.items()}
     found, counts = np.unique(ds[f"verdict_{term}"].values, return_counts=True)
     return {words[int(code)]: int(count) for code, count in zip(found, counts, strict=True) if code >= 0}

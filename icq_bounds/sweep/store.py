@@ -29,7 +29,7 @@ SOURCES = ("icq", "synthetic", "estimators", "bounds")
 # Of icq_bounds: what cells run; figures, pages and commands change no number.
 MODULES = (
     "sweep/cells.py", "sweep/families.py", "sweep/learning.py", "sweep/methods.py", "diagnosis/diagnosis.py",
-    "workflows/table_errors.py", "workflows/**/*cells.py",
+    "workflows/common/recorded.py", "workflows/common/table_errors.py", "workflows/**/*cells.py",
 )  # fmt: skip
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pot")
 ABOUT = "_about"

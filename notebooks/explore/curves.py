@@ -25,13 +25,13 @@ from bounds.interface.gap import trivial_cap
 from bounds.planner import BitLaw, Costs, Infeasible, PowerLaw, Residual, plan
 from bounds.residual import poisson
 from bounds.residual.sharp import constant_step
+from estimators import decomposition
 from estimators.decomposition import decompose
 from estimators.statistics.estimate import Estimate, root_mean_square
 from icq.learn import classes, sampling
 from icq.learn.classes import FunctionClass, Params
 from icq.learn.learner import LearnerConfig, begin, initial_params, run, seed_keys
 from icq_bounds.figures.style import COLOUR, NAME, RED, axes, band, label_ends
-from icq_bounds.sweep import cells
 from icq_bounds.sweep.cells import learn_tables
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import Features, Table
@@ -41,7 +41,7 @@ from notebooks.explore import terms
 from notebooks.explore.terms import Terms, learned_by
 
 CONTROL, CERTIFIED, INK = "0.55", RED, "0.15"
-TERMS = cells.TERMS[:3]
+TERMS = decomposition.TERMS[:3]
 
 
 def class_name(features: int) -> str:
@@ -58,7 +58,7 @@ def residuals(family: DialsFamily, features: int, iid: bool, seeds: int, handoff
     a, method = terms.analysis(family), Features(features) if features else Table()
     cls, q = learn_tables(a, method, seeds, octaves(handoffs, 256), iid)
     reference = method.reference(a, cls, seed_keys(range(seeds)))
-    return decompose(a, q, reference.q[:, None])[0].mix
+    return decompose(a, q, reference.q[:, None])[0].residual
 
 
 def residual(
@@ -66,7 +66,7 @@ def residual(
 ) -> Axes:
     """Observed residuals along a trajectory and of the i.i.d. control, and the sharp prediction of both."""
     ax, grid, found = axes(ax), octaves(handoffs, 256), learned_by(family, features)
-    for iid, colour, name, dashes in ((False, COLOUR["mix"], "trajectory", "-"), (True, CONTROL, "control", "--")):
+    for iid, colour, name, dashes in ((False, COLOUR["residual"], "trajectory", "-"), (True, CONTROL, "control", "--")):
         e = residuals(family, features, iid, seeds, handoffs)
         band(ax, grid, [root_mean_square(e[:, k]) for k in range(len(grid))], colour, name, dashes)
         sharp = np.sqrt((found.control if iid else found.constant) / np.array(grid))
@@ -89,8 +89,8 @@ def correlation(
     count = count / count[0]
     lag = 2.0 ** np.arange(-1, octaves + 1)  # no lag at all is drawn at one half
     ax.fill_between(lag, 0, np.minimum(count, 1), color=CONTROL, alpha=0.35, linewidth=0)
-    ax.fill_between(lag, 1, count, color=COLOUR["mix"], alpha=0.35, linewidth=0)
-    ax.plot(lag, count, "o-", color=COLOUR["mix"], markersize=3.5)
+    ax.fill_between(lag, 1, count, color=COLOUR["residual"], alpha=0.35, linewidth=0)
+    ax.plot(lag, count, "o-", color=COLOUR["residual"], markersize=3.5)
     ax.axhline(1, color=CONTROL, linestyle="--")
     ax.annotate("control", (lag[-1], 1), (0, -4), textcoords="offset points", ha="right", va="top", fontsize=9)
     name = name or f"{class_name(features)}, mixing {family.mixing:g}"
@@ -108,7 +108,7 @@ def persistence(family: DialsFamily, gaps: Sequence[float], kept: Sequence[float
     for gap, shade in zip(gaps, np.linspace(0.35, 1.0, len(gaps)), strict=True):
         found = [learned_by(replace(family, gap=gap, persistence=p), 0) for p in kept]
         count = [each.constant / each.control for each in found]
-        ax.plot(kept, count, "o-", color=COLOUR["mix"], alpha=shade, markersize=3.5, label=f"gap {gap:g}")
+        ax.plot(kept, count, "o-", color=COLOUR["residual"], alpha=shade, markersize=3.5, label=f"gap {gap:g}")
     ax.set(xlabel="persistence: probability that the hidden part is kept", ylabel="handoffs that count as one")
     ax.set_title("Table: what is hidden and stays slows learning down")
     return label_ends(ax)
@@ -142,7 +142,7 @@ def table_errors(
     q = _last_iterates(
         sampling.tables(a), cls, config, initial_params(cls, keys), prior, keys, jnp.asarray(marks, jnp.int32)
     )
-    return decompose(a, np.asarray(q, np.float64), a.q_bar)[0].mix
+    return decompose(a, np.asarray(q, np.float64), a.q_bar)[0].residual
 
 
 @lru_cache(maxsize=terms.POSITIONS)
@@ -169,7 +169,7 @@ def certificate(
     ax.plot(times, second.value, color=CERTIFIED, linewidth=2, label="certificate")
     if seeds:
         e = table_errors(family, local_step, seeds, tuple(times.tolist()))
-        band(ax, times.tolist(), [root_mean_square(e[:, k]) for k in range(len(times))], COLOUR["mix"], "observed")
+        band(ax, times.tolist(), [root_mean_square(e[:, k]) for k in range(len(times))], COLOUR["residual"], "observed")
     ax.axhline(level, color=INK, linestyle=":", label="sharp level")
     ax.axhline(pop.range_cap, color=CONTROL, linewidth=1, label="what rewards alone say")
     above = f"{second.value[-1] / level:.2g} x sharp" if second.value[-1] < pop.range_cap else "vacuous"
@@ -191,8 +191,9 @@ def budget(at: Terms, constant: float, handoffs: int, cap: float, *, name: str =
     constant: of the residual, sqrt(constant/T); at: the terms after `handoffs`; cap: what the range of rewards alone
     says of the total; name: of the position, in the title.
     """
-    ax, mix = axes(ax), np.sqrt(constant / HANDOFFS)
-    lines = {"interface": 0 * mix + at.interface.value, "app": 0 * mix + at.app.value, "mix": mix}
+    ax, residual = axes(ax), np.sqrt(constant / HANDOFFS)
+    known = {name: np.full_like(residual, getattr(at, name).value) for name in TERMS[:2]}
+    lines = {**known, "residual": residual}
     for term, y in lines.items():
         ax.plot(HANDOFFS, y, color=COLOUR[term], linewidth=2, label=NAME[term])
     ax.plot(HANDOFFS, sum(lines.values()), color=COLOUR["total"], linewidth=2, label="sum")
@@ -231,8 +232,8 @@ def dominance(family: DialsFamily, features: int, gaps: Sequence[float], *, ax: 
     ax, found, fine = axes(ax), learned_by(family, features), np.linspace(gaps[0], gaps[-1], 241)
     known = [terms.interface_of(replace(family, gap=g)).value for g in gaps]
     gap = np.interp(fine, np.asarray(gaps), known)[:, None]
-    app, mix = found.error.value, np.sqrt(found.constant / HANDOFFS)[None, :]
-    sizes = np.stack(np.broadcast_arrays(gap, app, mix))
+    residual = np.sqrt(found.constant / HANDOFFS)[None, :]
+    sizes = np.stack(np.broadcast_arrays(gap, found.error.value, residual))
     colours = ListedColormap([COLOUR[term] for term in TERMS])
     ax.pcolormesh(
         HANDOFFS, fine, sizes.argmax(0), cmap=colours, vmin=-0.5, vmax=2.5, alpha=0.45, shading="nearest",
@@ -268,7 +269,7 @@ def evaluated(formulas: Mapping[str, sp.Expr], values: symbolic.Values) -> str:
 
 # --- planner --------------------------------------------------------------------------------------------------------
 
-BOUGHT = {"width": COLOUR["app"], "bits": COLOUR["interface"], "handoffs": COLOUR["mix"]}
+BOUGHT = {"width": COLOUR["approximation"], "bits": COLOUR["interface"], "handoffs": COLOUR["residual"]}
 
 
 def shopping(

@@ -18,11 +18,10 @@ from bounds.core.term import Rung
 from bounds.interface.gap import gap_value_bound_d, scalar_gap_bound_d
 from bounds.interface.information import Mismatch
 from bounds.ladder import signed_gap_bound_d
-from estimators.decomposition import Decomposition
+from estimators.decomposition import TERMS, Decomposition
 from estimators.statistics.estimate import Estimate, root_mean_square
 from icq.exact import Analysis
 from icq_bounds.figures.style import BLACK, BLUE, CHANNEL, COLOUR, NAME, SKY, STYLE, axes, band, label_ends, readable
-from icq_bounds.sweep.cells import TERMS
 
 PARTS = {"reward": CHANNEL["reward"], "mass": CHANNEL["duration"], "shape": CHANNEL["transition"]}
 FAINT = "0.45"
@@ -151,7 +150,7 @@ def against_truth(
     quarter = np.ceil(4 * size / size.max())
     for k in np.unique(quarter):
         some = quarter == k
-        ax.plot(x[some], y[some], "o", color=COLOUR["app"], alpha=0.6, markeredgewidth=0, markersize=2.4 * np.sqrt(k))
+        ax.plot(x[some], y[some], "o", color=COLOUR["approximation"], alpha=0.6, markeredgewidth=0, markersize=2.4 * np.sqrt(k))
     ax.set(xlabel="interface value", ylabel="value in the class")
     return ax
 
@@ -179,7 +178,7 @@ def certificates(handoffs: Sequence[int], series: Series, ax: Axes | None = None
 
 def _named(ax: Axes, x: Sequence[int], series: Series) -> Axes:
     for name, (found, dashes) in series.items():
-        band(ax, x, found, COLOUR["app"], name, dashes)
+        band(ax, x, found, COLOUR["approximation"], name, dashes)
     return ax
 
 

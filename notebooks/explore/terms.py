@@ -23,9 +23,10 @@ from bounds.approximation.class_error import class_error_bound
 from bounds.ladder import class_of, signed_gap_bound_d
 from bounds.residual import closed, population
 from bounds.residual.population import Population
+from estimators.decomposition import TERMS
 from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
-from icq_bounds.figures.style import STYLE
+from icq_bounds.figures.style import NAME, STYLE
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import SGD, asymptote
 from icq_bounds.theorem import best_step, class_features
@@ -54,23 +55,23 @@ class Terms(Shown):
     """The three errors at one position: interface gap and class error exactly, the residual as its asymptote."""
 
     interface: Part
-    app: Part
-    mix: Part
+    approximation: Part
+    residual: Part
 
     @property
     def total(self) -> Part:
         """Their sum, which the error against the oracle does not exceed (docs/theory.md section 6)."""
-        return self.interface + self.app + self.mix
+        return self.interface + self.approximation + self.residual
 
     @property
     def dominant(self) -> str | None:
         """The largest of the three, a key of `icq_bounds.figures.style.NAME`; None where one is not known."""
-        sizes = {"interface": self.interface.value, "app": self.app.value, "mix": self.mix.value}
+        sizes = {term: getattr(self, term).value for term in TERMS[:3]}
         return None if any(map(math.isnan, sizes.values())) else max(sizes, key=lambda term: sizes[term])
 
     def _facts_(self) -> list[Fact]:
-        named = {"interface gap": self.interface, "approximation": self.app, "residual": self.mix}
-        return [*(Fact(name, part.value, "reward") for name, part in named.items()), Fact("dominant", self.dominant)]
+        parts = [Fact(NAME[term], getattr(self, term).value, "reward") for term in TERMS[:3]]
+        return [*parts, Fact("dominant", self.dominant)]
 
 
 def hidden(a: Analysis) -> Part:
@@ -167,8 +168,8 @@ def learned_by(family: DialsFamily, features: int) -> Learned:
 
 def terms(family: DialsFamily, features: int, handoffs: int) -> Terms:
     """The three errors at this position."""
-    mix = _residual(without_gap(family), features, handoffs)
-    return Terms(interface_of(family), learned_by(family, features).error, mix)
+    residual = _residual(without_gap(family), features, handoffs)
+    return Terms(interface_of(family), learned_by(family, features).error, residual)
 
 
 def partial_variance(pop: Population, octaves: int) -> Float[np.ndarray, "K"]:

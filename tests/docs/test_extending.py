@@ -101,11 +101,11 @@ class WithClass:
 def test_a_function_class_of_ones_own_is_learned_measured_and_certified(a):
     assert isinstance(additive(a.smdp), FunctionClass) and isinstance(WithClass(False), Method)
     own, known = (learn_and_measure(a, WithClass(kind), SEEDS, TIMES, False) for kind in (False, True))
-    assert own["e_mix"].shape == (SEEDS, len(TIMES)) and (own["e_mix"] > 0).all()
-    for name in ("e_interface", "e_app", "e_mix", "e_total", "value"):
+    assert own["e_residual"].shape == (SEEDS, len(TIMES)) and (own["e_residual"] > 0).all()
+    for name in ("e_interface", "e_approximation", "e_residual", "e_total", "value"):
         np.testing.assert_allclose(own[name], known[name], rtol=1e-4, atol=1e-6, err_msg=name)
-    assert own["e_app"] == pytest.approx(known["e_app"]) and own["e_app"].min() > 1e-3
-    codes = [own[f"verdict_{term}"] for term in ("interface", "app", "mix", "total")]
+    assert own["e_approximation"] == pytest.approx(known["e_approximation"]) and own["e_approximation"].min() > 1e-3
+    codes = [own[f"verdict_{term}"] for term in ("interface", "approximation", "residual", "total")]
     assert all((code != list(Verdict).index(Verdict.VIOLATED)).all() for code in codes)
 
 

@@ -84,11 +84,11 @@ def test_the_decomposition_adds_up_in_both_norms(m):
         assert part.norm == norm
         assert (part.slack >= -1e-12).all()
         size = a.norm_d if norm == "d" else a.norm_sup
-        assert part.mix[1] == pytest.approx(size(np.where(a.interface.available, q[1] - q_f[1], 0.0)))
+        assert part.residual[1] == pytest.approx(size(np.where(a.interface.available, q[1] - q_f[1], 0.0)))
     at_truth = decompose(a, a.q_bar, a.q_bar)[0]
-    assert at_truth.total == pytest.approx(at_truth.interface) and at_truth.app == at_truth.mix == 0
+    assert at_truth.total == pytest.approx(at_truth.interface) and at_truth.approximation == at_truth.residual == 0
     broken = decompose(a, np.full_like(a.q_bar, np.nan), a.q_bar)[0]
-    assert np.isnan(broken.mix) and np.isnan(broken.total)
+    assert np.isnan(broken.residual) and np.isnan(broken.total)
 
 
 def test_the_split_of_paired_runs():
@@ -129,7 +129,7 @@ def test_common_random_numbers_correlate_learning_runs():
     for iid in (False, True):
         config = LearnerConfig(step=1.0, decay_power=0.6, decay_offset=1000.0, averaging_power=2.0, iid=iid)
         record = learn(sampling.tables(a), classes.tabular(a.smdp), config, range(1024), (512,))
-        errors.append(decompose(a, np.asarray(record.q_average[:, 0], np.float64), a.q_bar)[0].mix)
+        errors.append(decompose(a, np.asarray(record.q_average[:, 0], np.float64), a.q_bar)[0].residual)
     split = mixing_split(*errors)
     assert 1.02 < split.saved < 1.5  # measured 1.14 over 2 048 runs
     assert covers(split.ratio, 1.04) and not covers(split.ratio, 0.9)

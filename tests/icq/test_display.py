@@ -33,7 +33,7 @@ from bounds.residual import population as noise
 from bounds.residual.sharp import Sharp, averaged_limit
 from estimators import fit, td_noise, view
 from estimators.cells import gather
-from estimators.decomposition import decompose, mixing_split
+from estimators.decomposition import TERMS, decompose, mixing_split
 from estimators.interface import Channels
 from estimators.logs import log as logs
 from estimators.logs.report import Finding, Report
@@ -314,8 +314,8 @@ def of_experiments(a):
     yield engine.Outcome(cell, {"e_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})
     yield Reference(np.zeros((1, 4, 2)), 0.0, 0.0, True)
-    part = {f"{p}_{t}": np.ones(3) for p in ("e", "b", "slack") for t in parts.TERMS}
-    yield parts.Records(part | {f"verdict_{t}": np.array(["holds"] * 3) for t in parts.TERMS})
+    part = {f"{p}_{t}": np.ones(3) for p in ("e", "b", "slack") for t in TERMS}
+    yield parts.Records(part | {f"verdict_{t}": np.array(["holds"] * 3) for t in TERMS})
     seen = terms.learned(a, 1)
     yield from (terms.hidden(a), seen, terms.Terms(terms.hidden(a), seen.error, seen.residual(100)))
     yield tightness.Errors(*(np.ones(3) for _ in range(5)))

@@ -62,7 +62,7 @@ def test_learn_splits_the_residual(workflow, capsys):
     said = json.loads(capsys.readouterr().out)
     last = said["split"][-1]
     assert last["excess_rms"]["value"] == pytest.approx(last["markov"]["value"] - last["iid"]["value"])
-    assert last["markov"]["value"] == pytest.approx(said["mix"][-1]["value"])
+    assert last["markov"]["value"] == pytest.approx(said["residual"][-1]["value"])
     assert said["split_ratio_limit"] == pytest.approx(1.0)  # tables: correlation costs a transient only
     main(arguments)
     assert "same random numbers" in " ".join(capsys.readouterr().out.split())
@@ -75,8 +75,8 @@ def test_learn_reports_the_terms(workflow, capsys):
     main(["learn", str(workflow), "--handoffs", "3000", "--seeds", "3", "--json"])
     said = json.loads(capsys.readouterr().out)
     assert said["handoffs"] == [1024, 2048, 3000]
-    assert all(len(said[term]) == 3 for term in ("interface", "app", "mix", "total"))
-    assert set(said["verdicts"]["mix"]) == {"holds"}
+    assert all(len(said[term]) == 3 for term in ("interface", "approximation", "residual", "total"))
+    assert set(said["verdicts"]["residual"]) == {"holds"}
     main(["learn", str(workflow), "--handoffs", "1000", "--seeds", "2", "--features", "2"])
     assert "approximation" in capsys.readouterr().out
 

@@ -36,10 +36,10 @@ def test_records_hold_and_slopes_are_reported(finished):
     summary.write(said, folder / "summary.json")
     said = json.loads((folder / "summary.json").read_text())
     assert said["violations"] == 0
-    assert said["records"] == sum(r["e_mix"].size for r in results.values() if "e_mix" in r) > 0
+    assert said["records"] == sum(r["e_residual"].size for r in results.values() if "e_residual" in r) > 0
     assert said["kappa_max"] < 1
     assert all(ratio is None or ratio >= 1 for ratio in said["max_ratio"].values())
-    assert set(said["max_ratio"]) == {"interface", "app", "mix", "total"}
+    assert set(said["max_ratio"]) == {"interface", "approximation", "residual", "total"}
     for key in ("local_gap_slope", "residual_slope"):
         assert len(said[key]["interval"]) == 2
     assert 0 < said["oracle_value_percent_at_zero_gap"] <= 100 + 1e-9
@@ -84,8 +84,8 @@ def test_a_broken_certificate_is_caught(method):
 
         return certify
 
-    assert set(cells.measure(a, q, reference, lambda _: honest)["verdict_mix"].ravel()) == {"holds"}
-    assert set(cells.measure(a, q, reference, shrunk)["verdict_mix"].ravel()) == {"violated"}
+    assert set(cells.measure(a, q, reference, lambda _: honest)["verdict_residual"].ravel()) == {"holds"}
+    assert set(cells.measure(a, q, reference, shrunk)["verdict_residual"].ravel()) == {"violated"}
 
 
 def test_asymptotes_distinguish_trajectory_from_control():

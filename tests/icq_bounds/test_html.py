@@ -183,11 +183,11 @@ def test_columns_of_numbers_stand_right():
 
 
 def test_verdicts_are_words_and_counted_in_full():
-    made = html.verdict_table("v", {"mix": {"holds": 3, "violated": 1}, "total": {"vacuous": 4}})
+    made = html.verdict_table("v", {"residual": {"holds": 3, "violated": 1}, "total": {"vacuous": 4}})
     assert "✗</span> violated" in made and "undecided" not in made
     assert 'class="holds" style="width:75.00%"' in made
     with pytest.raises(ValueError, match="'fine' is not a verdict"):
-        html.verdict_table("v", {"mix": {"fine": 3}})
+        html.verdict_table("v", {"residual": {"fine": 3}})
 
 
 def test_formulas_keep_their_source_and_errors_say_what():

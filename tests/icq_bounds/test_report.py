@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from bounds.core.bound import Verdict
+from estimators.decomposition import TERMS
 from estimators.statistics.estimate import log_log_slope
 from icq.smdp import ICSMDP
 from icq_bounds.cli import main
@@ -20,7 +21,6 @@ from icq_bounds.pages import n10 as report_n10
 from icq_bounds.pages.experiment import read
 from icq_bounds.pages.report import report
 from icq_bounds.sweep import engine
-from icq_bounds.sweep.cells import TERMS
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.n10 import experiment as n10
@@ -98,11 +98,11 @@ def test_slopes_are_those_of_the_records(swept, page):
         curves = np.sqrt((e**2).mean("method")).transpose("replica", "gap").values
         assert rows["gap"][1] == "2"
         assert rows["gap"][5] == html.estimate(log_log_slope(np.array([0.5, 1.0]), curves)).striptags()
-        late = ds["e_mix"].sel(who="icq")
+        late = ds["e_residual"].sel(who="icq")
         curves = np.sqrt((late**2).mean(["method", "gap"])).transpose("replica", "checkpoint").values
         expected = log_log_slope(late["checkpoint"].values.astype(float), curves)
         assert rows["handoffs"][1] == "6" and rows["handoffs"][4] == html.estimate(expected).striptags()
-        interface = ds["e_int"].sel({"who": "icq", "method": "table"}).isel(replica=0, checkpoint=-1).values
+        interface = ds["e_interface"].sel({"who": "icq", "method": "table"}).isel(replica=0, checkpoint=-1).values
     exact = math.log(interface[2] / interface[1]) / math.log(2)
     assert float(rows["gap"][2]) == pytest.approx(exact, abs=1e-3)
 
@@ -129,11 +129,11 @@ def test_the_words_follow_the_numbers():
         return {name: np.array(values, float) for name, values in terms.items()}
 
     nan = math.nan
-    said = parts.largest_term(errors(interface=[1, 1, 9, nan], app=[2, 2, 0, 9], mix=[0, 3, 1, 9]))
+    said = parts.largest_term(errors(interface=[1, 1, 9, nan], approximation=[2, 2, 0, 9], residual=[0, 3, 1, 9]))
     assert said == ("The mixing residual is the largest of the three terms in 1 of 3 cells, "
                     "the interface gap in 1 and the approximation error in 1.")  # fmt: skip
-    assert "in every cell" in parts.largest_term(errors(interface=[1, 1], app=[2, 2], mix=[0, 0]))
-    assert "No cell" in parts.largest_term(errors(interface=[nan], app=[2], mix=[0]))
+    assert "in every cell" in parts.largest_term(errors(interface=[1, 1], approximation=[2, 2], residual=[0, 0]))
+    assert "No cell" in parts.largest_term(errors(interface=[nan], approximation=[2], residual=[0]))
     assert parts.ratios_in_words([["total", "b", "d-norm", 0, None, None, None]]).startswith("No bound applies")
 
 
@@ -156,19 +156,19 @@ def test_slopes_say_why_there_is_none():
 
 def test_lines_leave_out_what_is_not_finished(swept):
     _, ds = sweep.load(swept)
-    assert sweep.lines(ds, "mix", "gap").shape == (2, 3, 3)  # tables and features of IC-Q
-    assert sweep.lines(ds, "mix", "who").shape[0] == 0, "independent learners have no residual"
-    ds["verdict_mix"][{"gap": 0, "method": 1, "who": 0}] = -1
-    assert sweep.lines(ds, "mix", "gap").shape == (1, 3, 3)
-    assert sweep.lines(ds, "mix", "checkpoint").shape == (5, 3, 3)
+    assert sweep.lines(ds, "residual", "gap").shape == (2, 3, 3)  # tables and features of IC-Q
+    assert sweep.lines(ds, "residual", "who").shape[0] == 0, "independent learners have no residual"
+    ds["verdict_residual"][{"gap": 0, "method": 1, "who": 0}] = -1
+    assert sweep.lines(ds, "residual", "gap").shape == (1, 3, 3)
+    assert sweep.lines(ds, "residual", "checkpoint").shape == (5, 3, 3)
     np.testing.assert_array_equal(
-        sweep.lines(ds, "mix", "gap")[0], ds["e_mix"][:, 0, 0, :, -1].values
+        sweep.lines(ds, "residual", "gap")[0], ds["e_residual"][:, 0, 0, :, -1].values
     )  # fmt: skip
 
 
 def test_diverged_runs_are_said(swept):
     spec, ds = sweep.load(swept)
-    ds["e_mix"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
+    ds["e_residual"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
     ds["e_total"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
     said = html.join(sweep._summary(spec, ds, sweep.flat(ds))).striptags()
     assert "3 records are NaN because their run diverged" in said
@@ -221,8 +221,8 @@ def test_a_violation_is_shouted(swept):
     """One planted violation: counted, listed with its place and numbers, and below 1 among the ratios."""
     _, ds = sweep.load(swept)
     at = {"gap": 1, "method": 1, "who": 0, "replica": 2, "checkpoint": 1}
-    ds["bound_mix"][at] = ds["e_mix"][at] / 4
-    ds["verdict_mix"][at] = [v.value for v in Verdict].index("violated")
+    ds["bound_residual"][at] = ds["e_residual"][at] / 4
+    ds["verdict_residual"][at] = [v.value for v in Verdict].index("violated")
     records = sweep.flat(ds)
     assert records.violations() == 1 and records.counts()["residual"]["violated"] == 1
     (row,) = [r for r in records.ratio_rows() if r[0] == "residual"]

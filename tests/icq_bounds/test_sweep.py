@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from estimators.decomposition import TERMS
 from icq_bounds import errors
 from icq_bounds.cli import main
 from icq_bounds.sweep import axes, dataset, engine, provenance, store
 from icq_bounds.sweep import spec as sweep
-from icq_bounds.sweep.cells import TERMS, Cell
+from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import FAMILIES
 from icq_bounds.sweep.learning import Who
 
@@ -232,8 +233,8 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
         run(spec, tmp_path)
     ds = dataset.load(tmp_path)
     np.testing.assert_array_equal(ds.finished, [True, False, True])
-    assert np.isnan(ds.e_mix.sel(gap=0.5)).all() and np.isfinite(ds.e_mix.sel(gap=1.0)).all()
-    assert (ds.verdict_mix.sel(gap=0.5) == dataset.CODES["missing"]).all()
+    assert np.isnan(ds.e_residual.sel(gap=0.5)).all() and np.isfinite(ds.e_residual.sel(gap=1.0)).all()
+    assert (ds.verdict_residual.sel(gap=0.5) == dataset.CODES["missing"]).all()
     assert ds.attrs["cells"] == "2 of 3"
 
 
@@ -385,21 +386,19 @@ def test_programs_are_started_apart():
 
 def test_the_dataset_holds_every_number_at_its_place(finished):
     spec, _, ds = finished
-    assert ds.e_mix.dims == ("gap", "method", "replica", "checkpoint")
+    assert ds.e_residual.dims == ("gap", "method", "replica", "checkpoint")
     for point, cell in zip(spec.points(), spec.cells(), strict=True):
         result, there = cell.run(), ds.sel(point)
-        for name, term in dataset.TERMS.items():
-            np.testing.assert_array_equal(there[f"e_{name}"], result[f"e_{term}"])
-            np.testing.assert_array_equal(there[f"bound_{name}"], result[f"b_{term}"])
-            words = dict(
-                zip(ds[f"verdict_{name}"].flag_values, ds[f"verdict_{name}"].flag_meanings.split(), strict=True)
-            )
-            said = np.vectorize(words.get)(there[f"verdict_{name}"])
+        for term in TERMS:
+            np.testing.assert_array_equal(there[f"e_{term}"], result[f"e_{term}"])
+            np.testing.assert_array_equal(there[f"bound_{term}"], result[f"b_{term}"])
+            code = there[f"verdict_{term}"]
+            words = dict(zip(code.flag_values, code.flag_meanings.split(), strict=True))
+            said = np.vectorize(words.get)(code)
             np.testing.assert_array_equal(said, result[f"verdict_{term}"])
         np.testing.assert_array_equal(there.value, result["value"])
         assert float(there.kappa) == float(result["kappa"])
-    assert set(dataset.TERMS.values()) == set(TERMS)
-    slack = ds.e_int + ds.e_app + ds.e_mix - ds.e_total
+    slack = ds.e_interface + ds.e_approximation + ds.e_residual - ds.e_total
     assert float(slack.min()) > -1e-9
 
 
@@ -410,7 +409,7 @@ def test_two_lines_load_it_with_units_and_origin(finished):
     for name, variable in ds.variables.items():
         assert variable.attrs["long_name"], name
         assert "units" in variable.attrs or variable.dtype == bool, name
-    assert ds.checkpoint.units == "handoffs" and ds.e_mix.units == "reward"
+    assert ds.checkpoint.units == "handoffs" and ds.e_residual.units == "reward"
     assert sweep.Spec.from_json(json.loads(ds.attrs["config"])) == spec
     assert json.loads(ds.attrs["seeds"]) == [0, 1]
     said = json.loads(ds.attrs["provenance"])
@@ -437,10 +436,10 @@ def test_flags_keep_no_path(monkeypatch):
 def test_steps_that_diverge_give_nan_and_no_verdict(tmp_path):
     ds = run(ask(step=[0.5, 1e30], fix=SMALL | {"decay_power": (0.0,), "method": ("features",)}), tmp_path)
     far, near = ds.sel(step=1e30), ds.sel(step=0.5)
-    for name in ("e_mix", "e_total", "bound_mix", "bound_total", "value"):
+    for name in ("e_residual", "e_total", "bound_residual", "bound_total", "value"):
         assert np.isnan(far[name]).all() and np.isfinite(near[name]).all(), name
-    assert dataset.verdicts(far, "mix") == {"inapplicable": 4}
-    assert np.isfinite(far.e_int).all() and np.isnan(ds.asymptote).all()
+    assert dataset.verdicts(far, "residual") == {"inapplicable": 4}
+    assert np.isfinite(far.e_interface).all() and np.isnan(ds.asymptote).all()
 
 
 def test_baselines_have_values_and_no_terms(tmp_path):
@@ -464,7 +463,7 @@ def test_garnets_sweep_too(tmp_path, capsys):
 def test_routing_sweeps_over_its_view(tmp_path):
     fix = {"specialists": (2,), "intents": (2,), "gamma": (0.8,)}
     ds = run(ask(fix, "routing", replicas=1, checkpoints=(8,), view=[1, 2]), tmp_path)
-    gap = ds.e_int.squeeze()
+    gap = ds.e_interface.squeeze()
     assert float(gap[0]) > 1e-3 and float(gap[1]) < 1e-9  # at full view nothing is hidden
     assert ds["view"].units == "bits"
 

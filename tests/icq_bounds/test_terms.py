@@ -59,9 +59,9 @@ def test_a_math_view_shows_its_bits():
 def test_terms_add_up_and_the_gap_is_the_exact_one(results):
     for c, r in terms.learned(results):
         a, _ = solved(c.game)
-        assert (r["e_interface"] + r["e_app"] + r["e_mix"] >= r["e_total"] - 1e-9).all()
+        assert (r["e_interface"] + r["e_approximation"] + r["e_residual"] >= r["e_total"] - 1e-9).all()
         assert r["e_interface"] == pytest.approx(a.norm_d_state(a.gap))
-        assert r["e_app"] > 0 and (r["e_mix"] > 0).all() and str(r["reference"]) == "ok"
+        assert r["e_approximation"] > 0 and (r["e_residual"] > 0).all() and str(r["reference"]) == "ok"
         assert str(r["verdict_interface"]) == "holds"
 
 

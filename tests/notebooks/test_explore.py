@@ -27,12 +27,12 @@ def no_figures_left():
 
 
 def same(found, wanted):
-    for name in ("interface", "app", "mix"):
+    for name in ("interface", "approximation", "residual"):
         one, other = getattr(found, name), getattr(wanted, name)
         assert one.value == pytest.approx(other.value, rel=1e-8, abs=1e-12)
     # The certificate of the residual is that of gap dial 0: not the same number, and valid at every gap.
     assert found.interface.certified == pytest.approx(wanted.interface.certified, rel=1e-8)
-    assert found.app.certified == pytest.approx(wanted.app.certified, rel=1e-8)
+    assert found.approximation.certified == pytest.approx(wanted.approximation.certified, rel=1e-8)
 
 
 def directly(family, features, handoffs):
@@ -99,7 +99,7 @@ def test_a_move_computes_only_what_it_moves(counted, change, features, handoffs,
 def test_the_dominant_term_is_the_largest_and_unknown_ones_are_said():
     small, large, unknown = Part(0.1, 0.2), Part(0.5, float("nan")), Part(float("nan"), float("nan"))
     at = Terms(small, large, Part(0.2, 0.4))
-    assert at.dominant == "app" and at.total.value == pytest.approx(0.8) and np.isnan(at.total.certified)
+    assert at.dominant == "approximation" and at.total.value == pytest.approx(0.8) and np.isnan(at.total.certified)
     assert curves.said(at) == "approximation dominates, 62% of 0.8"
     assert Terms(small, large, unknown).dominant is None
     assert "not known" in curves.said(Terms(small, large, unknown))
@@ -263,8 +263,8 @@ def test_the_map_of_dominance_shows_the_largest_term():
     for row, gap in ((0, 0.0), (120, 0.5), (240, 1.0)):
         hidden = terms.interface_of(replace(HERE, gap=gap))
         for column in (0, 120, 240):
-            mix = Part(float(np.sqrt(found.constant / curves.HANDOFFS[column])), 0.0)
-            assert curves.TERMS[int(shown[row, column])] == Terms(hidden, found.error, mix).dominant
+            residual = Part(float(np.sqrt(found.constant / curves.HANDOFFS[column])), 0.0)
+            assert curves.TERMS[int(shown[row, column])] == Terms(hidden, found.error, residual).dominant
 
 
 def test_the_design_in_words_is_the_plan_and_a_floor_is_named():
@@ -286,8 +286,12 @@ def test_formulas_stand_beside_their_numbers():
 
 
 def test_measured_errors_stand_beside_their_bounds():
-    run = {f"e_{t}": np.array([[9.0, 3.0], [9.0, 4.0]]) for t in ("interface", "app", "mix", "total")}
-    run |= {f"b_{t}": np.array([[9.0, 5.0], [9.0, 6.0]]) for t in ("interface", "app", "mix", "total")}
-    run |= {"e_app": np.zeros((2, 2)), "b_app": np.zeros((2, 2)), "b_total": np.full((2, 2), np.nan)}
+    run = {f"e_{t}": np.array([[9.0, 3.0], [9.0, 4.0]]) for t in ("interface", "approximation", "residual", "total")}
+    run |= {f"b_{t}": np.array([[9.0, 5.0], [9.0, 6.0]]) for t in ("interface", "approximation", "residual", "total")}
+    run |= {
+        "e_approximation": np.zeros((2, 2)),
+        "b_approximation": np.zeros((2, 2)),
+        "b_total": np.full((2, 2), np.nan),
+    }
     row = curves.measured({"tables": run}, (10, 20)).splitlines()[2]
     assert row == "| tables | 3.536 (at most 6.000) | 0.000 | 3.536 (at most 6.000) | 3.536 |"

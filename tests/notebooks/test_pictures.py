@@ -52,20 +52,25 @@ ERRORS = Decomposition(
 
 
 def test_terms_are_root_mean_squares_beside_their_bounds(ax):
-    assert pictures.terms_over_time(HANDOFFS, ERRORS, {"interface": 0.3, "mix": 2 * ERRORS.mix}, ax) is ax
-    seen, limit = lines(ax, COLOUR["mix"])
-    assert np.allclose(seen.get_ydata(), np.sqrt((ERRORS.mix**2).mean(axis=0)))
+    assert pictures.terms_over_time(HANDOFFS, ERRORS, {"interface": 0.3, "residual": 2 * ERRORS.residual}, ax) is ax
+    seen, limit = lines(ax, COLOUR["residual"])
+    assert np.allclose(seen.get_ydata(), np.sqrt((ERRORS.residual**2).mean(axis=0)))
     assert np.allclose(limit.get_ydata(), 2 * seen.get_ydata())
     assert np.allclose(lines(ax, COLOUR["interface"])[1].get_ydata(), 0.3)
-    assert len(lines(ax, COLOUR["app"])) == 1  # nothing is certified about it
+    assert len(lines(ax, COLOUR["approximation"])) == 1  # nothing is certified about it
     assert sorted(words(ax)) == ["approximation", "interface gap", "residual", "total"]
 
 
 def test_the_table_says_which_term_is_largest_and_when():
-    certified = {"interface": 0.3, "app": 0.2, "mix": 2 * ERRORS.mix, "total": 0.5 + 2 * ERRORS.mix}
-    *_, mix, total, _, said = pictures.terms_table(HANDOFFS, ERRORS, certified).splitlines()
+    certified = {
+        "interface": 0.3,
+        "approximation": 0.2,
+        "residual": 2 * ERRORS.residual,
+        "total": 0.5 + 2 * ERRORS.residual,
+    }
+    *_, residual, total, _, said = pictures.terms_table(HANDOFFS, ERRORS, certified).splitlines()
     assert said.endswith("the **residual** from 10 handoffs on, the **interface gap** from 1,000 handoffs on.")
-    assert str(root_mean_square(ERRORS.mix[:, -1])) in mix and mix.endswith("| 2.00 |")
+    assert str(root_mean_square(ERRORS.residual[:, -1])) in residual and residual.endswith("| 2.00 |")
     limit = np.sqrt((certified["total"][:, -1] ** 2).mean())
     assert f"| 0.25, exact | {limit:.4g} | {limit / 0.25:.2f} |" in total
 
@@ -116,7 +121,7 @@ def test_bars_of_a_split_add_up_to_its_worst_pair(analyses, ax):
 def test_only_visited_values_are_compared(ax):
     truth, mass = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.5, 0.25], [0.25, 0.0]])
     pictures.against_truth(truth + 0.5, truth, mass, ax)
-    small, large = lines(ax, COLOUR["app"])
+    small, large = lines(ax, COLOUR["approximation"])
     assert np.allclose(np.column_stack(small.get_data()), [[2.0, 2.5], [3.0, 3.5]])
     assert np.allclose(np.column_stack(large.get_data()), [[1.0, 1.5]])
     assert (large.get_markersize() / small.get_markersize()) ** 2 == pytest.approx(2.0)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from bounds.core.bound import verdict
 from bounds.interface.gap import gap_value_bound_d
 from estimators import interface, td_noise
-from estimators.decomposition import decompose
+from estimators.decomposition import TERMS, decompose
 from estimators.fixed import FixedPointError, class_fixed_point, span
 from estimators.law import law
 from estimators.logs import simulate
@@ -41,7 +41,6 @@ from synthetic.math_routing import Prices, math_routing
 from synthetic.routing import Routing, routing
 
 Views = Float[np.ndarray, "O F"]
-TERMS = ("interface", "approximation", "residual")
 
 
 @runtime_checkable
@@ -172,9 +171,10 @@ class TermsCell:
         return ("terms", self.game, self.seeds)
 
     def run(self) -> Arrays:
-        """`e_interface`, `e_app`, and one per seed `e_mix`, `e_total`, in the d-norm, of agents linear in what they see
-        that learn with Adam; `b_interface`, its verdict, and `trivial_cap`, what rewards alone say; `reference`: how
-        the fixed point of the class was found, `ok` or why there is none (then e_app and e_mix are NaN).
+        """`e_interface`, `e_approximation`, and one per seed `e_residual`, `e_total`, in the d-norm, of agents
+        linear in what they see that learn with Adam; `b_interface`, its verdict, and `trivial_cap`, what rewards alone
+        say; `reference`: how the fixed point of the class was found, `ok` or why there is none (then e_approximation
+        and e_residual are NaN).
         """  # fmt: skip
         a, views = solved(self.game)
         cls = linear_in_views(a.smdp, views)
@@ -188,7 +188,8 @@ class TermsCell:
         bound = gap_value_bound_d(a)
         said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
         numbers = {
-            "e_interface": split.interface, "e_app": split.app[0], "e_mix": split.mix, "e_total": split.total,
+            "e_interface": split.interface, "e_approximation": split.approximation[0],
+            "e_residual": split.residual, "e_total": split.total,
             "b_interface": bound.value, "verdict_interface": said.value, "trivial_cap": bound.trivial,
             "reference": reference,
             "states": a.smdp.num_states, "observations": a.smdp.num_observations, "kappa": a.kappa,
@@ -229,13 +230,13 @@ class LogCell:
         a, _ = solved(self.game)
         truth = {"interface": interface.interface_gap(a).value, "residual": _residual(a, self.handoffs)}
         out = said(diagnose(self.log(), width=self.width, seed=self.seed))
-        return out | {f"{term}_exact": np.array(truth.get(term, np.nan)) for term in TERMS}
+        return out | {f"{term}_exact": np.array(truth.get(term, np.nan)) for term in TERMS[:3]}
 
 
 def said(found: Diagnosis) -> Arrays:
     """The terms of a diagnosis as arrays."""
     out: Arrays = {}
-    for term, e in zip(TERMS, found.terms.values(), strict=True):
+    for term, e in zip(TERMS[:3], found.terms.values(), strict=True):
         out |= {term: np.array([e.value, *e.interval]), f"{term}_n": np.array(e.n_eff)}
         out[f"{term}_result"] = np.array(e.result)
     return out

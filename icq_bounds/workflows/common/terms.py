@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from estimators.decomposition import TERMS
 from estimators.logs.writer import LogWriter
 from estimators.statistics import estimate
-from estimators.statistics.estimate import Estimate, as_dict
+from estimators.statistics.estimate import Estimate, as_dict, finite
 from icq_bounds.figures import style
-from icq_bounds.sweep.cells import TERMS as PARTS
 from icq_bounds.sweep.store import Arrays
-from icq_bounds.workflows.common.term_cells import TERMS, Game, LogCell, TermsCell
+from icq_bounds.workflows.common.term_cells import Game, LogCell, TermsCell
 
 
 def learned(results: Mapping[Any, Arrays]) -> list[tuple[TermsCell, Arrays]]:
@@ -44,15 +44,15 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
     """Every error of agents linear in what they see, and what the logs say, by game."""
     out: dict[str, Any] = {"terms_of_linear_agents": {}, "terms_from_logs": {}}
     for c, r in learned(results):
-        found: dict[str, Any] = {style.NAME[t]: as_dict(error(r, t)) for t in PARTS}
-        found["interface certified"] = _number(float(r["b_interface"]))
+        found: dict[str, Any] = {style.NAME[t]: as_dict(error(r, t)) for t in TERMS}
+        found["interface certified"] = finite(float(r["b_interface"]))
         found["range of rewards"] = float(r["trivial_cap"])
         found |= {"verdict": str(r["verdict_interface"]), "class fixed point": str(r["reference"])}
         found |= {name: int(r[name]) for name in ("states", "observations", "parameters")}
         out["terms_of_linear_agents"][c.game.label()] = found | {"handoffs": c.handoffs}
     for game, (log, r) in logged(results).items():
         terms: dict[str, Any] = {}
-        for term in TERMS:
+        for term in TERMS[:3]:
             terms[term] = as_dict(estimated(r, term))
             if np.isfinite(exact := float(r[f"{term}_exact"])):
                 terms[f"{term} exact"] = exact
@@ -60,31 +60,29 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
     return out
 
 
-def _number(x: float) -> float | None:
-    return x if np.isfinite(x) else None
-
-
 def of_table(r: Arrays) -> dict[str, Any]:
     """The errors of a table, which represents every Q exactly, with the certified gap beside what rewards alone say."""
     return {
         "interface": float(r["e_interface"]), "approximation": 0.0,
-        "residual": as_dict(estimate.root_mean_square(r["e_mix"])),
+        "residual": as_dict(estimate.root_mean_square(r["e_residual"])),
         "total": as_dict(estimate.root_mean_square(r["e_total"])),
-        "interface_certified": float(r["b_signed"]), "range_of_rewards": float(r["trivial_cap"]),
-        "verdict": str(r["verdict_signed"]),
+        "interface_certified": float(r["b_interface"]), "range_of_rewards": float(r["trivial_cap"]),
+        "verdict": str(r["verdict_interface"]),
     }  # fmt: skip
 
 
 def table_panel(rows: Sequence[Arrays], x: Sequence[int], ax: Axes) -> Axes:
     """Interface gap, residual and total of tables, with the certified gap; grey where rewards alone say as much."""
     colour = style.COLOUR["interface"]
-    ax.plot(x, [float(r["e_interface"]) for r in rows], "o-", color=colour, label="interface gap")
-    certified, caps = (np.array([float(r[key]) for r in rows]) for key in ("b_signed", "trivial_cap"))
+    ax.plot(x, [float(r["e_interface"]) for r in rows], "o-", color=colour, label=style.NAME["interface"])
+    certified, caps = (np.array([float(r[key]) for r in rows]) for key in ("b_interface", "trivial_cap"))
     label = f"its certificate\n(rewards alone: {caps.min():.3g})"
     ax.plot(x, certified, "o--", color=colour, markerfacecolor="white", label=label)
     ax.plot(np.asarray(x)[certified >= caps], certified[certified >= caps], "o", color="0.65", zorder=4)
-    for part, name in (("mix", "residual"), ("total", "total")):
-        style.band(ax, x, [estimate.root_mean_square(r[f"e_{part}"]) for r in rows], style.COLOUR[part], name)
+    for term in ("residual", "total"):
+        style.band(
+            ax, x, [estimate.root_mean_square(r[f"e_{term}"]) for r in rows], style.COLOUR[term], style.NAME[term]
+        )
     ax.set(ylabel="error in the d-norm", ylim=(0, None))
     return style.label_ends(ax)
 
@@ -92,7 +90,7 @@ def table_panel(rows: Sequence[Arrays], x: Sequence[int], ax: Axes) -> Axes:
 def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: str, ax: Axes | None = None) -> Axes:
     """The errors of linear agents against the interface dial x; points: the interface gap as logs alone say it."""
     ax, rows, logs = style.axes(ax), learned(results), logged(results)
-    for part in PARTS:
+    for part in TERMS:
         style.band(ax, x, [error(r, part) for _, r in rows], style.COLOUR[part], style.NAME[part])
     both = [(at, logs[c.game][1]) for at, (c, _) in zip(x, rows, strict=True) if c.game in logs]
     seen = [(at, e) for at, r in both if (e := estimated(r, "interface")).result == "ok"]
@@ -100,7 +98,8 @@ def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: s
         value = np.array([e.value for _, e in seen])
         ends = np.array([e.interval for _, e in seen])
         ax.errorbar([at for at, _ in seen], value, np.abs(ends.T - value), fmt="s", color=style.COLOUR["interface"],
-                    markerfacecolor="white", capsize=3, label="interface gap, from a log", zorder=4)  # fmt: skip
+                    markerfacecolor="white", capsize=3, zorder=4,
+                    label=f"{style.NAME['interface']}, from a log")  # fmt: skip
     ax.set(xlabel=xlabel, ylabel="error in the d-norm", xticks=x, ylim=(0, None), title=title)
     return style.label_ends(ax)
 

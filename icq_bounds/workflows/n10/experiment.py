@@ -11,11 +11,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
 from icq.exact import analyse
 from icq.smdp import index
-from icq_bounds.sweep.cells import TERMS, Cell
+from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Features, Mlp, Table
@@ -119,14 +120,14 @@ def local_gap_curves(p: Preset) -> tuple[np.ndarray, np.ndarray]:
 
 def residual_slope(cell: Cell, result: Arrays) -> Estimate:
     """Slope of log E_mix against log handoffs over the last four octaves (every one, when there are fewer)."""
-    e, grid = result["e_mix"], np.asarray(cell.checkpoints, float)
+    e, grid = result["e_residual"], np.asarray(cell.checkpoints, float)
     return estimate.log_log_slope(grid[-5:], e[:, -5:])
 
 
 def over_asymptote(cell: Cell, result: Arrays) -> Estimate:
     """Observed over asymptotically predicted residual (root mean squares) at the last checkpoint: 1 in the limit."""
     predicted = np.sqrt(float(result["asymptote"]) / cell.checkpoints[-1])
-    return estimate.root_mean_square(result["e_mix"][:, -1] / predicted)
+    return estimate.root_mean_square(result["e_residual"][:, -1] / predicted)
 
 
 def percent(result: Arrays) -> Estimate:
@@ -151,7 +152,7 @@ def verdicts(results: Results) -> dict[str, dict[str, int]]:
     """How many records of each term got each verdict."""
     out = {}
     for term in TERMS:
-        out[term] = tally(np.concatenate([r[f"verdict_{term}"].ravel() for r in results.values() if "e_mix" in r]))
+        out[term] = tally(np.concatenate([r[f"verdict_{term}"].ravel() for r in results.values() if "e_residual" in r]))
     return out
 
 

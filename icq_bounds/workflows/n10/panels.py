@@ -10,10 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from estimators.decomposition import TERMS
 from estimators.statistics.estimate import Estimate, root_mean_square
 from icq_bounds.figures.bound import bound_panel
 from icq_bounds.figures.style import COLOUR, NAME, WHO, axes, band, label_ends, readable, save_panels
-from icq_bounds.sweep.cells import TERMS, Cell
+from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Table
 from icq_bounds.workflows.n10 import experiment
@@ -52,7 +53,7 @@ def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | N
     for cell in experiment.residual_cells(p):
         if isinstance(cell.method, Table) == misspecified:
             continue
-        e = [root_mean_square(results[cell]["e_mix"][:, k]) for k in range(len(cell.checkpoints))]
+        e = [root_mean_square(results[cell]["e_residual"][:, k]) for k in range(len(cell.checkpoints))]
         eta = experiment.dials(cell).mixing
         label = f"mixing {eta:g}, {'i.i.d.' if cell.iid else 'trajectory'}"
         band(ax, cell.checkpoints, e, matplotlib.colors.to_hex(colours[eta]), label, "--" if cell.iid else "-")

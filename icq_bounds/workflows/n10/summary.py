@@ -20,7 +20,7 @@ from icq_bounds.workflows.n10.experiment import Preset, Results
 
 def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
     """Every conclusion of the experiment, with the command's preset and where it ran."""
-    measured = {cell: r for cell, r in results.items() if "e_mix" in r}
+    measured = {cell: r for cell, r in results.items() if "e_residual" in r}
     counts = n10.verdicts(results)
     ratios = n10.ratios(results)
     residual = {cell.label(): n10.residual_slope(cell, results[cell]) for cell in n10.residual_cells(p)}
@@ -44,14 +44,14 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
         "oracle_value_percent_at_zero_gap": n10.percent(results[zero]).value,
         "oracle_value_percent_at_zero_gap_interval": list(n10.percent(results[zero]).interval),
         "value_percent": value,
-        "records": int(sum(r["e_mix"].size for r in measured.values())),
+        "records": int(sum(r["e_residual"].size for r in measured.values())),
         "violations": sum(c.get("violated", 0) for c in counts.values()),
         "verdicts": counts,
         "max_ratio": {term: finite(r.max()) if r.size else None for term, r in ratios.items()},
         "median_ratio": {term: finite(np.median(r)) if r.size else None for term, r in ratios.items()},
         "reference_residual_max": max(float(r["reference_residual"]) for r in measured.values()),
         "references_not_converged": [c.label() for c, r in measured.items() if not bool(r["reference_converged"])],
-        "runs_not_finite": int(sum((~np.isfinite(r["e_mix"][:, -1])).sum() for r in measured.values())),
+        "runs_not_finite": int(sum((~np.isfinite(r["e_residual"][:, -1])).sum() for r in measured.values())),
         "provenance": provenance(),
     }
 
