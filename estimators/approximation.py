@@ -30,6 +30,8 @@ from estimators.logs.log import Log
 from estimators.statistics.estimate import Estimate, exact, missing
 from estimators.statistics.jackknife import BATCHES, jackknife, leave_one_out, norm
 from estimators.view import LEAVES, too_short
+from icq import coerce
+from icq.coerce import Numbers
 from icq.exact import Analysis, contraction
 from icq.learn.classes import FunctionClass, Tabular
 
@@ -46,12 +48,18 @@ def length(
     return norm(pseudo, influence, n_eff=n_eff, confidence=confidence)
 
 
-def table(q: Float[np.ndarray, "O A"], needed: Float[np.ndarray, "o a"] | np.ndarray) -> Float[np.ndarray, "o a"]:
-    """q on the pairs that are needed, 0 elsewhere.  Raises ValueError naming the first entry missing or not finite."""
+def table(
+    q: Numbers, needed: Float[np.ndarray, "o a"] | np.ndarray, *, whole: bool = False
+) -> Float[np.ndarray, "o a"]:
+    """q on the pairs that are needed, 0 elsewhere.  Raises ValueError naming the first entry missing or not finite.
+
+    whole: q has these rows and options, as for an instance; a log may know fewer than there are.
+    """
     rows, options = needed.shape
-    if q.shape[0] < rows or q.shape[1] < options:
+    q = coerce.shaped("q", q, "OA", needed.shape) if whole else coerce.numbers("q", q)
+    if q.ndim != 2 or q.shape[0] < rows or q.shape[1] < options:
         raise ValueError(f"q: shape {q.shape}, expected at least {needed.shape}: a value for every pair that occurs")
-    q = np.asarray(q, np.float64)[:rows, :options]
+    q = q[:rows, :options]
     bad = needed & ~np.isfinite(q)
     if bad.any():
         o, a = (int(i) for i in np.argwhere(bad)[0])
@@ -69,7 +77,7 @@ def residual_vector(law: Law, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, 
 
 
 @singledispatch
-def bellman_residual(source: object, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def bellman_residual(source: object, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - That q||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
 
     Exact from an `Analysis`.  From a `Log`: v(x) = sqrt(d(x)) E[R + g max q(o') - q(x) | x], bias-corrected square,
@@ -79,13 +87,13 @@ def bellman_residual(source: object, q: Float[np.ndarray, "O A"], *, confidence:
 
 
 @bellman_residual.register
-def _(source: Analysis, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
-    q = table(q, source.interface.available)
+def _(source: Analysis, q: Numbers, *, confidence: float = 0.95) -> Estimate:
+    q = table(q, source.interface.available, whole=True)
     return exact(source.norm_d(q - source.interface.bellman(q)))
 
 
 @bellman_residual.register
-def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def _(source: Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     q = table(q, source.available)
     found, n_eff = enough(source)
     if isinstance(found, Estimate):
@@ -207,7 +215,7 @@ def behaviour_of(log: Log) -> tuple[Float[np.ndarray, "O A"], str]:
 
 
 @singledispatch
-def certificate(source: object, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def certificate(source: object, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - That q||_d/(1 - kappa) >= ||q - Qbar||_d, the a-posteriori certificate (docs/theory.md section 4).
 
     A `result` unless kappa < 1, for a log beyond sampling error.
@@ -216,14 +224,15 @@ def certificate(source: object, q: Float[np.ndarray, "O A"], *, confidence: floa
 
 
 @certificate.register
-def _(source: Analysis, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def _(source: Analysis, q: Numbers, *, confidence: float = 0.95) -> Estimate:
+    size = bellman_residual(source, q).value
     if source.kappa >= 1:
         return missing(f"kappa = {source.kappa:.4g} is not below 1: no certificate", float("inf"))
-    return exact(bellman_residual(source, q).value / (1 - source.kappa))
+    return exact(size / (1 - source.kappa))
 
 
 @certificate.register
-def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def _(source: Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     q = table(q, source.available)
     found, n_eff = enough(source)
     if isinstance(found, Estimate):

@@ -16,6 +16,8 @@ from jaxtyping import Float
 
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, missing
+from icq import coerce
+from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 
@@ -56,16 +58,17 @@ def _size(
     return np.asarray(np.where(weight > 0, np.abs(table), 0.0).max((-2, -1)))
 
 
-def decompose(
-    analysis: Analysis, q: Float[np.ndarray, "*batch O A"], q_f: Float[np.ndarray, "*other O A"]
-) -> tuple[Decomposition, Decomposition]:
+def decompose(analysis: Analysis, q: Numbers, q_f: Numbers) -> tuple[Decomposition, Decomposition]:
     """The decomposition in the d-norm and in the sup norm.
 
-    q: learned tables; q_f: their population fixed points (broadcast against q).  A table that is not finite has
-    NaN errors.  Raises ArithmeticError when the triangle inequality fails beyond rounding: some input is not what it
+    q [*batch, O, A]: learned tables; q_f [*other, O, A]: their population fixed points, the leading axes broadcast
+    against those of q.  A table that is not finite has NaN errors.  Raises ValueError for tables of another shape,
+    ArithmeticError when the triangle inequality fails beyond rounding: some input is not what it
     claims to be.
     """
-    q, q_f = np.broadcast_arrays(np.asarray(q, np.float64), np.asarray(q_f, np.float64))
+    pairs = analysis.d_pair.shape
+    tables = (coerce.shaped(name, x, "OA", pairs, batch=True) for name, x in (("q", q), ("q_f", q_f)))
+    q, q_f = np.broadcast_arrays(*tables)
     q = np.where(np.isfinite(q).all((-2, -1), keepdims=True), q, np.nan)
     lifted = np.where(analysis.oracle.available, q[..., analysis.smdp.observation, :], 0.0)
     out = []

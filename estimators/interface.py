@@ -26,6 +26,8 @@ from estimators.context import ContextLaw, exact_law
 from estimators.logs.log import Log
 from estimators.statistics import jackknife
 from estimators.statistics.estimate import Estimate, exact, missing
+from icq import coerce
+from icq.coerce import Numbers
 from icq.display import shown
 from icq.exact import Analysis
 
@@ -195,19 +197,35 @@ def scalar(source: Source, of: Callable[[ContextLaw], float], *, onward: bool = 
     return replace(jackknife.jackknife(of(found.whole), without, n_eff=found.n_eff), note=note)
 
 
-def residual(law: ContextLaw, q: Float[np.ndarray, "O A"] | None = None) -> Float[np.ndarray, "S A"]:
-    """b = E[R + g max_a Q(o', a) | cell] - Q(x); for Qbar if q is None, else for q [O, A] in the source's own codes."""
-    table = law.q_bar if q is None else q[law.frame.code]
+def residual(law: ContextLaw, q: Numbers | None = None) -> Float[np.ndarray, "S A"]:
+    """b = E[R + g max_a Q(o', a) | cell] - Q(x); for Qbar if q is None, else for q [O, A] in the source's own codes.
+
+    Raises ValueError for a table that lacks an observation or an option, or has an option that is not there.
+    """
+    table = law.q_bar if q is None else _own(law, q)
     value = np.where(law.interface.available, table, -np.inf).max(axis=1)
     return np.where(law.mass > 0, law.reward + law.follow(value) - law.lift(table), 0.0)
 
 
-def local_gap(source: Source, q: Float[np.ndarray, "O A"] | None = None, *, agent: int | None = None) -> Estimate:
+def _own(law: ContextLaw, q: Numbers) -> Float[np.ndarray, "O A"]:
+    """The rows of a table that the source has; a log may lack some that there are."""
+    every, rows, options = coerce.numbers("q", q), int(law.frame.code.max()) + 1, law.interface.available.shape[1]
+    if every.ndim != 2 or len(every) < rows or every.shape[1] != options:
+        raise ValueError(
+            f"q: shape {every.shape}, expected (O, A) with O at least {rows} and A = {options}; give one number for "
+            "every observation and option"
+        )
+    return np.asarray(every[law.frame.code])
+
+
+def local_gap(source: Source, q: Numbers | None = None, *, agent: int | None = None) -> Estimate:
     """||b||_d, reward units: the local gap at Qbar, or the residual b_q in the true process of any table q [O, A].
 
     agent: root mean square over the handoffs of that agent.  q must not come from the same log.
     Raises ValueError for an agent that never acts.
     """
+    if q is not None and isinstance(source, Analysis):
+        q = coerce.shaped("q", q, "OA", source.d_pair.shape)
     return norm(source, partial(residual, q=q), agent=agent, optimum=q is None, note=LOWER)
 
 

@@ -20,13 +20,14 @@ from estimators.logs.log import Log
 from estimators.statistics.estimate import Estimate, exact, missing
 from estimators.statistics.jackknife import BATCHES, degenerate, jackknife
 from estimators.td_noise import Noise
+from icq.coerce import Numbers
 from icq.exact import Analysis
 
 SMALL = 0.05  # scatter of the squared noise, in squares of an error, up to which a difference of errors is smooth
 
 
 @singledispatch
-def value_error(source: object, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def value_error(source: object, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - Qbar||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
 
     A greedy option of Qbar in doubt is a `result`, and so is noise that rests on few handoffs, which is looked at up to
@@ -36,12 +37,12 @@ def value_error(source: object, q: Float[np.ndarray, "O A"], *, confidence: floa
 
 
 @value_error.register
-def _(source: Analysis, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
-    return exact(source.norm_d(table(q, source.interface.available) - source.q_bar))
+def _(source: Analysis, q: Numbers, *, confidence: float = 0.95) -> Estimate:
+    return exact(source.norm_d(table(q, source.interface.available, whole=True) - source.q_bar))
 
 
 @value_error.register
-def _(source: Log, q: Float[np.ndarray, "O A"], *, confidence: float = 0.95) -> Estimate:
+def _(source: Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     q = table(q, source.available)
     known = _fixed_points(source)
     if isinstance(known, Estimate):

@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from icq import coerce
+from icq.coerce import Numbers
 from icq.exact import Analysis
 from icq.exact.fixed_point import greedy
 from icq.smdp import ICSMDP
 
 
-def centralised(m: ICSMDP) -> ICSMDP:
+def centralised(model: coerce.Instance) -> ICSMDP:
     """The same workflow with phi the identity; agents, options and behaviour stay what they were."""
+    m = coerce.instance(model)
     obs = np.asarray(m.observation)
     return replace(
         m,
@@ -28,11 +31,12 @@ def centralised(m: ICSMDP) -> ICSMDP:
     )
 
 
-def independent(m: ICSMDP) -> ICSMDP:
+def independent(model: coerce.Instance) -> ICSMDP:
     """The same workflow in which a handoff to another agent ends the story: outcomes that leave the agent are terminal.
 
     IC-Q on it is Q-learning without the scalar, and its Qbar is what such learners converge to.
     """
+    m = coerce.instance(model)
     owner = np.asarray(m.agent)[m.observation]
     leaves = owner[m.next_state] != owner[:, None, None]
     return replace(m, terminal=np.asarray(m.terminal) | leaves)
@@ -43,9 +47,9 @@ def mean_value(analysis: Analysis, policy: Int[np.ndarray, "S"]) -> float:
     return float(analysis.d @ analysis.oracle.evaluate(policy).v)
 
 
-def greedy_value(analysis: Analysis, q: Float[np.ndarray, "O A"]) -> float:
-    """sum_s d(s) V^pi(s) of the policy greedy in a table over observations, run in the true workflow."""
-    policy, _ = greedy(np.asarray(q, np.float64), analysis.interface.available)
+def greedy_value(analysis: Analysis, q: Numbers) -> float:
+    """sum_s d(s) V^pi(s) of the policy greedy in a table over observations [O, A], run in the true workflow."""
+    policy, _ = greedy(coerce.shaped("q", q, "OA", analysis.d_pair.shape), analysis.interface.available)
     return mean_value(analysis, policy[analysis.smdp.observation])
 
 

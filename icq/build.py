@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
 
+from icq import coerce
+from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
 from icq.smdp import ICSMDP
 
@@ -260,29 +261,34 @@ def from_table(
 
 
 def from_matrices(
-    transition: Float[np.ndarray, "_ _ _"],
-    reward: Float[np.ndarray, "_ _"],
+    transition: Numbers,
+    reward: Numbers,
     *,
-    observation: Int[np.ndarray, "S"],
-    agent: Int[np.ndarray, "O"],
+    observation: Numbers,
+    agent: Numbers,
     gamma: float,
-    duration: Int[np.ndarray, "_ _"] | None = None,
+    duration: Numbers | None = None,
 ) -> ICSMDP:
     """An endless workflow from transition[a, s, s'], expected rewards [S, A] and durations [S, A] (1 when left out).
 
-    Every option is available everywhere.  Raises BuildError on shapes, ICSMDPError on values.
+    observation [S] of each state, agent [O] that acts on each observation.  Every option is available everywhere.
+    Raises BuildError on shapes, ICSMDPError on values.
     """
-    options, states = transition.shape[:2]
-    if transition.shape != (options, states, states) or reward.shape != (states, options):
-        raise BuildError(f"transition {transition.shape} and reward {reward.shape}: expected (A, S, S) and (S, A)")
-    if duration is not None and duration.shape != (states, options):
-        raise BuildError(f"duration {duration.shape}: expected (S, A) = {(states, options)}")
-    law = np.moveaxis(transition, 0, 1)
+    try:
+        steps = coerce.numbers("transition", transition)
+        if steps.ndim != 3 or steps.shape[1] != steps.shape[2]:
+            raise BuildError(f"transition: shape {steps.shape}, expected (A, S, S): one matrix for every option")
+        pairs = (steps.shape[1], steps.shape[0])
+        earned = coerce.shaped("reward", reward, "SA", pairs)
+        lasts = np.ones(earned.shape) if duration is None else coerce.shaped("duration", duration, "SA", pairs)
+    except ValueError as error:
+        raise BuildError(str(error)) from None
+    law = np.moveaxis(np.asarray(transition), 0, 1)  # in the precision it came in
     width = int((law != 0).sum(-1).max())
     following = np.argsort(law == 0, axis=-1, kind="stable")[..., :width]
     shape = following.shape
     return ICSMDP.create(
         prob=np.take_along_axis(law, following, -1), next_state=following,
-        duration=np.broadcast_to((np.ones((states, options), int) if duration is None else duration)[..., None], shape),
-        reward=np.broadcast_to(reward[..., None], shape), observation=observation, agent=agent, gamma=gamma,
+        duration=np.broadcast_to(lasts[..., None], shape), reward=np.broadcast_to(earned[..., None], shape),
+        observation=observation, agent=agent, gamma=gamma,
     )  # fmt: skip

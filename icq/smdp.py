@@ -32,7 +32,8 @@ _AXES = {
     "prob": "SAB", "next_state": "SAB", "duration": "SAB", "reward": "SAB", "terminal": "SAB",
     "observation": "S", "agent": "O", "available": "OA", "gamma": "", "behaviour": "OA",
 }  # fmt: skip
-ROW_SUM_TOLERANCE = 1e-9
+LAWS = ("prob", "behaviour")
+ROW_SUM_TOLERANCE, SINGLE = 1e-9, 1e-5  # of double precision; of single precision, whose rows are then normalised
 
 
 class ICSMDPError(ValueError):
@@ -213,7 +214,8 @@ def _cast(name: str, value: Any) -> np.ndarray:
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise ICSMDPError(f"{name}: dtype {array.dtype} is not numeric")
     if _KIND[name] == "float":
-        return array.astype(np.float64)
+        wide = array.astype(np.float64)
+        return _normalised(wide) if name in LAWS and array.dtype.kind == "f" and array.itemsize < 8 else wide
     if array.dtype.kind == "f":
         bad = ~((np.abs(array) < 2.0**53) & (array == np.round(array)))
         _refuse(name, array, bad, "is not an integer" if _KIND[name] == "int" else "is not true or false")
@@ -221,6 +223,12 @@ def _cast(name: str, value: Any) -> np.ndarray:
         _refuse(name, array, (array != 0) & (array != 1), "is not true or false")
         return array.astype(bool)
     return array.astype(np.int64)
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    """Probabilities that were stored in single precision, whose rows sum to 1 only up to that."""
+    total = rows.sum(-1, keepdims=True)
+    return np.where(np.abs(total - 1) <= SINGLE, rows / np.where(total > 0, total, 1.0), rows)
 
 
 def _refuse(name: str, array: np.ndarray, bad: np.ndarray | np.bool_, why: str) -> None:

@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from bounds.core.bound import Bound, below, conditional
 from bounds.interface.gap import contracts, dominating_value, round_up, rounding, sup_bound, value_range
+from icq import coerce
+from icq.coerce import Numbers
 from icq.exact import Analysis, Model
 from icq.exact.fixed_point import modulus
 
@@ -36,19 +38,27 @@ def table_cap(model: Model, q: Float[np.ndarray, "n A"]) -> float:
     return max(high - float(q[model.available].min()), float(q[model.available].max()) - low)
 
 
-def residual(a: Analysis, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "O A"]:
-    """That Q - Q, 0 on unavailable options.  Raises ValueError naming the first available entry that is not finite."""
-    bad = a.interface.available & ~np.isfinite(q)
+def table(a: Analysis, q: Numbers) -> Float[np.ndarray, "O A"]:
+    """Q [O, A], 0 on unavailable options.  Raises ValueError for another shape, and naming the first entry of an
+    available option that is not finite.
+    """  # fmt: skip
+    given = coerce.shaped("q", q, "OA", a.d_pair.shape)
+    bad = a.interface.available & ~np.isfinite(given)
     if bad.any():
         o, option = (int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"q[{o}, {option}] = {q[o, option]} is not finite")
-    q = np.where(a.interface.available, q, 0.0)
-    return a.interface.bellman(q) - q
+        raise ValueError(f"q[{o}, {option}] = {given[o, option]} is not finite")
+    return np.where(a.interface.available, given, 0.0)
 
 
-def certificate_sup(a: Analysis, q: Float[np.ndarray, "O A"]) -> Bound:
+def residual(a: Analysis, q: Numbers) -> Float[np.ndarray, "O A"]:
+    """That Q - Q, 0 on unavailable options.  Raises ValueError as `table` does."""
+    known = table(a, q)
+    return a.interface.bellman(known) - known
+
+
+def certificate_sup(a: Analysis, q: Numbers) -> Bound:
     """Lemma: ||Q - Qbar||_inf <= ||Q - That Q||_inf/(1 - ghat) for every table Q."""
-    ghat = interface_modulus(a)
+    ghat, q = interface_modulus(a), table(a, q)
     size = float(np.abs(residual(a, q)).max())
 
     def compute() -> tuple[float, dict[str, float]]:
@@ -60,9 +70,9 @@ def certificate_sup(a: Analysis, q: Float[np.ndarray, "O A"]) -> Bound:
     return conditional("certificate, sup", [assumption], compute, SECTION, cap, roundoff=roundoff)
 
 
-def certificate_d(a: Analysis, q: Float[np.ndarray, "O A"]) -> Bound:
+def certificate_d(a: Analysis, q: Numbers) -> Bound:
     """Lemma: ||Q - Qbar||_d <= ||Q - That Q||_d/(1 - kappa) for every table Q, if kappa < 1."""
-    kappa = interface_contraction(a)
+    kappa, q = interface_contraction(a), table(a, q)
     size = a.norm_d(residual(a, q))
 
     def compute() -> tuple[float, dict[str, float]]:
@@ -73,16 +83,18 @@ def certificate_d(a: Analysis, q: Float[np.ndarray, "O A"]) -> Bound:
     return conditional("certificate, d", [contracts("kappa", kappa)], compute, SECTION, cap, roundoff=roundoff)
 
 
-def certificate_pointwise(a: Analysis, q: Float[np.ndarray, "O A"]) -> tuple[Bound, Float[np.ndarray, "O A"]]:
+def certificate_pointwise(a: Analysis, q: Numbers) -> tuple[Bound, Float[np.ndarray, "O A"]]:
     """Lemma: |Q - Qbar| <= E pointwise, E = |Q - That Q| + Khat max_a E; so ||Q - Qbar||_d <= ||E||_d.
 
     Needs no kappa < 1, and ||E||_inf and ||E||_d never exceed the other two certificates.  Returns the bound in the
     d-norm, and E.
     """
-    solution = dominating_value(a.interface, residual(a, q))
+    q = table(a, q)
+    change = residual(a, q)
+    solution = dominating_value(a.interface, change)
 
     def compute() -> tuple[float, dict[str, float]]:
-        return a.norm_d(solution.q), {"residual": a.norm_d(residual(a, q))}
+        return a.norm_d(solution.q), {"residual": a.norm_d(change)}
 
     ghat = interface_modulus(a)
     assumption = below("ghat < 1", ghat, 1.0, f"largest expected interface discount {ghat:.6g}")
@@ -109,18 +121,18 @@ def worst_pair(a: Analysis) -> tuple[Float[np.ndarray, "O A"], Float[np.ndarray,
     return np.zeros_like(other), other
 
 
-def policy_loss_certificate(a: Analysis, q: Float[np.ndarray, "O A"]) -> Bound:
+def policy_loss_certificate(a: Analysis, q: Numbers) -> Bound:
     """Lemma: max_s V*(s) - V^pi(s) <= 2 max E for pi greedy in any table Q; E = |T(Q o phi) - Q o phi| + K max_a E.
 
     Interface gap, approximation and learning error together, from one residual in the true process.
     """
-    table = np.where(a.interface.available, q, 0.0)
-    lifted = a.lift(table)
+    q = table(a, q)
+    lifted = a.lift(q)
     solution = dominating_value(a.oracle, a.oracle.bellman(lifted) - lifted)
 
     def compute() -> tuple[float, dict[str, float]]:
         return 2 * float(solution.v.max()), {"residual_value": float(solution.v.max())}
 
-    roundoff = 2 * (solution.error + rounding(a.oracle, table, table) / (1 - a.gamma_bar))
+    roundoff = 2 * (solution.error + rounding(a.oracle, q, q) / (1 - a.gamma_bar))
     reference = "docs/theory.md section 3, greedy loss"
     return sup_bound(a, "greedy loss of a table", compute, reference, roundoff)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from bounds.approximation.certificate import SECTION, residual
+from bounds.approximation.certificate import SECTION, residual, table
 from bounds.approximation.classes import ConvexClass, LinearClass
 from bounds.core.bound import Bound, conditional
 from bounds.interface.gap import contracts, rounding, value_range
+from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.exact.fixed_point import greedy
@@ -96,7 +97,7 @@ def solve_radius(kappa: float, epsilon: float, eta: float) -> float:
     return (kappa * eta + (eta**2 + (1 - kappa**2) * epsilon**2) ** 0.5) / (1 - kappa**2)
 
 
-def projected_certificate(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> Bound:
+def projected_certificate(members: ConvexClass, q: Numbers) -> Bound:
     """Theorem: any table Q has ||Q - Q_F||_d <= L, the smaller of two solutions, if kappa_F < 1.
 
     Contraction: L = ||Q - Pi That Q||_d/(1 - kappa_F).
@@ -104,16 +105,16 @@ def projected_certificate(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> 
     The second is never the larger one for a linear class; with epsilon = 0 there they are equal.
     """
     a, kappa = members.analysis, members.modulus
-    table = np.where(a.interface.available, q, 0.0)
-    change = residual(a, table)
-    epsilon, eta = a.norm_d(table - members.project(table)), a.norm_d(members.along(change))
-    size = _residual_d(members, table)
+    q = table(a, q)
+    change = residual(a, q)
+    epsilon, eta = a.norm_d(q - members.project(q)), a.norm_d(members.along(change))
+    size = _residual_d(members, q)
 
     def compute() -> tuple[float, dict[str, float]]:
         value = min(size / (1 - kappa), solve_radius(kappa, epsilon, eta))
         return value, {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
 
-    roundoff = 2 * _projected_rounding(a, table) / (1 - kappa) if kappa < 1 else 0.0
+    roundoff = 2 * _projected_rounding(a, q) / (1 - kappa) if kappa < 1 else 0.0
     return conditional(
         "projected certificate", [contracts("kappa_F", kappa)], compute, SECTION, trivial_error(a),
         roundoff=roundoff,

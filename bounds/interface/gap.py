@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds.core.bound import Assumption, Bound, below, conditional
+from icq import coerce
+from icq.coerce import Numbers
 from icq.exact import Analysis, Model, contraction
 from icq.exact.fixed_point import Solution, greedy, modulus, solve
 
@@ -48,8 +50,8 @@ def observed_error(a: Analysis) -> float:
     return a.oracle_solution.error + a.interface_solution.error
 
 
-def local_gap(a: Analysis, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "S A"]:
-    """b = T(Q o phi) - Q o phi, the residual in the true process of any table Q; for Q = Qbar the local gap."""
+def local_gap(a: Analysis, q: Numbers) -> Float[np.ndarray, "S A"]:
+    """b = T(Q o phi) - Q o phi, the residual in the true process of any table Q [O, A]; for Q = Qbar the local gap."""
     lifted = a.lift(q)
     return a.oracle.bellman(lifted) - lifted
 
@@ -67,14 +69,13 @@ def gap_value(a: Analysis) -> Solution:
     return dominating_value(a.oracle, a.local_gap)
 
 
-def signed_gap_value(
-    a: Analysis, q: Float[np.ndarray, "O A"]
-) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], float]:
+def signed_gap_value(a: Analysis, q: Numbers) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], float]:
     """Lemma: -L <= Q* - Q o phi <= U pointwise, both between rung 1 and rung 2: max(|U|, |L|) <= E.
 
     U = b + K max_a U keeps the sign of b, so that gains and losses along a path cancel; L(s,a) = Q(phi(s),a) -
     Q^pi(s,a) is the exact excess over the true value of the policy pi greedy in Q.  Returns U, L and their error.
     """
+    q = coerce.shaped("q", q, "OA", a.d_pair.shape)
     b = local_gap(a, q)
     upper = solve(b, a.oracle.kernel, a.oracle.available)
     policy, _ = greedy(q, a.interface.available)

@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from icq import coerce
+from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown, word
 from icq.learn.sampling import Handoff
 from icq.smdp import ICSMDP
@@ -127,13 +129,11 @@ class Log(Shown):
         ]  # fmt: skip
 
 
-def from_handoffs(
-    m: ICSMDP, handoff: Handoff, *, context: bool = True, q: Float[np.ndarray, "O A"] | None = None
-) -> Log:
+def from_handoffs(m: ICSMDP, handoff: Handoff, *, context: bool = True, q: Numbers | None = None) -> Log:
     """The log that one sampled trajectory [n] of an instance leaves (`icq.learn.sampling.trajectory`).
 
-    context: log the global state as context (the richest, hence Markov).  q: table whose maximum over the available
-    options is the scalar sent back; None logs no scalar.
+    context: log the global state as context (the richest, hence Markov).  q [O, A]: table whose maximum
+    over the available options is the scalar sent back; None logs no scalar.
     """
     state, option, outcome = (np.asarray(part) for part in (handoff.state, handoff.action, handoff.outcome))
     cell = (state, option, outcome)
@@ -147,7 +147,8 @@ def from_handoffs(
     probability = np.asarray(m.behaviour)[observation[state], option]
     sent = np.full(len(state), np.nan)
     if q is not None:
-        best = np.where(np.asarray(m.available), q, -np.inf).max(1)
+        sent_by = coerce.shaped("q", q, "OA", np.shape(m.available))
+        best = np.where(np.asarray(m.available), sent_by, -np.inf).max(1)
         sent = np.where(done, np.nan, best[following])
     return Log(
         gamma=float(m.gamma), task=task, k=np.arange(len(state)) - first[task], agent=agent[observation[state]],

@@ -12,17 +12,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from estimators.logs.log import Log, from_handoffs
-from icq.exact import Analysis
+from icq.coerce import Instance, Numbers, count, shaped
+from icq.exact import Analysis, analyse
 from icq.learn.sampling import BLOCK, initial_state, onward, stream_words, tables
 
 PIECE = 1 << 19  # handoffs in memory at once
 
 
 def pieces(
-    a: Analysis, handoffs: int, *, seed: int, context: bool = True, q: Float[np.ndarray, "O A"] | None = None,
+    a: Analysis, handoffs: int, *, seed: int, context: bool = True, q: Numbers | None = None,
     piece: int = PIECE,
 ) -> Iterator[Log]:  # fmt: skip
     """The log of one run in consecutive pieces, each continuing the one before.
@@ -32,6 +33,7 @@ def pieces(
     """
     if handoffs < 1:
         raise ValueError(f"handoffs = {handoffs} must be at least 1")
+    q = None if q is None else shaped("q", q, "OA", a.d_pair.shape)
     t = tables(a)
     start, run = jax.random.split(jax.random.key(seed))
     state, words = initial_state(t, start), stream_words(run)
@@ -49,6 +51,13 @@ def pieces(
         yield log
         ended = bool(log.done[-1])
         task, k = int(log.task[-1]) + ended, 0 if ended else int(log.k[-1]) + 1
+
+
+def simulate(model: Instance, handoffs: int, *, seed: int = 0, context: bool = True, q: Numbers | None = None) -> Log:
+    """The log of one run, all of it in memory; arguments as in `pieces`.  Raises ValueError as `pieces` does."""
+    size = count("handoffs", handoffs)
+    (log,) = pieces(analyse(model), size, seed=seed, context=context, q=q, piece=size)
+    return log
 
 
 def _first(size: int, x: Array) -> Array:

@@ -13,6 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
+from icq import coerce
+from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown
 from icq.exact import markov as chains
 from icq.exact.fixed_point import Solution, greedy, modulus, solve
@@ -41,8 +43,9 @@ class Model(Shown):
         """gamma(s,a) = E[g | s,a], row sums of the kernel."""
         return np.asarray(self.kernel.sum(axis=1)).reshape(self.reward.shape)
 
-    def bellman(self, q: Float[np.ndarray, "n A"]) -> Float[np.ndarray, "n A"]:
-        """(T Q)(s,a) = r + K max_a Q, 0 on unavailable options."""
+    def bellman(self, q: Numbers) -> Float[np.ndarray, "n A"]:
+        """(T Q)(s,a) = r + K max_a Q [n, A], 0 on unavailable options.  Raises ValueError for another shape."""
+        q = coerce.shaped("q", q, "nA", self.reward.shape)
         _, v = greedy(q, self.available)
         return np.where(self.available, self.reward + (self.kernel @ v).reshape(q.shape), 0.0)
 
@@ -261,23 +264,24 @@ class Analysis(Shown):
         """V*(s) - V^pi(s) of the greedy interface policy."""
         return self.v_star - self.interface_value.v
 
-    def lift(self, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "S A"]:
-        """Q o phi on S x A, 0 on unavailable options."""
+    def lift(self, q: Numbers) -> Float[np.ndarray, "S A"]:
+        """Q o phi on S x A of a table Q [O, A], 0 on unavailable options.  Raises ValueError for another shape."""
+        q = coerce.shaped("q", q, "OA", self.d_pair.shape)
         return np.where(self.oracle.available, q[self.smdp.observation], 0.0)
 
-    def norm_d(self, q: Float[np.ndarray, "O A"]) -> float:
+    def norm_d(self, q: Numbers) -> float:
         """||Q||_d over O x A."""
         return _weighted_norm(q, self.d_pair)
 
-    def norm_d_state(self, q: Float[np.ndarray, "S A"]) -> float:
+    def norm_d_state(self, q: Numbers) -> float:
         """||Q||_d over S x A; the norm of `lift(q)` here is `norm_d(q)`."""
         return _weighted_norm(q, self.d_state_pair)
 
-    def norm_sup(self, q: Float[np.ndarray, "O A"]) -> float:
+    def norm_sup(self, q: Numbers) -> float:
         """||Q||_inf over available pairs of O x A."""
         return _largest(q, self.interface.available)
 
-    def norm_sup_state(self, q: Float[np.ndarray, "S A"]) -> float:
+    def norm_sup_state(self, q: Numbers) -> float:
         """||Q||_inf over available pairs of S x A."""
         return _largest(q, self.oracle.available)
 
@@ -294,15 +298,17 @@ class Analysis(Shown):
         ]  # fmt: skip
 
 
-def _weighted_norm(q: Float[np.ndarray, "n A"], weight: Float[np.ndarray, "m A"]) -> float:
+def _weighted_norm(q: Numbers, weight: Float[np.ndarray, "m A"]) -> float:
+    q = coerce.numbers("q", q)
     if q.shape != weight.shape:
-        raise ValueError(f"norm: shape {q.shape}, expected {weight.shape}; O x A and S x A have their own norms")
+        raise ValueError(f"q: shape {q.shape}, expected {weight.shape}; O x A and S x A have their own norms")
     return float(np.sqrt((weight * q**2).sum()))
 
 
-def _largest(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "m A"]) -> float:
+def _largest(q: Numbers, available: Bool[np.ndarray, "m A"]) -> float:
+    q = coerce.numbers("q", q)
     if q.shape != available.shape:
-        raise ValueError(f"norm: shape {q.shape}, expected {available.shape}; O x A and S x A have their own norms")
+        raise ValueError(f"q: shape {q.shape}, expected {available.shape}; O x A and S x A have their own norms")
     return float(np.abs(q[available]).max())
 
 
@@ -323,13 +329,16 @@ def stationary_weights(m: ICSMDP, d: Float[np.ndarray, "S"]) -> tuple[Float[np.n
     return d / d_obs[m.observation], d_obs
 
 
-def analyse(m: ICSMDP) -> Analysis:
-    """The exact analysis of a validated instance.
+def analyse(model: coerce.Instance) -> Analysis:
+    """The exact analysis of an instance or a workflow; an analysis is returned as it is.
 
-    Raises AnalysisError when the handoff chain has several closed classes, an observation has no stationary mass
-    (the interface model is then undefined) or the stationary law did not converge.  Periodic chains are analysed;
-    `chain` reports the period.
+    Raises TypeError for anything else, AnalysisError when the handoff chain has several closed classes, an observation
+    has no stationary mass (the interface model is then undefined) or the stationary law did not converge.  Periodic
+    chains are analysed; `chain` reports the period.
     """
+    if isinstance(model, Analysis):
+        return model
+    m = coerce.instance(model)
     transition = handoff_chain(m)
     structure = chains.structure(transition)
     if len(structure.closed) != 1:

@@ -254,9 +254,11 @@ def tabular(m: ICSMDP, initial: float = 0.0, dtype: Any = jnp.float32) -> Tabula
 def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] | None = None) -> Linear:
     """The linear class of given features, one parameter vector per agent.  Raises ValueError on a shape mismatch."""
     shape = (m.num_observations, m.num_options)
-    if features.shape[:2] != shape:
-        raise ValueError(f"features: shape {features.shape}, expected {shape} + (p,)")
+    if np.ndim(features) != 3 or features.shape[:2] != shape:
+        raise ValueError(f"features: shape {np.shape(features)}, expected {shape} + (p,): one row for every pair")
     offset = np.zeros(shape, features.dtype) if offset is None else offset
+    if np.shape(offset) != shape:
+        raise ValueError(f"offset: shape {np.shape(offset)}, expected (O, A) = {shape}")
     return Linear(slot=_agent_slot(m), features=features, offset=offset, agents=m.num_agents)
 
 
@@ -276,8 +278,10 @@ def random_features(m: ICSMDP, count: int, seed: int) -> Linear:
 
 def network(m: ICSMDP, inputs: Float[Arr, "O F"], width: int, depth: int = 1) -> Network:
     """One tanh MLP per agent on encoded observations.  Raises ValueError on bad sizes."""
-    if len(inputs) != m.num_observations:
-        raise ValueError(f"inputs: {len(inputs)} rows, expected one per observation ({m.num_observations})")
+    if np.ndim(inputs) != 2 or len(inputs) != m.num_observations:
+        raise ValueError(
+            f"inputs: shape {np.shape(inputs)}, expected one row per observation ({m.num_observations}, F)"
+        )
     if width < 1 or depth < 1:
         raise ValueError(f"width = {width} and depth = {depth} must be at least 1")
     return Network(slot=_agent_slot(m), inputs=jnp.asarray(inputs), module=MLP(width, depth, m.num_options),

@@ -23,6 +23,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
+from icq.coerce import Instance, count, numbers
 from icq.display import Fact, Shown, spread
 from icq.learn import sampling, td
 from icq.learn._runs import each
@@ -342,23 +343,28 @@ def _learn(
 
 
 def learn(
-    t: Tables,
+    t: Tables | Instance,
     cls: FunctionClass,
     config: LearnerConfig,
-    seeds: Sequence[int],
-    checkpoints: Sequence[int],
+    seeds: int | Sequence[int],
+    checkpoints: int | Sequence[int] | np.ndarray,
     root: int = 0,
 ) -> Record:
     """One run per seed, all in one compiled program; leaves of the record are [seeds, K, ...].
 
-    Seed r uses the key fold_in(key(root), r).  Raises ValueError for repeated seeds or checkpoints out of order.
+    t: the sampling tables, or the instance, workflow or analysis that they are made of.  seeds: which, or how many.
+    checkpoints: handoffs after which the tables are recorded; the last one ends the run.  Seed r uses the key
+    fold_in(key(root), r).  Raises ValueError for repeated seeds or checkpoints out of order.
     """
+    if isinstance(seeds, int):
+        seeds = range(count("seeds", seeds))
     if len(set(seeds)) != len(seeds):
         raise ValueError("seeds: repeated, runs would be copies of each other")
-    grid = np.asarray(checkpoints)
-    if len(grid) == 0 or grid[0] < 1 or (np.diff(grid) <= 0).any():
-        raise ValueError(f"checkpoints: {list(checkpoints)} must be positive and increasing")
+    grid = np.atleast_1d(numbers("checkpoints", checkpoints))
+    if len(grid) == 0 or (grid != np.round(grid)).any() or grid[0] < 1 or (np.diff(grid) <= 0).any():
+        raise ValueError(f"checkpoints: {grid.tolist()} must be whole, positive and increasing")
     keys = seed_keys(seeds, root)
+    t = t if isinstance(t, Tables) else sampling.tables(t)
     return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32))
 
 

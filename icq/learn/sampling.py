@@ -16,8 +16,9 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
+from icq.coerce import Instance
 from icq.display import LIGHT, Fact, Shown, fields
-from icq.exact import Analysis, outcome_discount
+from icq.exact import analyse, outcome_discount
 from icq.learn.classes import at, put_at
 from icq.smdp import Arr
 
@@ -111,8 +112,9 @@ def _alias_law(d: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "S"], Int[n
     return accept, alias
 
 
-def tables(analysis: Analysis) -> Tables:
-    """Sampling tables of an analysed instance (its stationary law drives the i.i.d. control)."""
+def tables(model: Instance) -> Tables:
+    """Sampling tables of an instance, which is analysed if it is not (its stationary law drives the i.i.d. control)."""
+    analysis = analyse(model)
     m = analysis.smdp
     _, options, outcomes = m.prob.shape
     used = analysis.oracle.available[..., None]

@@ -129,7 +129,9 @@ def test_matrices_are_read_back(m, data):
 def test_matrix_mistakes():
     p, r = np.full((2, 3, 3), 1 / 3), np.zeros((3, 2))
     rest = {"observation": np.zeros(3, int), "agent": np.zeros(1, int), "gamma": GAMMA}
-    with pytest.raises(BuildError, match=r"expected \(A, S, S\)"):
+    with pytest.raises(BuildError, match=r"transition: .*expected \(A, S, S\)"):
+        from_matrices(p[:, :2], r, **rest)
+    with pytest.raises(BuildError, match=r"reward: .*expected \(S, A\) = \(3, 2\); transpose it"):
         from_matrices(p, r.T, **rest)
     with pytest.raises(BuildError, match="duration"):
         from_matrices(p, r, duration=np.ones((2, 2), int), **rest)
