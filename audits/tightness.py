@@ -30,7 +30,7 @@ from icq.learn import classes, sampling
 from icq.learn.classes import FunctionClass
 from icq.learn.learner import LearnerConfig, begin, run, seed_keys
 from icq.smdp import ICSMDP
-from icq_bounds.theorem import class_features
+from icq_bounds.error_theorem import class_features
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.random import garnet
 from synthetic.topology import pipeline, star

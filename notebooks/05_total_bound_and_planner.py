@@ -33,7 +33,7 @@ analysis(ten).smdp
 # %%
 from bounds import symbolic
 from bounds.ladder import class_of
-from icq_bounds.theorem import best_step
+from icq_bounds.error_theorem import best_step
 
 a, pop, T = analysis(ten), learned_by(ten, 8).problem, 10**6
 values = symbolic.interface_values(a) | symbolic.approximation_values(class_of(pop)) | {symbolic.T: T}

@@ -10,7 +10,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from icq.smdp import ICSMDP
-from icq_bounds import theorem
+from icq_bounds import error_theorem
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ def run(options: TheoremOptions, console: Console) -> None:
         if getattr(options, name) < least:
             raise ValueError(f"{name} = {getattr(options, name)} must be at least {least}")
     m = ICSMDP.load(options.file)
-    found = theorem.theorem_report(
+    found = error_theorem.theorem_report(
         m, features=options.features, seed=options.seed, step=options.step, handoffs=options.handoffs,
         points=options.points,
     )  # fmt: skip
     if options.json:
-        print(json.dumps(theorem.as_json(found), indent=2, allow_nan=False))
+        print(json.dumps(error_theorem.as_json(found), indent=2, allow_nan=False))
     elif options.latex:
-        print(theorem.as_latex(found))
+        print(error_theorem.as_latex(found))
     else:
         print(found)

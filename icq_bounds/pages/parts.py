@@ -23,11 +23,11 @@ from estimators.decomposition import TERMS
 from icq.display import Fact, Shown
 from icq.exact import AnalysisError
 from icq.smdp import ICSMDP
+from icq_bounds.error_theorem import summary, theorem_report
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Cell, Section
 from icq_bounds.sweep.store import Arrays
-from icq_bounds.theorem import summary, theorem_report
 
 MEANING = {
     Verdict.HOLDS: "the observed error is at most the bound",

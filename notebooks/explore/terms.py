@@ -26,10 +26,10 @@ from bounds.residual.population import Population
 from estimators.decomposition import TERMS
 from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
+from icq_bounds.error_theorem import best_step, class_features
 from icq_bounds.figures.style import NAME, STYLE
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import SGD, asymptote
-from icq_bounds.theorem import best_step, class_features
 
 POSITIONS = 256  # kept of every part; an analysis of the ten-agent workflow takes a few megabytes
 

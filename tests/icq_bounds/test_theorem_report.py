@@ -17,7 +17,7 @@ from bounds.residual.population import local_clock, population, tabular
 from bounds.theorem import Observations, Output
 from icq.exact import AnalysisError, analyse
 from icq.smdp import ICSMDP
-from icq_bounds.theorem import as_json, as_latex, best_step, class_features, summary, theorem_report
+from icq_bounds.error_theorem import as_json, as_latex, best_step, class_features, summary, theorem_report
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.random import garnet
 from synthetic.topology import ring

@@ -27,10 +27,10 @@ from bounds.residual.population import (
     tabular_features,
 )
 from bounds.theorem import NOTHING, Observations, Output, Theorem, theorem
+from icq.coerce import Instance
 from icq.display import latex_number, latex_text
 from icq.exact import Analysis, analyse
 from icq.learn import classes
-from icq.smdp import ICSMDP
 
 STEPS = 10.0 ** np.linspace(-8, 0, 65)  # tried steps, over the largest one the certificate allows
 
@@ -60,7 +60,7 @@ def best_step(pop: Population, handoffs: int) -> float:
 
 
 def theorem_report(
-    m: ICSMDP,
+    m: Instance,
     *,
     features: int = 0,
     seed: int = 0,
