@@ -39,7 +39,7 @@ def random_instance(seed: int) -> ICSMDP:
         gamma=float(rng.choice([0.2, 0.5, 0.8, 0.95, 0.99])),
         max_duration=int(rng.integers(1, 9)),
         terminal=float(rng.choice([0.0, 0.2, 0.8])),
-        drop=float(rng.choice([0.0, 0.5])),
+        unavailable=float(rng.choice([0.0, 0.5])),
         correlated=float(rng.choice([0.0, 0.5, 1.0])),
     )
     return sticky(m, float(rng.choice([0.5, 0.9, 0.98]))) if rng.random() < 0.4 else m

@@ -65,7 +65,10 @@ SETUPS = (
     Setup("ten agents, 8 features, at rest", dials_instance, 8, 1e-3, 1_000_000, at_rest=True),
     Setup(
         "random (Garnet), table",
-        partial(garnet, 2, states=20, observations=10, options=2, gamma=0.7, max_duration=8, drop=0.0),
+        partial(
+            garnet, 2, states=20, observations=10, options=2, outcomes=3, agents=3, gamma=0.7, max_duration=8,
+            unavailable=0.0,
+        ),
         0, 1e-3, 3_000_000,
     ),
     Setup(

@@ -24,13 +24,13 @@ from synthetic.random import garnet
 
 SIZES = (320, 3_200, 32_000, 100_000)
 OURS, MATCHED, DEFAULT = "icq (certified)", "quantecon, equal error", "quantecon, default"
-NATIVE = {"max_duration": 1, "terminal": 0.0, "drop": 0.0}  # one discount for all: what quantecon is made for
-SEMI_MARKOV = {"drop": 0.0}  # durations 1 to 4, a tenth of the outcomes end the task
+NATIVE = {"max_duration": 1, "terminal": 0.0, "unavailable": 0.0}  # one discount for all: what quantecon is made for
+SEMI_MARKOV = {"max_duration": 4, "unavailable": 0.0}  # durations 1 to 4, a tenth of the outcomes end the task
 
 
 def model(states: int, options: dict[str, float]) -> exact.Model:
     """Rewards and kernel of a random instance with 4 options and 8 outcomes at gamma 0.9."""
-    shape = {"states": states, "options": 4, "outcomes": 8, "observations": states}
+    shape = {"states": states, "options": 4, "outcomes": 8, "observations": states, "agents": 3}
     return exact.oracle_model(garnet(0, **shape, **options))
 
 

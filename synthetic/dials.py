@@ -24,6 +24,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from icq.smdp import ICSMDP, Arr, index
+from synthetic.settings import DialsSettings
 from synthetic.topology import Topology, complete
 
 VALUES = (1.0, 2.0)  # range of the prescribed interface values Vbar(i, y), reward units
@@ -47,11 +48,11 @@ class Shape:
     Raises DialError for a size below its minimum or more than MAX_ENTRIES outcomes in all.
     """
 
-    topology: Topology = field(default_factory=lambda: complete(10))
-    clusters: int = 4
-    visible: int = 2
-    hidden: int = 2
-    options: int = 2
+    topology: Topology = field(default_factory=lambda: complete(DialsSettings.agents))
+    clusters: int = DialsSettings.clusters
+    visible: int = DialsSettings.visible
+    hidden: int = DialsSettings.hidden
+    options: int = DialsSettings.options
 
     def __post_init__(self) -> None:
         for name, least in (("clusters", 2), ("visible", 1), ("hidden", 2), ("options", 2)):
@@ -106,16 +107,16 @@ class Dials:
     action_gap >= 0, the smallest margin of the greedy option in Qbar; persistence of h in [0, 1); gamma in (0, 1).
     """
 
-    gap: Dial = 1.0
-    mixing: Dial = 0.3
-    kernel_share: Dial = 0.5
-    compensate: Dial = 1.0
-    reward_noise: Dial = 0.2
-    duration_mean: Dial = 6.0
-    duration_spread: Dial = 0.5
-    action_gap: Dial = 0.15
-    persistence: Dial = 0.0
-    gamma: Dial = 0.9
+    gap: Dial = DialsSettings.gap
+    mixing: Dial = DialsSettings.mixing
+    kernel_share: Dial = DialsSettings.kernel_share
+    compensate: Dial = DialsSettings.compensate
+    reward_noise: Dial = DialsSettings.reward_noise
+    duration_mean: Dial = DialsSettings.duration_mean
+    duration_spread: Dial = DialsSettings.duration_spread
+    action_gap: Dial = DialsSettings.action_gap
+    persistence: Dial = DialsSettings.persistence
+    gamma: Dial = DialsSettings.gamma
 
 
 @dataclass(frozen=True)
@@ -335,7 +336,7 @@ def make_many(shape: Shape, dials: Dials, seeds: Int[np.ndarray, "..."] | int) -
         return jax.tree.map(np.asarray, batch).validate()
 
 
-def dials_instance(shape: Shape | None = None, dials: Dials | None = None, seed: int = 0) -> ICSMDP:
+def dials_instance(shape: Shape | None = None, dials: Dials | None = None, seed: int = DialsSettings.seed) -> ICSMDP:
     """One validated NumPy instance; the default is the N = 10 workflow.  Raises DialError for a bad dial."""
     batch = make_many(shape or Shape(), dials or Dials(), seed)
     return index(batch, 0)

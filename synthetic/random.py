@@ -12,39 +12,38 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
 
 from icq.smdp import ICSMDP
+from synthetic.settings import GarnetSettings
 
 UNIFORM_SHARE = 0.1  # share of the uniform law in every random law: the floor under probabilities
 
 
 def garnet(
-    seed: int,
+    seed: int = GarnetSettings.seed,
     *,
-    states: int = 12,
-    options: int = 3,
-    outcomes: int = 3,
-    observations: int = 6,
-    agents: int | None = None,
-    gamma: float = 0.9,
-    max_duration: int = 4,
-    terminal: float = 0.1,
-    drop: float = 0.2,
-    correlated: bool | float = False,
+    states: int = GarnetSettings.states,
+    options: int = GarnetSettings.options,
+    outcomes: int = GarnetSettings.outcomes,
+    observations: int = GarnetSettings.observations,
+    agents: int = GarnetSettings.agents,
+    gamma: float = GarnetSettings.gamma,
+    max_duration: int = GarnetSettings.max_duration,
+    terminal: float = GarnetSettings.terminal,
+    unavailable: float = GarnetSettings.unavailable,
+    correlated: bool | float = GarnetSettings.correlated,
 ) -> ICSMDP:
     """A random instance; equal arguments give equal instances.
 
-    agents: left out, 3 or as many as there are observations.  terminal: probability that an outcome ends the task.
-    drop: probability that an option is unavailable on an observation (one is always kept).  correlated: correlation
-    in [0, 1] of the normals behind next state, duration and reward rate of one outcome; True is 1.  The reward is a
-    constant rate in (-1, 1) per primitive step, discounted inside the option.  Unavailable options hold random
-    padding.
+    terminal: probability that an outcome ends the task.  unavailable: probability that an option is not there on an
+    observation (one is always kept).  correlated: correlation in [0, 1] of the normals behind next state, duration and
+    reward rate of one outcome; True is 1.  The reward is a constant rate in (-1, 1) per primitive step, discounted
+    inside the option.  Unavailable options hold random padding.
 
     By construction every observation has a state, every agent an observation, the behaviour full support, and the
     handoff chain is irreducible (outcomes of available options walk a random cycle through all states) and aperiodic
     (one more such outcome returns to its own state).  Raises ValueError for sizes that cannot have this.
     """
-    agents = min(3, observations) if agents is None else agents
     _check_sizes(states, options, outcomes, observations, agents, max_duration)
-    for name, value in (("terminal", terminal), ("drop", drop), ("correlated", float(correlated))):
+    for name, value in (("terminal", terminal), ("unavailable", unavailable), ("correlated", float(correlated))):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} = {value} is not inside [0, 1]")
     if not 0 < gamma < 1:
@@ -52,7 +51,7 @@ def garnet(
     rng = np.random.default_rng(seed)
     shape = (states, options, outcomes)
     observation = _onto(rng, states, observations)
-    available = _available(rng, observations, options, drop, spare=outcomes == 1 and states > 1)
+    available = _available(rng, observations, options, unavailable, spare=outcomes == 1 and states > 1)
     where, length, rate = _copula(rng, shape, float(correlated))
     next_state = _ergodic(rng, _floor(where, states), available[observation])
     duration = 1 + _floor(length, max_duration)
@@ -89,10 +88,10 @@ def _onto(rng: np.random.Generator, items: int, groups: int) -> Int[np.ndarray, 
 
 
 def _available(
-    rng: np.random.Generator, observations: int, options: int, drop: float, *, spare: bool
+    rng: np.random.Generator, observations: int, options: int, share: float, *, spare: bool
 ) -> Bool[np.ndarray, "O A"]:
-    """Drop options at random, never the last one; with `spare` one observation keeps two."""
-    available = rng.random((observations, options)) >= drop
+    """Leave this share of options out at random, never the last one; with `spare` one observation keeps two."""
+    available = rng.random((observations, options)) >= share
     available[np.arange(observations), rng.integers(options, size=observations)] = True
     if spare and not (available.sum(1) > 1).any():
         o = rng.integers(observations)

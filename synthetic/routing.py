@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int
 
 from icq.build import Outcome, Workflow, from_functions
 from icq.smdp import ICSMDP
+from synthetic.settings import RoutingSettings
 
 
 class Request(NamedTuple):
@@ -41,18 +42,18 @@ class Routing:
     and of a user who leaves; leave: the chance that a question makes the user leave.  seed: scrambles codes, durations.
     """
 
-    specialists: int = 4
-    intents: int = 4
-    gateway_view: int | None = None
-    specialist_view: int | None = None
-    gamma: float = 0.98
-    right: float = 1.0
-    wrong: float = -1.0
-    human: float = 0.3
-    ask: float = -0.02
-    left: float = -0.3
-    leave: float = 0.08
-    seed: int = 0
+    specialists: int = RoutingSettings.specialists
+    intents: int = RoutingSettings.intents
+    gateway_view: int | None = RoutingSettings.view
+    specialist_view: int | None = RoutingSettings.view
+    gamma: float = RoutingSettings.gamma
+    right: float = RoutingSettings.right
+    wrong: float = RoutingSettings.wrong
+    human: float = RoutingSettings.human
+    ask: float = RoutingSettings.ask
+    left: float = RoutingSettings.left
+    leave: float = RoutingSettings.leave
+    seed: int = RoutingSettings.seed
 
     def __post_init__(self) -> None:
         for name, low in (("specialists", 1), ("intents", 1)):

@@ -1,9 +1,9 @@
-"""Hypothesis strategies for random IC-SMDPs of every shape."""
+"""Random IC-SMDPs: small ones by seed, and hypothesis strategies of every shape."""
 
 from hypothesis import strategies as st
 
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
+from synthetic import random
 
 IntRange = int | tuple[int, int]
 FloatRange = float | tuple[float, float]
@@ -23,6 +23,12 @@ def _floats(limit: FloatRange) -> st.SearchStrategy[float]:
     return st.sampled_from([first + (last - first) * (i / 8) for i in (0, 4, 8, 2, 6, 1, 3, 5, 7)])
 
 
+def garnet(seed: int, **settings: int | float) -> ICSMDP:
+    """A random instance that is small where its settings do not say otherwise."""
+    settings = {"states": 12, "outcomes": 3, "observations": 6, "max_duration": 4} | settings
+    return random.garnet(seed, **{"agents": min(3, settings["observations"])} | settings)
+
+
 @st.composite
 def instances(
     draw,
@@ -35,7 +41,7 @@ def instances(
     gamma: FloatRange = (0.3, 0.99),
     max_duration: IntRange = (1, 5),
     terminal: FloatRange = (0.0, 0.5),
-    drop: FloatRange = (0.0, 0.7),
+    unavailable: FloatRange = (0.0, 0.7),
     correlated: FloatRange = (0.0, 1.0),
 ) -> ICSMDP:
     """A random ergodic instance; every limit is a value or an inclusive (low, high).
@@ -55,6 +61,6 @@ def instances(
         gamma=draw(_floats(gamma)),
         max_duration=draw(_integers(max_duration)),
         terminal=draw(_floats(terminal)),
-        drop=draw(_floats(drop)),
+        unavailable=draw(_floats(unavailable)),
         correlated=draw(_floats(correlated)),
     )

@@ -114,7 +114,10 @@ SOURCES = (
     source("no gap, star", dials(star(6), gap=0.0)),
     source("slow mixing", dials(ring(3), gap=0.5, mixing=0.02), SLOW_LENGTHS),
     source("persistent", dials(complete(4), gap=0.8, persistence=0.5)),
-    source("random (Garnet)", partial(garnet, 10, states=12, observations=6, gamma=0.8)),
+    source(
+        "random (Garnet)",
+        partial(garnet, 10, states=12, outcomes=3, observations=6, agents=3, gamma=0.8, max_duration=4),
+    ),
 )
 
 

@@ -59,9 +59,9 @@ def description() -> str:
     """The help: what every axis means."""
     examples = (
         "icq sweep --axes gap=0:1:9 width=8,16,32 mixing=0.75,0.1,0.01 --out results/gap",
-        "icq sweep --axes method=table,features mixing=0.01:0.75:5:log iid=false,true --replicas 32",
+        "icq sweep --axes function_class=table,features mixing=0.01:0.75:5:log iid=false,true --replicas 32",
         "icq sweep --family garnet --axes observations=5,10,20 seed=0:9:10 --fix states=40",
-        "icq sweep --family routing --axes view=1,2,3,4 method=table,network",
+        "icq sweep --family routing --axes view=1,2,3,4 function_class=table,network",
         "icq sweep my.toml --dask tcp://head:8786",
     )
     listings = [f"Axes of the family {name} [default]:\n{axes.listing(family)}" for name, family in FAMILIES.items()]
@@ -120,19 +120,19 @@ def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
 def _say(ds: xr.Dataset, console: Console) -> None:
     """The terms of every cell at the last checkpoint, and how often each bound held."""
     dims = [d for d in ds["finished"].dims]
-    last = ds.isel(checkpoint=-1)
+    seen = ds["observed"].isel(checkpoint=-1)
     if ds["finished"].size <= SHOWN:
         title = "root mean square error at the last checkpoint, d-norm"
         table = Table(*map(str, dims), *TERMS, title=title)
-        squares = {term: (last[f"e_{term}"] ** 2).mean("replica", skipna=False) for term in TERMS}
+        errors = (seen**2).mean("replica", skipna=False) ** 0.5
         for where in np.ndindex(ds["finished"].shape):
             point = dict(zip(dims, where, strict=True))
             values = (ds[dim].values[k].item() for dim, k in point.items())
             labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-            table.add_row(*labels, *(f"{float(np.sqrt(x.isel(point))):.3g}" for x in squares.values()))
+            table.add_row(*labels, *(f"{x:.3g}" for x in errors.isel(point).values))
         console.print(table)
     for term in TERMS:
         said = ", ".join(f"{count} {word}" for word, count in dataset.verdicts(ds, term).items())
         console.print(f"{dataset.NAMES[term]:>20}: {said or 'no record'}")
-    if diverged := int((last["e_total"].isnull() & last["e_interface"].notnull()).sum()):
+    if diverged := int((seen.sel(term="total").isnull() & seen.sel(term="interface").notnull()).sum()):
         console.print(f"note: {diverged} runs diverged (their errors are NaN): choose smaller steps")

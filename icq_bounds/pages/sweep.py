@@ -41,7 +41,7 @@ from icq_bounds.sweep.spec import Spec, read_folder
 
 CELLS = 200  # cells up to which each has a row
 OCTAVES = 4  # last octaves of handoffs over which a rate is read off
-SOURCE = {"b": "bound", "e": "e", "slack": "slack"}
+SOURCE = {"b": "bound", "e": "observed", "slack": "slack"}
 
 
 def sweep_report(folder: Path, theorem: bool = True) -> Page:
@@ -85,9 +85,10 @@ def flat(ds: xr.Dataset) -> Records:
     words = np.array([*dataset.CODES])[np.argsort([*dataset.CODES.values()])]
     out = {}
     for term in TERMS:
-        code = ds[f"verdict_{term}"].values.ravel()
+        records = ds.sel(term=term)
+        code = records["verdict"].values.ravel()
         for part, source in SOURCE.items():
-            out[f"{part}_{term}"] = ds[f"{source}_{term}"].values.ravel()[code >= 0]
+            out[f"{part}_{term}"] = records[source].values.ravel()[code >= 0]
         out[f"verdict_{term}"] = words[code[code >= 0] + 1]
     known = np.isfinite(ds[EXACT[0]].values.ravel())
     return Records(out | {name: ds[name].values.ravel()[known] for name in EXACT})
@@ -98,7 +99,7 @@ def lines(ds: xr.Dataset, term: str, axis: str) -> Float[np.ndarray, "L K R"]:
 
     Lines with a cell that is not finished, or that learns otherwise than IC-Q, are left out.
     """
-    e, code = ds[f"e_{term}"], ds[f"verdict_{term}"]
+    e, code = (ds[name].sel(term=term) for name in ("observed", "verdict"))
     if axis != "checkpoint":
         e, code = e.isel(checkpoint=-1), code.isel(checkpoint=-1)
     order = (..., axis, "replica")
@@ -132,9 +133,8 @@ def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
     done, cells = int(ds["finished"].sum()), ds["finished"].size
     seen, violated = records.arrays["e_total"], records.violations()
     facts = {"cells finished": f"{done} of {cells}", "records": str(len(seen)), "violations": str(violated)}
-    last = ds.isel(checkpoint=-1)
-    squares = {t: (last[f"e_{t}"] ** 2).mean("replica", skipna=False) for t in TERMS}
-    errors = {t: np.sqrt(np.asarray(square)).ravel() for t, square in squares.items()}
+    sizes = (ds["observed"].isel(checkpoint=-1) ** 2).mean("replica", skipna=False) ** 0.5
+    errors = {t: sizes.sel(term=t).values.ravel() for t in TERMS}
     parts = [html.facts(facts)]
     if done < cells:
         unfinished = (
@@ -211,9 +211,9 @@ def _rates(ds: xr.Dataset, grid: Float[np.ndarray, "K"]) -> Markup:
     """Slope of the residual and the total against handoffs, cell by cell."""
     rows: list[list[Cell]] = []
     for point, cell in _points(ds):
-        if (cell["verdict_residual"] >= 0).all():
-            e = {t: cell[f"e_{t}"].transpose("checkpoint", "replica").values[None] for t in ("residual", "total")}
-            rows.append([*point, *(slope(grid, part) for part in e.values())])
+        if (cell["verdict"].sel(term="residual") >= 0).all():
+            e = cell["observed"].sel(term=["residual", "total"]).transpose("term", "checkpoint", "replica").values
+            rows.append([*point, *(slope(grid, part[None]) for part in e)])
     header = (*map(str, ds["finished"].dims), NAME["residual"], NAME["total"])
     return html.table("Slope against handoffs, cell by cell", header, rows[:CELLS], fold=8)
 
@@ -232,8 +232,9 @@ def _cells(ds: xr.Dataset) -> list[Markup]:
     for point, cell in every[:CELLS]:
         last = cell.isel(checkpoint=-1)
         terms: list[Cell] = [None] * len(TERMS)
-        if (last["verdict_residual"] >= 0).all():
-            terms = [_rms(last[f"e_{t}"].values, float(last[f"slack_{t}"].max())) for t in TERMS]
+        if (last["verdict"].sel(term="residual") >= 0).all():
+            each = (last.sel(term=t) for t in TERMS)
+            terms = [_rms(of["observed"].values, float(of["slack"].max())) for of in each]
         rows.append([*point, *terms, _mean(100 * (cell["value"] / cell["value_oracle"]).values)])
     header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS), "value, % of the oracle")
     say = html.paragraph(
@@ -261,10 +262,11 @@ def _violations(ds: xr.Dataset) -> list[Markup]:
     """The records that violate a bound."""
     rows: list[list[Cell]] = []
     for term in TERMS:
-        code = ds[f"verdict_{term}"]
+        records = ds.sel(term=term)
+        code = records["verdict"]
         for index in np.argwhere(code.values == dataset.CODES["violated"]):
             at = dict(zip(map(str, code.dims), map(int, index)))
-            seen, bound = (float(ds[f"{part}_{term}"].isel(at)) for part in ("e", "bound"))
+            seen, bound = (float(records[part].isel(at)) for part in ("observed", "bound"))
             where = ", ".join(f"{d} {_short(ds[d].values[k].item())}" for d, k in at.items())
             rows.append([NAME[term], where, seen, bound])
     table = html.table("Violations", ("term", "record", "observed", "bound"), rows[:CELLS])

@@ -1,9 +1,9 @@
 """Axes: what may vary in a sweep, and how its values are written.
 
     gap=0,0.5,1       a list
-    gap=0:1:9         nine values from 0 to 1, ends included
+    gap=0:1:9         nine values from 0 to 1, ends included, rounded to the shortest decimal
     mixing=0.01:0.75:5:log   five values in equal ratios
-    method=table,network     words;  iid=false,true  switches
+    function_class=table,network   words;  iid=false,true  switches
 
 Importing this module loads no JAX.
 """
@@ -24,6 +24,8 @@ from icq_bounds.sweep.fields import kinds, meanings
 from icq_bounds.sweep.learning import Learning
 
 Value: TypeAlias = int | float | bool | str
+RENAMED = {"method": "function_class", "drop": "unavailable"}
+CLOSE = 1e-9  # relative, of range values to the shortest decimal that stands for them
 WRITTEN = "write a list like {name}=1,2,4 or a range like {name}=1:4:4 (first:last:count, `:log` for equal ratios)"
 
 
@@ -34,8 +36,10 @@ class UnknownAxis(ValueError):
         axes = known(family)
         near = get_close_matches(name, axes, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        if name in ("replica", "replicas", "checkpoint", "checkpoints", "handoffs"):
-            hint = ": replicas and checkpoints are always there, set them with --replicas, --handoffs, --checkpoints"
+        if name in RENAMED:
+            hint = f": it is called {RENAMED[name]}, as xarray's sel keeps {name} for itself"
+        if name in ("term", "replica", "replicas", "checkpoint", "checkpoints", "handoffs"):
+            hint = ": it is always there; replicas and checkpoints are set by --replicas, --handoffs, --checkpoints"
         super().__init__(f"axis {name!r} is unknown to the family {family}{hint}")
         self.detail = f"known axes [default]:\n{listing(FAMILIES[family])}\n{listing(Learning)}"
 
@@ -103,7 +107,14 @@ class Setting:
             raise ValueError(wrong) from error
         if count < 2 or (parts[3:] and not (low > 0 and high > 0)):
             raise ValueError(wrong + "; the count is at least 2, equal ratios need positive ends")
-        return [float(x) for x in (np.geomspace if parts[3:] else np.linspace)(low, high, count)]
+        inner = (np.geomspace if parts[3:] else np.linspace)(low, high, count)[1:-1].tolist()
+        return [low, *(_shortest(x, CLOSE * (x if parts[3:] else abs(high - low) / count)) for x in inner), high]
+
+
+def _shortest(x: float, tolerance: float) -> float:
+    """The decimal of fewest places this close to x: 0.3 for 0.30000000000000004, so that it can be written."""
+    places = (round(x, k) for k in range(324))
+    return next(short for short in places if abs(short - x) <= tolerance)
 
 
 def known(family: str) -> dict[str, Setting]:

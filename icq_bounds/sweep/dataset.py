@@ -5,13 +5,13 @@
 
 or `results.load(folder)`, which reads the cells themselves and so shows an unfinished sweep too.  Layout:
 
-dimensions   the axes of the sweep in their order, then `replica` and `checkpoint`
-coordinates  each axis: its values;  replica: the seed;  checkpoint: handoffs learned from
-variables    [axes, replica, checkpoint], TERM in interface, approximation, residual, total:
-               e_TERM        observed error in the d-norm            sup_TERM   the same in the sup norm
-               bound_TERM    certified bound on e_TERM, NaN where inapplicable
-               slack_TERM    allowance for rounding and solver error
-               verdict_TERM  code of the verdict: see its attributes flag_values and flag_meanings; `verdicts` counts
+dimensions   the axes of the sweep in their order, then `term`, `replica` and `checkpoint`
+coordinates  each axis: its values;  term: interface, approximation, residual, total;  replica: the seed;
+             checkpoint: handoffs learned from
+variables    [axes, term, replica, checkpoint]
+               observed   the error in the d-norm            sup     the same in the sup norm
+               bound      certified, NaN where inapplicable  slack   allowance for rounding and solver error
+               verdict    code of the verdict: see its attributes flag_values and flag_meanings; `verdicts` counts
              [axes, replica]  value: stationary value of the learned policy
              [axes]  value_random, value_bar, value_oracle, kappa, gamma_bar, slem, ... (NUMBERS), and `finished`
 attributes   of every variable and coordinate `units` and `long_name`; of the dataset: `config`, `provenance` and
@@ -24,7 +24,7 @@ Notation: docs/theory.md section 2.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import numpy as np
 import xarray as xr
 
 from bounds.core.bound import Verdict
+from estimators.decomposition import TERMS
 from icq_bounds.sweep import axes, provenance, store
 from icq_bounds.sweep.spec import Spec, read_folder
 from icq_bounds.sweep.store import Arrays, Store
@@ -40,6 +41,13 @@ NAMES = {
     "interface": "interface gap", "approximation": "approximation error", "residual": "mixing residual",
     "total": "total error",
 }  # fmt: skip
+# source in the cell's result, long name; all in reward units
+RECORDS = {
+    "observed": ("e", "observed error, d-norm"),
+    "sup": ("sup", "observed error, sup norm"),
+    "bound": ("b", "certified bound on the error, d-norm"),
+    "slack": ("slack", "allowance for numerical error"),
+}
 CODES: dict[str, int] = {"missing": -1} | {v.value: k for k, v in enumerate(Verdict)}
 # source in the cell's result, units, long name
 NUMBERS = {
@@ -71,35 +79,31 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
     results = [pair[0] if pair else None for pair in found]
     abouts = [pair[1] for pair in found if pair]
     machines = sorted({f"{about['machine']}, {about['device']}" for about in abouts if "machine" in about})
-    flags = sorted({about["xla_flags"] for about in abouts if about.get("xla_flags")})
+    xla_flags = sorted({about["xla_flags"] for about in abouts if about.get("xla_flags")})
     settings = axes.known(spec.family)
-    names, full = tuple(name for name, _ in spec.axes), (spec.replicas, len(spec.checkpoints))
-    ds = xr.Dataset(attrs=_attributes(spec, made or provenance.provenance(), machines, flags, results))
+    names = tuple(name for name, _ in spec.axes)
+    ds = xr.Dataset(attrs=_attributes(spec, made or provenance.provenance(), machines, xla_flags, results))
     for name, values in spec.axes:
         ds = ds.assign_coords({name: (name, np.array(values), _say(settings[name].units, settings[name].meaning))})
     ds = ds.assign_coords(
+        term=("term", np.array(TERMS), _say("1", "which error of Q - Q* = residual + approximation + interface")),
         replica=("replica", np.arange(spec.replicas), _say("1", "seed of the run")),
         checkpoint=("checkpoint", np.array(spec.checkpoints), _say("handoffs", "handoffs learned from")),
     )
 
-    def add(name: str, source: str, dims: tuple[str, ...], sizes: tuple[int, ...], units: str, text: str) -> None:
-        parts = [_part(result, source, sizes) for result in results]
-        ds[name] = (names + dims, np.stack(parts).reshape(*spec.shape, *sizes), _say(units, text))
+    def add(name: str, dims: tuple[str, ...], parts: list[np.ndarray], said: dict[str, Any]) -> None:
+        ds[name] = (names + dims, np.stack(parts).reshape(*spec.shape, *parts[0].shape), said)
 
-    records = ("replica", "checkpoint")
-    for term, what in NAMES.items():
-        add(f"e_{term}", f"e_{term}", records, full, "reward", f"{what}, observed, d-norm")
-        add(f"bound_{term}", f"b_{term}", records, full, "reward", f"{what}, certified bound, d-norm")
-        add(f"slack_{term}", f"slack_{term}", records, full, "reward", f"{what}, allowance for numerical error")
-        add(f"sup_{term}", f"sup_{term}", records, full, "reward", f"{what}, observed, sup norm")
-        codes = np.stack([_codes(result, f"verdict_{term}", full) for result in results])
-        said = _say("1", f"{what}, verdict of the bound") | {
-            "flag_values": np.array(list(CODES.values()), np.int8), "flag_meanings": " ".join(CODES),
-        }  # fmt: skip
-        ds[f"verdict_{term}"] = (names + records, codes.reshape(*spec.shape, *full), said)
-    add("value", "value", records[:1], full[:1], "reward", "stationary value of the learned policy")
+    records, full = ("term", "replica", "checkpoint"), (spec.replicas, len(spec.checkpoints))
+    for name, (source, text) in RECORDS.items():
+        add(name, records, [_terms(_part, result, source, full) for result in results], _say("reward", text))
+    flags = {"flag_values": np.array(list(CODES.values()), np.int8), "flag_meanings": " ".join(CODES)}
+    codes = [_terms(_codes, result, "verdict", full) for result in results]
+    add("verdict", records, codes, _say("1", "verdict of the bound") | flags)
+    value = [_part(result, "value", full[:1]) for result in results]
+    add("value", ("replica",), value, _say("reward", "stationary value of the learned policy"))
     for name, (source, units, text) in NUMBERS.items():
-        add(name, source, (), (), units, text)
+        add(name, (), [_part(result, source, ()) for result in results], _say(units, text))
     done = np.array([result is not None for result in results]).reshape(spec.shape)
     ds["finished"] = (names, done, {"long_name": "whether the cell has a result"})
     return ds
@@ -107,6 +111,16 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
 
 def _say(units: str, text: str) -> dict[str, Any]:
     return {"units": units, "long_name": text.rstrip(".")}
+
+
+def _terms(
+    read: Callable[[Arrays | None, str, tuple[int, ...]], np.ndarray],
+    result: Arrays | None,
+    part: str,
+    sizes: tuple[int, int],
+) -> np.ndarray:
+    """What a cell says of all four terms, stacked."""
+    return np.stack([read(result, f"{part}_{term}", sizes) for term in TERMS])
 
 
 def _part(result: Arrays | None, source: str, sizes: tuple[int, ...]) -> np.ndarray:
@@ -149,5 +163,5 @@ def save(ds: xr.Dataset, path: Path) -> None:
 def verdicts(ds: xr.Dataset, term: str) -> dict[str, int]:
     """How many records of a term got each verdict."""
     words = {code: word for word, code in CODES.items()}
-    found, counts = np.unique(ds[f"verdict_{term}"].values, return_counts=True)
+    found, counts = np.unique(ds["verdict"].sel(term=term).values, return_counts=True)
     return {words[int(code)]: int(count) for code, count in zip(found, counts, strict=True) if code >= 0}

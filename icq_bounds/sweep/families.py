@@ -1,8 +1,8 @@
 """Families of workflows whose settings are flags of `icq make` and axes of `icq sweep`.
 
-Every field is a flag of `icq make` or an axis of `icq sweep`, and the text under it is its meaning in every help and
-error.  A family is a frozen dataclass with `workflow`, `check` and `sizes`, entered in FAMILIES.  Importing this module
-loads no JAX: `icq --help` should not wait for it.
+A family is a frozen dataclass of settings with their meanings (synthetic/settings.py has those of this project) and
+with `workflow`, `check`, `used` and `sizes`, entered in FAMILIES.  Importing this module loads no JAX: `icq --help`
+should not wait for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+from synthetic.settings import DialsSettings, GarnetSettings, RoutingSettings
 
 if TYPE_CHECKING:
     from icq.smdp import ICSMDP
@@ -41,45 +43,8 @@ class Family(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DialsFamily:
+class DialsFamily(DialsSettings):
     """The dials family: each source of error has its own dial."""
-
-    agents: int = 10
-    """Number of agents."""
-    graph: str = "complete"
-    """Handoff graph: complete (anyone hands over to anyone), ring, star, pipeline or random."""
-    degree: int = 4
-    """Out-degree of the random graph."""
-    clusters: int = 4
-    """Clusters among which the workflow moves; they only rename observations."""
-    visible: int = 2
-    """Values of what an agent sees."""
-    hidden: int = 2
-    """Values of what its interface hides."""
-    options: int = 2
-    """Options per agent."""
-    gap: float = 1.0
-    """What the interface hides, in [0, 1]."""
-    mixing: float = 0.3
-    """Probability of leaving the cluster at a handoff."""
-    kernel_share: float = 0.5
-    """Part of the gap that sits in the next state instead of the reward."""
-    compensate: float = 1.0
-    """1 keeps the law of the logs free of the gap."""
-    reward_noise: float = 0.2
-    """Standard deviation of the reward noise."""
-    duration_mean: float = 6.0
-    """Primitive steps per option."""
-    duration_spread: float = 0.5
-    """Relative half-range of the durations, in [0, 1]."""
-    action_gap: float = 0.15
-    """Smallest margin of the best option in Qbar."""
-    persistence: float = 0.0
-    """Probability that the hidden part is kept: couples gap and mixing."""
-    gamma: float = 0.9
-    """Discount per primitive step."""
-    seed: int = 0
-    """Seed of the random instance."""
 
     def used(self) -> Family:
         """Only the random graph has a degree to choose."""
@@ -123,37 +88,14 @@ class DialsFamily:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GarnetFamily:
+class GarnetFamily(GarnetSettings):
     """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets."""
-
-    states: int = 60
-    """Global states."""
-    options: int = 3
-    """Options per agent, some of them unavailable."""
-    outcomes: int = 4
-    """Random outcomes of a state and option."""
-    observations: int = 20
-    """Observations; fewer than states make the interface hide something."""
-    agents: int = 4
-    """Number of agents."""
-    gamma: float = 0.9
-    """Discount per primitive step."""
-    max_duration: int = 6
-    """Longest option, primitive steps."""
-    terminal: float = 0.1
-    """Probability that an outcome ends the task."""
-    drop: float = 0.2
-    """Probability that an option is unavailable on an observation."""
-    correlated: float = 0.0
-    """Correlation of next state, duration and reward inside an outcome."""
-    seed: int = 0
-    """Seed of the random instance."""
 
     def workflow(self) -> ICSMDP:
         """The instance.  Raises ValueError for sizes that have none."""
         from synthetic.random import garnet
 
-        return garnet(**{name: getattr(self, name) for name in GarnetFamily.__dataclass_fields__})
+        return garnet(**{name: getattr(self, name) for name in GarnetSettings.__dataclass_fields__})
 
     def check(self) -> None:
         """Build one instance of these sizes: it takes milliseconds."""
@@ -174,31 +116,8 @@ def _build_once(family: GarnetFamily) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoutingFamily:
+class RoutingFamily(RoutingSettings):
     """A gateway and specialists who pass on a partly seen request until somebody answers it."""
-
-    specialists: int = 4
-    """Specialists; with the gateway one agent more."""
-    intents: int = 4
-    """Intents of each specialist's domain."""
-    view: int | None = None
-    """Bits of the request that every agent sees without asking (left out: all of them, so that nothing is hidden)."""
-    gamma: float = 0.98
-    """Discount per primitive step."""
-    right: float = 1.0
-    """Reward of an answer by the right specialist."""
-    wrong: float = -1.0
-    """Reward of an answer by another specialist."""
-    human: float = 0.3
-    """Reward of handing over to a human."""
-    ask: float = -0.02
-    """Reward of asking the user for one more bit."""
-    left: float = -0.3
-    """Reward when the user leaves."""
-    leave: float = 0.08
-    """Probability that a question makes the user leave."""
-    seed: int = 0
-    """Seed of the codes and durations."""
 
     def game(self) -> Routing:
         """Sizes and prices.  Raises ValueError for one outside its range."""

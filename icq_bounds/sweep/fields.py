@@ -11,7 +11,14 @@ from typing import get_type_hints
 
 @cache
 def meanings(cls: type) -> dict[str, str]:
-    """The text under each field of a class, which Python itself forgets."""
+    """The text under each field of a class and of those it is made from, which Python itself forgets."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        found |= _own_meanings(part)
+    return found
+
+
+def _own_meanings(cls: type) -> dict[str, str]:
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(node, ast.ClassDef)
     found: dict[str, str] = {}

@@ -26,8 +26,8 @@ class Who(Enum):
 class Learning:
     """How to learn: a function class, its schedule, and who learns."""
 
-    method: Literal["table", "features", "network"] = "table"
-    """Function class: table, features (linear, misspecified) or network (one tanh network per agent)."""
+    function_class: Literal["table", "features", "network"] = "table"
+    """What is learned: table, features (linear, misspecified) or network (one tanh network per agent)."""
     features: int = 2
     """Features per agent of the linear class."""
     width: int = 16
@@ -55,9 +55,9 @@ class Learning:
         """The method; settings of the other methods play no part in it."""
         from icq_bounds.sweep import methods
 
-        if self.method == "table":
+        if self.function_class == "table":
             return methods.Table(schedule=self._schedule(methods.SGD))
-        if self.method == "features":
+        if self.function_class == "features":
             return methods.Features(self.features, schedule=self._schedule(methods.SGD))
         return methods.Mlp(
             self.width, self.depth, self.inputs, iterations=self.reference_iterations,

@@ -96,7 +96,8 @@ class Spec:
         chosen = dict(self.axes) | {key: (value,) for key, value in self.fixed}
         setting = axis.known(self.family)[name]
         if setting.learning:
-            return f"method is {', '.join(map(str, chosen['method']))}; add another method, or leave the axis out"
+            classes = ", ".join(map(str, chosen["function_class"]))
+            return f"function_class is {classes}; add another one, or leave the axis out"
         return f"{setting.meaning.rstrip('.')}; leave it out, or change the settings it belongs to"
 
     def as_json(self) -> dict[str, Any]:
@@ -125,8 +126,8 @@ def ask(
 ) -> Spec:
     """The checked sweep over these axes; every setting that is neither an axis nor fixed has its default.
 
-    An axis of networks (width, say) implies method = network, `features` the linear class.  Checkpoints left out:
-    seven, by doubling, up to `handoffs`.  Raises ValueError naming what is wrong.
+    An axis of networks (width, say) implies function_class = network, `features` the linear class.  Checkpoints left
+    out: seven, by doubling, up to `handoffs`.  Raises ValueError naming what is wrong.
     """
     axes, fix = dict(axes or {}), dict(fix or {})
     fixed: dict[str, Value | None] = {name: setting.default for name, setting in axis.known(family).items()}
@@ -136,8 +137,8 @@ def ask(
         if len(values) != 1:
             raise ValueError(f"fix: {name} has {len(values)} values; what varies goes under --axes")
         fixed[name] = values[0]
-    if "method" not in axes and "method" not in fix:
-        fixed["method"] = _implied_method([*axes, *fix])
+    if "function_class" not in axes and "function_class" not in fix:
+        fixed["function_class"] = _implied_class([*axes, *fix])
     for name in axes:
         del fixed[name]
     if checkpoints is None:
@@ -149,10 +150,10 @@ def ask(
     return spec
 
 
-def _implied_method(names: list[str]) -> str:
+def _implied_class(names: list[str]) -> str:
     networks = [name for name in names if name in NETWORK]
     if networks and "features" in names:
-        raise ValueError(f"{networks[0]} and features: say which method, e.g. --axes method=features,network")
+        raise ValueError(f"{networks[0]} and features: say which, e.g. --axes function_class=features,network")
     return "network" if networks else "features" if "features" in names else "table"
 
 

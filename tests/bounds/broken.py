@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from strategies import garnet
 
 from bounds.core.bound import Bound, Verdict, verdict
 from icq.exact import Analysis, analyse
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
 
 
 @cache
@@ -30,7 +30,7 @@ def family(count: int = 60) -> tuple[Analysis, ...]:
             gamma=float(rng.choice([0.3, 0.8, 0.99])),
             max_duration=int(rng.integers(1, 5)),
             terminal=float(rng.choice([0.0, 0.2])),
-            drop=float(rng.choice([0.0, 0.5])),
+            unavailable=float(rng.choice([0.0, 0.5])),
         )
         out.append(analyse(m))
     return (*out, analyse(twins(1, stay=0.99)), analyse(twins(2, stay=0.99)), analyse(skewed()))

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from broken import caught, family, never_violated, shrunk, twins
 from hypothesis import given
-from strategies import instances
+from strategies import garnet, instances
 
 from bounds.core.bound import Verdict, verdict
 from bounds.interface import gap
 from icq.exact import analyse
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
 
 
 def slack(a):
@@ -228,5 +227,5 @@ def test_the_d_loss_needs_its_weight():
 
 def rare_option(seed: int) -> ICSMDP:
     """A random one-step problem with an option the behaviour hardly ever tries."""
-    m = garnet(seed, states=4, options=2, observations=2, agents=2, terminal=1.0, drop=0.0)
+    m = garnet(seed, states=4, options=2, observations=2, agents=2, terminal=1.0, unavailable=0.0)
     return m.replace(behaviour=np.array([[0.995, 0.005], [0.995, 0.005]])).validate()

@@ -34,7 +34,7 @@ def by_paths(pop, alpha, theta_0, start, last, iid):
     ]  # fmt: skip
 
 
-@over_populations(states=(1, 3), options=(1, 2), outcomes=(2, 2), drop=0.0)
+@over_populations(states=(1, 3), options=(1, 2), outcomes=(2, 2), unavailable=0.0)
 def test_second_moments(pop, rng):
     """Every path of three handoffs, decreasing steps, a random law of the first state."""
     start = rng.dirichlet(np.ones(len(pop.analysis.d)))

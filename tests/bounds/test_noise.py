@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from strategies import garnet
 from td import TrueUpdate, chain, over_populations
 
 from bounds.residual.population import (
@@ -13,7 +14,6 @@ from bounds.residual.population import (
     tabular_features,
 )
 from icq.exact import analyse
-from synthetic.random import garnet
 
 
 @over_populations()
@@ -93,14 +93,16 @@ def test_drift_is_tight_for_one_pair():
 
 
 def test_few_features_contract_where_the_table_does_not():
-    a = analyse(garnet(1, states=6, observations=4, options=2, gamma=0.8, max_duration=2, terminal=0.0, drop=0.0))
+    a = analyse(
+        garnet(1, states=6, observations=4, options=2, gamma=0.8, max_duration=2, terminal=0.0, unavailable=0.0)
+    )
     pop = population(a, np.random.default_rng(1).normal(size=(8, 1)))
     assert a.kappa > 1.5
     assert pop.kappa < 0.9
 
 
 def test_block_features_keep_agents_apart():
-    a = analyse(garnet(1, states=6, observations=4, options=2, agents=2, drop=0.0))
+    a = analyse(garnet(1, states=6, observations=4, options=2, agents=2, unavailable=0.0))
     features = np.random.default_rng(0).normal(size=(4, 2, 3))
     psi = block_features(a, features)
     assert psi.shape == (8, 6)
@@ -111,7 +113,7 @@ def test_block_features_keep_agents_apart():
 
 
 def test_bad_classes_are_refused():
-    a = analyse(garnet(1, states=4, observations=3, options=2, agents=1, drop=0.0))
+    a = analyse(garnet(1, states=4, observations=3, options=2, agents=1, unavailable=0.0))
     psi = tabular_features(a)
     with pytest.raises(PopulationError, match="linearly dependent"):
         population(a, np.repeat(psi[:, :1], 2, axis=1))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from strategies import garnet
 from td import chain, classes, over_populations, simulate
 
 from bounds.core.bound import Verdict, verdict
@@ -15,7 +16,6 @@ from bounds.residual.recursion import iterate
 from bounds.residual.sharp import constant_step
 from icq.exact import analyse
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import ring
 
 TIMES = np.array([1, 2, 5, 20, 50])
@@ -151,7 +151,9 @@ def test_leading_order_of_small_steps():
 
 
 def test_a_failed_assumption_gives_no_number():
-    a = analyse(garnet(1, states=6, observations=4, options=2, gamma=0.8, max_duration=2, terminal=0.0, drop=0.0))
+    a = analyse(
+        garnet(1, states=6, observations=4, options=2, gamma=0.8, max_duration=2, terminal=0.0, unavailable=0.0)
+    )
     pop = tabular(a)
     curve = tier_2(pop, 1e-6, pop.theta_star, TIMES)
     assert np.isnan(curve.value).all()

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from strategies import garnet
 from td import KINDS, TrueUpdate, any_weight, chain, classes, over_populations
 
 from bounds.residual.constants import constants, correction_growth, kink_growth, response_growth, update_growth
 from bounds.residual.poisson import tier_1_inequality, tier_2_inequality
 from bounds.residual.population import tabular
 from icq.exact import analyse
-from synthetic.random import garnet
 
 SIZES = (1e-3, 0.1, 0.3, 1.0, 30.0)
 
@@ -89,7 +89,7 @@ def test_jump(pop, rng):
 
 def test_jump_is_tight_for_a_table():
     """At a tie the maximum moves fully or not at all, as the sign of the update has it: the kink is attained."""
-    a = analyse(garnet(3, states=3, observations=2, options=2, outcomes=2, agents=1, gamma=0.6, drop=0.0))
+    a = analyse(garnet(3, states=3, observations=2, options=2, outcomes=2, agents=1, gamma=0.6, unavailable=0.0))
     pop = tabular(a)
     true, k, hit = TrueUpdate(pop), pop.outcomes, []
     v, kink = true.correction.v, true.correction.kink

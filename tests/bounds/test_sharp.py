@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from strategies import garnet
 from td import chain, classes, over_populations, simulate
 
 from bounds.residual.moments import FrozenUpdate, Triple
@@ -11,7 +12,6 @@ from bounds.residual.population import population, tabular
 from bounds.residual.sharp import action_gap, averaged_limit, constant_step, greedy_margins, stationary_covariance
 from icq.exact import analyse
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
 
 
 class LongRun:
@@ -53,7 +53,7 @@ def limits(pop, alpha, iid=False):
 
 def small_populations():
     for seed, kind in enumerate(["tabular", "plain table", "local clock", "plain"] * 2):
-        a = analyse(garnet(seed, states=3, observations=2, options=2, outcomes=2, agents=1, gamma=0.5, drop=0.5))
+        a = analyse(garnet(seed, states=3, observations=2, options=2, outcomes=2, agents=1, gamma=0.5, unavailable=0.5))
         pop = classes(a, kind, np.random.default_rng(seed))
         if pop is not None and len(pop.theta_star) <= 3 and a.action_gap > 0.01:
             yield pop

@@ -10,12 +10,11 @@ from broken import caught, never_violated, shrunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
-from strategies import instances
+from strategies import garnet, instances
 
 from bounds.approximation import class_error as approx
 from bounds.approximation import tangent
 from icq.exact import analyse
-from synthetic.random import garnet
 
 seeds = st.integers(0, 2**32 - 1)
 WIDTH, OPTIONS, AGENTS = 5, 3, 2

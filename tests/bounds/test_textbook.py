@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from strategies import garnet
 from td import TrueUpdate, chain, classes, over_populations, simulate
 
 from bounds.core.bound import Verdict, verdict
@@ -13,7 +14,6 @@ from bounds.residual.population import block_features, population, tabular
 from bounds.residual.recursion import iterate
 from bounds.residual.textbook import agent_norms, lag_penalty, lags, sup_norm, sup_norm_inequality, textbook
 from icq.exact import analyse
-from synthetic.random import garnet
 
 TIMES = np.array([1, 10, 50])
 
@@ -85,7 +85,7 @@ def test_a_long_constant_run_is_extrapolated_from_the_longest_lag():
 
 
 def test_textbook_assumptions():
-    a = analyse(garnet(0, states=5, observations=3, options=2, outcomes=2, agents=3, gamma=0.3, drop=0.0))
+    a = analyse(garnet(0, states=5, observations=3, options=2, outcomes=2, agents=3, gamma=0.3, unavailable=0.0))
     pop = population(a, tabular(a).psi)
     small = 0.5 * agent_norms(pop, pop.theta_star)[0]
     failed = [x.name for x in textbook(pop, 0.1, 0 * pop.theta_star, TIMES, small).assumptions if not x.holds]
@@ -149,7 +149,9 @@ def test_sup_norm(pop, rng):
 
 
 def test_sup_norm_of_simulated_runs():
-    a = analyse(garnet(1, states=6, observations=4, options=2, gamma=0.8, max_duration=2, terminal=0.0, drop=0.0))
+    a = analyse(
+        garnet(1, states=6, observations=4, options=2, gamma=0.8, max_duration=2, terminal=0.0, unavailable=0.0)
+    )
     pop = tabular(a)
     assert pop.kappa > 1
     times, theta_0 = np.array([20, 300, 3000]), 0 * pop.theta_star

@@ -9,7 +9,7 @@ import pytest
 from broken import family
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances
+from strategies import garnet, instances
 
 from audits.counterexamples import random_instance
 from bounds import ladder
@@ -27,7 +27,6 @@ from bounds.residual.recursion import advance, spread
 from bounds.theorem import Observations, Output, theorem, value_loss
 from icq.exact import analyse
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
 
 TIMES = np.array([1, 8, 64, 2**14])
 SEEDS = 20
@@ -285,7 +284,7 @@ def test_value_loss_is_attained():
 
 @cache
 def quick():
-    a = analyse(garnet(3, states=5, observations=4, options=2, gamma=0.5, drop=0.0))
+    a = analyse(garnet(3, states=5, observations=4, options=2, gamma=0.5, unavailable=0.0))
     seen = Observations({Output.LAST: [Observed(0.1, 0.09, 0.11)]}, {Output.LAST: [Observed(0.4, 0.3, 0.5)]})
     return theorem(a, 1e-5, np.array([10**4]), observed=seen)
 
@@ -314,7 +313,7 @@ def test_latex_has_the_numbers_and_balanced_braces():
 
 
 def test_the_average_needs_steps_between_the_square_root_and_the_harmonic():
-    a = analyse(garnet(3, states=5, observations=4, options=2, gamma=0.5, drop=0.0))
+    a = analyse(garnet(3, states=5, observations=4, options=2, gamma=0.5, unavailable=0.0))
     for power, holds in ((0.0, False), (0.3, False), (0.7, True), (1.2, False)):
         found = theorem(a, lambda k, p=power: 0.01 * (1 + k) ** -p, np.array([1, 100]))
         limit = found.residual[Output.AVERAGE][-1].limit
@@ -325,7 +324,7 @@ def test_the_average_needs_steps_between_the_square_root_and_the_harmonic():
 
 
 def test_a_table_by_default_and_the_local_clock():
-    a = analyse(garnet(3, states=5, observations=4, options=2, gamma=0.5, drop=0.0))
+    a = analyse(garnet(3, states=5, observations=4, options=2, gamma=0.5, unavailable=0.0))
     psi, times = tabular_features(a), np.array([100])
     plain, explicit = theorem(a, 1e-4, times), theorem(a, 1e-4, times, psi=psi, metric=np.diag(a.d_pair.reshape(-1)))
     assert plain.curve() == pytest.approx(explicit.curve())

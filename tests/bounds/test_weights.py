@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from strategies import garnet
 from td import TrueUpdate, chain, over_populations, simulate
 
 from bounds.residual.constants import constants
@@ -14,7 +15,6 @@ from bounds.residual.sharp import constant_step
 from bounds.residual.weights import Weight, certified_rate, own_weight, riccati_weight, sharp_weight
 from icq.exact import analyse
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import ring
 
 
@@ -73,7 +73,7 @@ def test_riccati_weight(pop, rng):
 
 def test_closed_form_and_matrix_pencil_agree():
     """M slightly off Psi'D Psi takes the general Riccati solver, M = Psi'D Psi the closed form."""
-    a = analyse(garnet(2, states=5, observations=3, options=2, agents=1, gamma=0.2, drop=0.0))
+    a = analyse(garnet(2, states=5, observations=3, options=2, agents=1, gamma=0.2, unavailable=0.0))
     psi = tabular_features(a)
     clock = local_clock(a, psi)
     near = clock * (1 + 1e-7 * np.outer(range(6), range(6)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
-from strategies import instances
+from strategies import garnet, instances
 from walks import logs
 
 from bounds.approximation import class_error as bounded
@@ -23,7 +23,6 @@ from estimators.statistics.jackknife import batch_index
 from icq.exact import AnalysisError, analyse
 from icq.learn.classes import linear, random_features, tabular
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import complete
 
 EXACT = settings(max_examples=15)

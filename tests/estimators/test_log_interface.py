@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given
-from strategies import instances
+from strategies import garnet, instances
 
 from bounds.interface.gap import oracle_contraction as certified_modulus
 from bounds.interface.gap import scalar_gap_bound_d
@@ -32,7 +32,6 @@ from estimators.statistics.estimate import Estimate
 from icq.exact import Analysis, analyse
 from icq.learn.sampling import tables, trajectory
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import complete
 
 SMALL = Shape(topology=complete(3), clusters=2, visible=1, hidden=2, options=2)

@@ -9,7 +9,7 @@ import ot
 import pytest
 from hypothesis import given, settings
 from scipy.spatial.distance import cdist
-from strategies import instances
+from strategies import garnet, instances
 
 from estimators.cells import gather
 from estimators.context import exact_law
@@ -18,7 +18,6 @@ from estimators.interface import NEEDS_CONTEXT
 from estimators.logs.log import Log, from_handoffs
 from icq.exact import Analysis, analyse
 from icq.learn.sampling import tables, trajectory
-from synthetic.random import garnet
 
 
 @cache

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
-from strategies import instances
+from strategies import garnet, instances
 from walks import logs
 
 from bounds.residual.population import PopulationError, block_features, population, tabular_features
@@ -32,7 +32,6 @@ from icq.exact import AnalysisError, analyse
 from icq.exact import markov as chains
 from icq.learn.classes import random_features
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import complete
 
 NOISE = (sigma_0, sigma_mix, autocorrelation_time, control_constant, residual_constant)
@@ -291,7 +290,7 @@ def test_guaranteed_intervals_hold_and_close(persistent):
 
 
 def test_a_chain_that_is_not_reversible_has_a_guaranteed_mixing_time():
-    a = analyse(garnet(5, states=3, options=1, outcomes=2, observations=3, agents=1, drop=0.0))
+    a = analyse(garnet(5, states=3, options=1, outcomes=2, observations=3, agents=1, unavailable=0.0))
     p = a.transition.toarray()
     flow = a.d[:, None] * p
     assert np.abs(flow - flow.T).max() > 0.01

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from strategies import garnet
 
 from bounds.approximation.class_error import class_fixed_point
 from bounds.approximation.classes import linear_class
@@ -12,7 +13,6 @@ from icq.exact import analyse
 from icq.learn import classes, population
 from icq.learn.learner import initial_params, seed_keys
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import ring
 
 M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.5, max_duration=6)

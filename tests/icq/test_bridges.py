@@ -9,6 +9,7 @@ pytest.importorskip("pettingzoo")
 
 from gymnasium.utils.env_checker import check_env
 from pettingzoo.test import api_test, seed_test
+from strategies import garnet
 
 from icq.exact import analyse
 from icq.sampled.bridges import CentralisedEnv, HandoffAEC, centralised_env, handoff_aec
@@ -16,10 +17,9 @@ from icq.sampled.environment import finite
 from icq.tasks import start_law
 from synthetic.cpu import CpuSizes, cpu
 from synthetic.cpu_finite import SMALL, cpu_workflow
-from synthetic.random import garnet
 from synthetic.routing import Routing, routing
 
-M = garnet(5, states=6, options=3, outcomes=3, observations=4, agents=3, terminal=0.2, drop=0.3, gamma=0.8)
+M = garnet(5, states=6, options=3, outcomes=3, observations=4, agents=3, terminal=0.2, unavailable=0.3, gamma=0.8)
 STARTS = np.ones(M.num_states)
 
 

@@ -113,7 +113,7 @@ def test_table_mistakes_name_row_and_column():
         from_table(TABLE[:2], **rest)
 
 
-@given(instances(terminal=0.0, drop=0.0, max_duration=1), st.data())
+@given(instances(terminal=0.0, unavailable=0.0, max_duration=1), st.data())
 def test_matrices_are_read_back(m, data):
     s, a, _ = m.prob.shape
     p = np.zeros((a, s, s))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import sympy
+from strategies import garnet
 
 from audits import recovery, tightness
 from audits.calibration.rows import Row
@@ -54,7 +55,6 @@ from icq_bounds.sweep.methods import Reference
 from icq_bounds.workflows.math.cells import Played
 from icq_bounds.workflows.routing.cells import RoutingCell
 from notebooks.explore import terms
-from synthetic.random import garnet
 
 PACKAGES = ("icq", "estimators", "bounds", "icq_bounds")
 # What a person writes down to have something done, or what code hands to code: a repr that repeats the call is right.
@@ -251,7 +251,7 @@ E = estimate.Estimate(0.0933, 0.0028, (0.088, 0.099), 2870.0, confidence=0.95)
 
 @pytest.fixture(scope="module")
 def a():
-    return analyse(garnet(3, states=6, observations=4, options=2, agents=2, gamma=0.3, drop=0.0))
+    return analyse(garnet(3, states=6, observations=4, options=2, agents=2, gamma=0.3, unavailable=0.0))
 
 
 @pytest.fixture(scope="module")

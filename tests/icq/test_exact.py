@@ -9,13 +9,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from quantecon.markov import DiscreteDP
-from strategies import instances
+from strategies import garnet, instances
 
 from bounds.interface.gap import oracle_contraction
 from icq import exact
 from icq.exact import AnalysisError, analyse
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
 
 
 def outcomes(m):
@@ -75,7 +74,7 @@ def test_kernels_and_laws_as_the_definitions_read(m):
     assert close(a.d_state_pair, plain["d"][:, None] * m.behaviour[m.observation])
 
 
-@given(instances(options=(2, 3), drop=(0.3, 0.8)), st.floats(-1e3, 1e3))
+@given(instances(options=(2, 3), unavailable=(0.3, 0.8)), st.floats(-1e3, 1e3))
 def test_padding_never_leaks(m, value):
     prob, reward = m.prob.copy(), m.reward.copy()
     padding = ~m.available[m.observation]

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import struct
+from strategies import garnet
 
 from icq.exact import analyse
 from icq.learn import classes, flags, sampling
 from icq.learn import learner as L
-from synthetic.random import garnet
 
 M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.5)
 TABLES = sampling.tables(analyse(M))

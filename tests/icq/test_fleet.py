@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from strategies import garnet
 
 from icq.build import Outcome, from_functions
 from icq.exact import analyse
@@ -16,7 +17,6 @@ from icq.learn.sampling import Handoff
 from icq.sampled import fleet
 from icq.sampled.environment import Environment, Finite, finite
 from icq.sampled.fleet import CodeTable, FleetConfig, ViewClass, view_network
-from synthetic.random import garnet
 
 M = garnet(3, states=8, options=2, outcomes=3, observations=5, agents=2, terminal=0.2, gamma=0.8)
 A = analyse(M)

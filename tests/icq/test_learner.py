@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 from flax import linen
+from strategies import garnet
 
 from bounds.approximation.class_error import class_fixed_point
 from bounds.approximation.classes import linear_class
 from icq.exact import analyse
 from icq.learn import classes, sampling, td
 from icq.learn import learner as L
-from synthetic.random import garnet
 
 M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.5, max_duration=6)
 ANALYSIS = analyse(M)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax.extend.random import threefry_2x32
 from scipy import stats
+from strategies import garnet
 
 from icq.exact import analyse, outcome_discount
 from icq.learn import sampling
-from synthetic.random import garnet
 
 ANALYSIS = analyse(garnet(3, states=8, options=3, outcomes=3, observations=5))
 TABLES = sampling.tables(ANALYSIS)

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances
+from strategies import garnet, instances
 
 from icq.smdp import ICSMDP, ICSMDPError, index, stack
-from synthetic.random import garnet
 
 NAMES = [f.name for f in fields(ICSMDP)]
 

@@ -9,11 +9,10 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances
+from strategies import garnet, instances
 
 from icq import exact
 from icq.exact import fixed_point, markov
-from synthetic.random import garnet
 
 
 def best_of_all_policies(reward, kernel, available):
@@ -289,7 +288,7 @@ def test_gamma_near_one(distance, seed):
     assert out.error <= 1e-13 * np.abs(v).max() / (1 - gbar)
 
 
-@given(instances(options=(2, 4), drop=(0.5, 1.0)), st.floats(1.0, 1e6))
+@given(instances(options=(2, 4), unavailable=(0.5, 1.0)), st.floats(1.0, 1e6))
 def test_padded_options_are_never_chosen(m, lure):
     """Whatever stands in the padding, also where every real option loses."""
     prob, reward = m.prob.copy(), m.reward.copy()

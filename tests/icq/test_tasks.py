@@ -30,7 +30,7 @@ def test_geometric_tasks(p):
     assert task_total(m, policy, m.terminal) == pytest.approx([1.0])
 
 
-@given(instances(terminal=(0.3, 0.5), drop=0.0), st.integers(0, 2**32 - 1))
+@given(instances(terminal=(0.3, 0.5), unavailable=0.0), st.integers(0, 2**32 - 1))
 def test_totals_solve_their_recursion(m, seed):
     """Iterating one handoff at a time gives the same number: an oracle that needs no linear algebra."""
     rng = np.random.default_rng(seed)

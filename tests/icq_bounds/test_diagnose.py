@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from strategies import garnet
 
 from audits import recovery
 from audits.recovery import EVERY, Recovery, counts, recover, truth
@@ -19,7 +20,6 @@ from icq_bounds.cli import main
 from icq_bounds.diagnosis.diagnosis import EACH, diagnose, root
 from icq_bounds.diagnosis.words import verdict
 from icq_bounds.sweep.families import DialsFamily
-from synthetic.random import garnet
 
 SMALL = DialsFamily(agents=3, clusters=2, gap=0.8, seed=1)
 SECRET = "<script>alert('$x$')</script>"

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from strategies import garnet
 
 from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
@@ -25,7 +26,6 @@ from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10 import panels, summary
-from synthetic.random import garnet
 
 SMALL = ("agents=2", "clusters=2", "visible=1")
 EVIL = "<script>document.title = 'taken'</script>"
@@ -35,7 +35,7 @@ EVIL = "<script>document.title = 'taken'</script>"
 def swept(tmp_path_factory):
     """Three gaps, IC-Q with a table and features, and learners that are told no scalar."""
     folder = tmp_path_factory.mktemp("report") / "swept"
-    axes = ("gap=0,0.5,1", "method=table,features", "who=icq,independent")
+    axes = ("gap=0,0.5,1", "function_class=table,features", "who=icq,independent")
     main(["sweep", "--axes", *axes, "--fix", *SMALL, "--replicas", "3", "--checkpoints", "64", "256", "1024",
           "--jobs", "1", "--out", str(folder)])  # fmt: skip
     return folder
@@ -94,22 +94,24 @@ def test_slopes_are_those_of_the_records(swept, page):
     """Recomputed from the file, without the report's own functions."""
     rows = {row[0]: row for row in table(page, "Log-log slope of each term")}
     with xr.open_dataset(swept / "sweep.nc", engine="h5netcdf") as ds:
-        e = ds["e_total"].sel(who="icq", gap=[0.5, 1.0]).isel(checkpoint=-1)
-        curves = np.sqrt((e**2).mean("method")).transpose("replica", "gap").values
+        e = ds["observed"].sel(term="total", who="icq", gap=[0.5, 1.0]).isel(checkpoint=-1)
+        curves = np.sqrt((e**2).mean("function_class")).transpose("replica", "gap").values
         assert rows["gap"][1] == "2"
         assert rows["gap"][5] == html.estimate(log_log_slope(np.array([0.5, 1.0]), curves)).striptags()
-        late = ds["e_residual"].sel(who="icq")
-        curves = np.sqrt((late**2).mean(["method", "gap"])).transpose("replica", "checkpoint").values
+        late = ds["observed"].sel(term="residual", who="icq")
+        curves = np.sqrt((late**2).mean(["function_class", "gap"])).transpose("replica", "checkpoint").values
         expected = log_log_slope(late["checkpoint"].values.astype(float), curves)
         assert rows["handoffs"][1] == "6" and rows["handoffs"][4] == html.estimate(expected).striptags()
-        interface = ds["e_interface"].sel({"who": "icq", "method": "table"}).isel(replica=0, checkpoint=-1).values
+        at = {"term": "interface", "who": "icq", "function_class": "table"}
+        interface = ds["observed"].sel(at).isel(replica=0, checkpoint=-1).values
     exact = math.log(interface[2] / interface[1]) / math.log(2)
     assert float(rows["gap"][2]) == pytest.approx(exact, abs=1e-3)
 
 
 def test_verdicts_and_ratios_are_those_of_the_records(swept, page):
     with xr.open_dataset(swept / "sweep.nc", engine="h5netcdf") as ds:
-        code, e, bound, slack = (ds[f"{part}_mix"].values.ravel() for part in ("verdict", "e", "bound", "slack"))
+        of = ds.sel(term="residual")
+        code, e, bound, slack = (of[part].values.ravel() for part in ("verdict", "observed", "bound", "slack"))
         kept = (e > slack) & np.isfinite(bound)
         ratio = bound[kept] / e[kept]
         caps = (ds["trivial_cap"] / ds["gap_exact_sup"]).sel(who="icq", gap=[0.5, 1.0]).values
@@ -158,18 +160,16 @@ def test_lines_leave_out_what_is_not_finished(swept):
     _, ds = sweep.load(swept)
     assert sweep.lines(ds, "residual", "gap").shape == (2, 3, 3)  # tables and features of IC-Q
     assert sweep.lines(ds, "residual", "who").shape[0] == 0, "independent learners have no residual"
-    ds["verdict_residual"][{"gap": 0, "method": 1, "who": 0}] = -1
+    ds["verdict"][{"gap": 0, "function_class": 1, "who": 0, "term": 2}] = -1
     assert sweep.lines(ds, "residual", "gap").shape == (1, 3, 3)
     assert sweep.lines(ds, "residual", "checkpoint").shape == (5, 3, 3)
-    np.testing.assert_array_equal(
-        sweep.lines(ds, "residual", "gap")[0], ds["e_residual"][:, 0, 0, :, -1].values
-    )  # fmt: skip
+    tables = ds["observed"].sel(term="residual")[:, 0, 0, :, -1].values
+    np.testing.assert_array_equal(sweep.lines(ds, "residual", "gap")[0], tables)
 
 
 def test_diverged_runs_are_said(swept):
     spec, ds = sweep.load(swept)
-    ds["e_residual"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
-    ds["e_total"][{"gap": 2, "method": 0, "who": 0, "replica": 1}] = np.nan
+    ds["observed"][{"gap": 2, "function_class": 0, "who": 0, "term": [2, 3], "replica": 1}] = np.nan
     said = html.join(sweep._summary(spec, ds, sweep.flat(ds))).striptags()
     assert "3 records are NaN because their run diverged" in said
     assert "none: samples are not finite" in html.join(sweep._cells(ds)).striptags()
@@ -185,7 +185,9 @@ def test_every_cell_has_its_row(page):
 
 
 def test_the_page_says_how_to_get_it_again(swept, page):
-    assert "icq sweep --family dials --axes gap=0.0,0.5,1.0 method=table,features who=icq,independent" in text(page)
+    assert "icq sweep --family dials --axes gap=0.0,0.5,1.0 function_class=table,features who=icq,independent" in text(
+        page
+    )
     command = re.search(r"icq (sweep --family .*?) --out swept", text(page))
     assert command is not None
     said = command[1].split()
@@ -220,16 +222,16 @@ def test_an_unfinished_sweep_is_reported_as_such(swept, tmp_path):
 def test_a_violation_is_shouted(swept):
     """One planted violation: counted, listed with its place and numbers, and below 1 among the ratios."""
     _, ds = sweep.load(swept)
-    at = {"gap": 1, "method": 1, "who": 0, "replica": 2, "checkpoint": 1}
-    ds["bound_residual"][at] = ds["e_residual"][at] / 4
-    ds["verdict_residual"][at] = [v.value for v in Verdict].index("violated")
+    at = {"gap": 1, "function_class": 1, "who": 0, "term": 2, "replica": 2, "checkpoint": 1}
+    ds["bound"][at] = ds["observed"][at] / 4
+    ds["verdict"][at] = [v.value for v in Verdict].index("violated")
     records = sweep.flat(ds)
     assert records.violations() == 1 and records.counts()["residual"]["violated"] == 1
     (row,) = [r for r in records.ratio_rows() if r[0] == "residual"]
     assert row[4] == pytest.approx(0.25)
     notice, listed = sweep._violations(ds)
     assert 'class="notice bad"' in notice
-    assert "gap 0.5, method features, who icq, replica 2, checkpoint 256" in listed.striptags()
+    assert "gap 0.5, function_class features, who icq, replica 2, checkpoint 256" in listed.striptags()
 
 
 def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
@@ -280,7 +282,7 @@ def test_the_theorem_says_why_it_has_no_number():
 def test_a_report_does_not_wait_minutes_for_the_theorem(monkeypatch):
     monkeypatch.setattr(parts, "PAIRS", 255)
     monkeypatch.setattr(parts, "theorem_report", lambda *_, **__: pytest.fail("it was computed"))
-    large = garnet(0, states=64, observations=64, options=4, outcomes=2, drop=0.0)
+    large = garnet(0, states=64, observations=64, options=4, outcomes=2, unavailable=0.0)
     body = parts.theorem_section(large, 0, 100, "the workflow").body
     assert "256 pairs" in body and "icq theorem" in body and "<math" in body
 
@@ -288,7 +290,7 @@ def test_a_report_does_not_wait_minutes_for_the_theorem(monkeypatch):
 def test_the_theorem_comes_with_its_assumptions(page):
     rows = table(page, "Assumptions")
     assert len(rows) > 10 and {row[1] for row in rows} <= {"✓ holds", "✗ FAILS"}
-    assert "the middle of the grid (gap 0.5, method features, who independent)" in text(page)
+    assert "the middle of the grid (gap 0.5, function_class features, who independent)" in text(page)
     assert "drift in the d-norm" in page.html and "Lipschitz constant" in page.html, "the letters are explained"
     assert "gap value, d-norm" in text(page) and r"\underbrace" in page.html
 
@@ -360,7 +362,7 @@ def test_the_summary_stands_in_for_lost_cells(experiment):
     shutil.rmtree(folder / "cells")
     page = report(folder, theorem=False)
     rows = {row[0]: row for row in table(page, "Ratio of each bound")}
-    assert rows["residual"][6] == f"{said['max_ratio']['mix']:.4g}" and rows["residual"][3] == "–"
+    assert rows["residual"][6] == f"{said['max_ratio']['residual']:.4g}" and rows["residual"][3] == "–"
     assert "cells are not there" in text(page)
 
 

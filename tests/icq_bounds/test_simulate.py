@@ -5,6 +5,7 @@ from dataclasses import fields
 import jax
 import numpy as np
 import pytest
+from strategies import garnet
 
 from estimators.logs import simulate
 from estimators.logs.log import Log, from_handoffs
@@ -12,7 +13,6 @@ from estimators.logs.reader import read
 from icq.exact import analyse
 from icq.learn import sampling
 from icq_bounds.cli import main
-from synthetic.random import garnet
 
 ANALYSIS = analyse(garnet(5, states=9, options=3, outcomes=3, observations=5, agents=2, terminal=0.2))
 LENGTH = 1500

@@ -1,6 +1,7 @@
 """Sweeps: what is asked, what is refused before work, and that nothing is lost, run twice or mislabelled."""
 
 import ast
+import inspect
 import io
 import json
 import os
@@ -53,7 +54,7 @@ def test_values_of_an_axis():
     assert ask({}, agents="2:4:3").axes == (("agents", (2, 3, 4)),)
     np.testing.assert_allclose(ask(mixing="0.005:0.5:3:log").axes[0][1], (0.005, 0.05, 0.5))
     assert ask(iid="false,true").axes == (("iid", (False, True)),)
-    assert ask(method="table,network").axes == (("method", ("table", "network")),)
+    assert ask(function_class="table,network").axes == (("function_class", ("table", "network")),)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5, unique=True))
@@ -74,7 +75,8 @@ def test_written_numbers_are_read_back_exactly(values):
         (["gap=0,1.5"], ["gap = 1.5", "[0, 1]"]),
         (["agents=2.5"], ["axis agents", "whole number"]),
         (["agents=1,2"], ["1 agents, at least 2"]),
-        (["method=tables"], ["axis method", "table, features, network"]),
+        (["function_class=tables"], ["axis function_class", "table, features, network"]),
+        (["method=table"], ["axis 'method'", "it is called function_class"]),
         (["iid=maybe"], ["axis iid", "false, true"]),
         (["mixing=0:0.5:3:log"], ["axis mixing", "positive"]),
         (["step=0,1"], ["step = 0.0 must be positive"]),
@@ -82,8 +84,8 @@ def test_written_numbers_are_read_back_exactly(values):
         (["gap"], ["'gap' is not NAME=VALUES"]),
         (["handoffs=10,100"], ["--handoffs"]),
         (["degree=2,3"], ["axis degree changes nothing"]),
-        (["width=2,3", "method=table"], ["axis width changes nothing", "method is table"]),
-        (["width=2,3", "features=2,3"], ["width and features", "method="]),
+        (["width=2,3", "function_class=table"], ["axis width changes nothing", "function_class is table"]),
+        (["width=2,3", "features=2,3"], ["width and features", "function_class="]),
     ],
 )
 def test_a_wrong_axis_is_named_before_any_work(arguments, words, tmp_path, capsys):
@@ -106,9 +108,10 @@ def test_an_unknown_axis_gets_the_list_of_known_ones(family, capsys):
         assert any(line.split()[0] == name and setting.meaning in line for line in rest), name
 
 
-OTHER = {"graph": ("ring", "random"), "method": ("table", "features"), "who": ("icq", "independent")}
+OTHER = {"graph": ("ring", "random"), "function_class": ("table", "features"), "who": ("icq", "independent")}
 NEEDS = {
-    "degree": {"graph": ("random",), "agents": (4,)}, "seed": {"method": ("table",)}, "width": {}, "features": {},
+    "degree": {"graph": ("random",), "agents": (4,)}, "seed": {"function_class": ("table",)},
+    "width": {}, "features": {},
     "agents": {"clusters": (2,)}, "clusters": {"agents": (2,)}, "graph": {"agents": (5,), "degree": (2,)},
     "options": {"states": (6,), "observations": (4,)},
 }  # fmt: skip
@@ -127,14 +130,14 @@ def test_every_axis_reaches_the_cell(family):
         if family == "garnet" and name in ("states", "observations"):
             values, fix = (5, 6), {"agents": (2,), **({"observations": (4,)} if name == "states" else {})}
         if name in ("inputs", "depth", "reference_iterations"):
-            fix["method"] = ("network",)
+            fix["function_class"] = ("network",)
         spec = ask(fix, family, **{name: list(values)})
         assert len(set(spec.cells())) == 2, name
         assert len({store.key(cell) for cell in spec.cells()}) == 2, name
 
 
 def test_points_that_differ_in_nothing_are_one_cell():
-    spec = ask(method=["table", "network"], width=[2, 3, 4])
+    spec = ask(function_class=["table", "network"], width=[2, 3, 4])
     found = spec.cells()
     assert len(found) == 6 and len(set(found)) == 4
     assert found[0] == found[1] == found[2]
@@ -177,7 +180,7 @@ def test_configurations_round_trip_and_name_what_differs():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps") / "s"
-    spec = ask(gap=[0, 0.5], method=["table", "features"])
+    spec = ask(gap=[0, 0.5], function_class=["table", "features"])
     ds = run(spec, folder)
     dataset.save(ds, folder / "sweep.nc")
     return spec, folder, ds
@@ -191,7 +194,7 @@ def test_another_configuration_is_refused_and_nothing_touched(finished, capsys):
     spec, folder, _ = finished
     before = contents(folder)
     with pytest.raises(sweep.OtherSweep, match=r"axes\.gap is \[0\.0, 0\.5\] there, \[0\.0, 1\.0\] here"):
-        sweep.claim(ask(gap=[0, 1.0], method=["table", "features"]), folder)
+        sweep.claim(ask(gap=[0, 1.0], function_class=["table", "features"]), folder)
     with pytest.raises(SystemExit):
         main(["sweep", "--axes", "gap=0,0.5", "--out", str(folder)])
     assert "holds another sweep" in capsys.readouterr().err
@@ -233,8 +236,8 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
         run(spec, tmp_path)
     ds = dataset.load(tmp_path)
     np.testing.assert_array_equal(ds.finished, [True, False, True])
-    assert np.isnan(ds.e_residual.sel(gap=0.5)).all() and np.isfinite(ds.e_residual.sel(gap=1.0)).all()
-    assert (ds.verdict_residual.sel(gap=0.5) == dataset.CODES["missing"]).all()
+    assert np.isnan(ds.observed.sel(gap=0.5)).all() and np.isfinite(ds.observed.sel(gap=1.0)).all()
+    assert (ds.verdict.sel(gap=0.5) == dataset.CODES["missing"]).all()
     assert ds.attrs["cells"] == "2 of 3"
 
 
@@ -367,7 +370,7 @@ def test_one_static_shape_compiles_once(tmp_path):
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
     execute = engine.processes(1)
-    shape = SMALL | {"method": ("features",)}
+    shape = SMALL | {"function_class": ("features",)}
     list(execute(ask(shape, gap=[0.25]).cells()))
     jax.jit(lambda x: x + len(compiled))(1.0)  # something certainly new
     first = len(compiled)
@@ -386,20 +389,20 @@ def test_programs_are_started_apart():
 
 def test_the_dataset_holds_every_number_at_its_place(finished):
     spec, _, ds = finished
-    assert ds.e_residual.dims == ("gap", "method", "replica", "checkpoint")
+    assert ds.observed.dims == ("gap", "function_class", "term", "replica", "checkpoint")
     for point, cell in zip(spec.points(), spec.cells(), strict=True):
         result, there = cell.run(), ds.sel(point)
         for term in TERMS:
-            np.testing.assert_array_equal(there[f"e_{term}"], result[f"e_{term}"])
-            np.testing.assert_array_equal(there[f"bound_{term}"], result[f"b_{term}"])
-            code = there[f"verdict_{term}"]
+            records = there.sel(term=term)
+            for name, source in (("observed", "e"), ("sup", "sup"), ("bound", "b"), ("slack", "slack")):
+                np.testing.assert_array_equal(records[name], result[f"{source}_{term}"])
+            code = records["verdict"]
             words = dict(zip(code.flag_values, code.flag_meanings.split(), strict=True))
-            said = np.vectorize(words.get)(code)
-            np.testing.assert_array_equal(said, result[f"verdict_{term}"])
+            np.testing.assert_array_equal(np.vectorize(words.get)(code), result[f"verdict_{term}"])
         np.testing.assert_array_equal(there.value, result["value"])
         assert float(there.kappa) == float(result["kappa"])
-    slack = ds.e_interface + ds.e_approximation + ds.e_residual - ds.e_total
-    assert float(slack.min()) > -1e-9
+    total = ds.observed.sel(term="total", drop=True)
+    assert float((ds.observed.drop_sel(term="total").sum("term") - total).min()) > -1e-9
 
 
 def test_two_lines_load_it_with_units_and_origin(finished):
@@ -409,7 +412,7 @@ def test_two_lines_load_it_with_units_and_origin(finished):
     for name, variable in ds.variables.items():
         assert variable.attrs["long_name"], name
         assert "units" in variable.attrs or variable.dtype == bool, name
-    assert ds.checkpoint.units == "handoffs" and ds.e_residual.units == "reward"
+    assert ds.checkpoint.units == "handoffs" and ds.observed.units == "reward"
     assert sweep.Spec.from_json(json.loads(ds.attrs["config"])) == spec
     assert json.loads(ds.attrs["seeds"]) == [0, 1]
     said = json.loads(ds.attrs["provenance"])
@@ -420,10 +423,32 @@ def test_two_lines_load_it_with_units_and_origin(finished):
     assert ds.attrs["machines"].count("cores") == 1
 
 
-def test_axes_never_share_a_name_with_a_variable(finished):
+def test_axes_never_share_a_name_with_a_variable_or_an_argument_of_sel(finished):
+    """`sel(drop=0.2)` would say something else in silence."""
     *_, ds = finished
+    arguments = {name for pick in (xr.Dataset.sel, xr.Dataset.isel) for name in inspect.signature(pick).parameters}
+    assert {"method", "drop"} <= arguments
     for family in FAMILIES:
-        assert not set(axes.known(family)) & (set(ds.data_vars) | {"replica", "checkpoint"})
+        assert not set(axes.known(family)) & (set(ds.data_vars) | {"term", "replica", "checkpoint"} | arguments)
+
+
+@pytest.mark.parametrize(("old", "new"), axes.RENAMED.items())
+def test_an_axis_that_sel_could_not_take_says_its_name(old, new):
+    with pytest.raises(axes.UnknownAxis, match=f"'{old}' is unknown to the family garnet: it is called {new}"):
+        axes.read("garnet", old, "0.1")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("0:1:11", 0.3), ("-1:1:21", 0.0), ("0:0.9:4", 0.6), ("0.001:1000:7:log", 0.1)]
+)
+def test_values_of_a_range_are_those_one_would_write(written, value):
+    found = axes.read("dials", "gap", written)
+    line = xr.DataArray(np.zeros(len(found)), coords={"gap": list(found)})
+    assert line.sel(gap=value).size == 1
+    low, high, count = map(float, written.split(":")[:3])
+    exact = (np.geomspace if "log" in written else np.linspace)(low, high, int(count))
+    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-9)
+    assert (found[0], found[-1]) == (low, high)
 
 
 def test_flags_keep_no_path(monkeypatch):
@@ -434,19 +459,21 @@ def test_flags_keep_no_path(monkeypatch):
 
 
 def test_steps_that_diverge_give_nan_and_no_verdict(tmp_path):
-    ds = run(ask(step=[0.5, 1e30], fix=SMALL | {"decay_power": (0.0,), "method": ("features",)}), tmp_path)
+    ds = run(ask(step=[0.5, 1e30], fix=SMALL | {"decay_power": (0.0,), "function_class": ("features",)}), tmp_path)
     far, near = ds.sel(step=1e30), ds.sel(step=0.5)
-    for name in ("e_residual", "e_total", "bound_residual", "bound_total", "value"):
-        assert np.isnan(far[name]).all() and np.isfinite(near[name]).all(), name
+    for name in ("observed", "bound"):
+        of = {"term": ["residual", "total"]}
+        assert np.isnan(far[name].sel(of)).all() and np.isfinite(near[name].sel(of)).all(), name
+    assert np.isnan(far.value).all() and np.isfinite(near.value).all()
     assert dataset.verdicts(far, "residual") == {"inapplicable": 4}
-    assert np.isfinite(far.e_interface).all() and np.isnan(ds.asymptote).all()
+    assert np.isfinite(far.observed.sel(term="interface")).all() and np.isnan(ds.asymptote).all()
 
 
 def test_baselines_have_values_and_no_terms(tmp_path):
     ds = run(ask(who=["icq", "centralised", "independent"]), tmp_path)
     assert np.isfinite(ds.value).all()
-    assert np.isnan(ds.e_total.sel(who="independent")).all() and np.isfinite(ds.e_total.sel(who="icq")).all()
-    assert (ds.verdict_total.sel(who="centralised") == -1).all()
+    assert np.isnan(ds.observed.sel(who="independent")).all() and np.isfinite(ds.observed.sel(who="icq")).all()
+    assert (ds.verdict.sel(who="centralised") == -1).all()
     assert [cell.who for cell in ask(who=["independent"]).cells()] == [Who.INDEPENDENT]
 
 
@@ -457,13 +484,13 @@ def test_garnets_sweep_too(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())  # lines break where the folder's name makes them
     assert "2 cells (2 seed)" in said and "mixing residual: 8 holds" in said and "open_dataset" in said
     ds = xr.open_dataset(out / "sweep.nc", engine="h5netcdf")
-    assert dict(ds.sizes) == {"seed": 2, "replica": 2, "checkpoint": 2}
+    assert dict(ds.sizes) == {"seed": 2, "term": 4, "replica": 2, "checkpoint": 2}
 
 
 def test_routing_sweeps_over_its_view(tmp_path):
     fix = {"specialists": (2,), "intents": (2,), "gamma": (0.8,)}
     ds = run(ask(fix, "routing", replicas=1, checkpoints=(8,), view=[1, 2]), tmp_path)
-    gap = ds.e_interface.squeeze()
+    gap = ds.observed.sel(term="interface").squeeze()
     assert float(gap[0]) > 1e-3 and float(gap[1]) < 1e-9  # at full view nothing is hidden
     assert ds["view"].units == "bits"
 

@@ -160,7 +160,7 @@ def test_ctrl_c_says_how_to_go_on(place, undisturbed):
         ds = dataset.load(folder)
     there = ds.finished.values
     assert 0 < there.sum() == len(kept(folder)) < CELLS
-    np.testing.assert_array_equal(ds.e_residual.values[there], undisturbed.e_residual.values[there])
+    np.testing.assert_array_equal(ds.observed.values[there], undisturbed.observed.values[there])
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
+from strategies import garnet
 
 from audits import tightness
 from audits.tightness import Setup, observe, prove, root_mean_square, rows, sheet
@@ -19,13 +20,12 @@ from icq.exact import AnalysisError, analyse
 from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import as_json, as_latex, best_step, class_features, summary, theorem_report
 from synthetic.dials import Dials, Shape, dials_instance
-from synthetic.random import garnet
 from synthetic.topology import ring
 
 
 def small():
     """A workflow with a contraction, a gap and several agents."""
-    return garnet(2, states=8, observations=5, options=2, agents=2, gamma=0.6, max_duration=8, drop=0.0)
+    return garnet(2, states=8, observations=5, options=2, agents=2, gamma=0.6, max_duration=8, unavailable=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,9 @@ AT_REST = Setup("small features", small, 2, 0.05, 1000, at_rest=True)
 
 def one_option():
     """Without choice the greedy options cannot change, so the moment recursion is exact."""
-    return garnet(5, states=5, observations=3, options=1, outcomes=3, agents=2, gamma=0.6, max_duration=4, drop=0.0)
+    return garnet(
+        5, states=5, observations=3, options=1, outcomes=3, agents=2, gamma=0.6, max_duration=4, unavailable=0.0
+    )
 
 
 @pytest.mark.parametrize("at_rest", [False, True])

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from strategies import instances
+from strategies import garnet, instances
 
 from icq import exact
 from icq.exact import markov
-from synthetic.random import garnet
 
 
 @settings(max_examples=150)
@@ -21,10 +20,10 @@ def test_every_instance_is_ergodic_and_owned(m):
     assert exact.analyse(m).d.min() > 0
 
 
-@pytest.mark.parametrize("drop", [0.0, 1.0])
-def test_single_outcomes_still_ergodic(drop):
+@pytest.mark.parametrize("unavailable", [0.0, 1.0])
+def test_single_outcomes_still_ergodic(unavailable):
     for seed in range(20):
-        m = garnet(seed, states=7, options=2, outcomes=1, observations=3, drop=drop)
+        m = garnet(seed, states=7, options=2, outcomes=1, observations=3, unavailable=unavailable)
         assert not markov.structure(exact.handoff_chain(m)).problems()
 
 
@@ -38,12 +37,12 @@ def test_arguments_are_kept():
 
 
 def test_terminal_and_drop_are_probabilities():
-    m = garnet(3, states=400, options=5, observations=400, terminal=0.3, drop=0.4)
+    m = garnet(3, states=400, options=5, observations=400, terminal=0.3, unavailable=0.4)
     for share, p, n in ((m.terminal.mean(), 0.3, m.terminal.size), ((~m.available).mean(), 0.4 * 0.8, 2000)):
         assert abs(share - p) < 4 * np.sqrt(p * (1 - p) / n)
     assert not garnet(3, terminal=0.0).terminal.any()
-    assert (garnet(3, drop=1.0).available.sum(1) == 1).all()
-    assert garnet(3, drop=0.0).available.all()
+    assert (garnet(3, unavailable=1.0).available.sum(1) == 1).all()
+    assert garnet(3, unavailable=0.0).available.all()
 
 
 def test_distinct_seeds_give_distinct_instances():
@@ -82,7 +81,7 @@ def test_true_is_full_correlation():
         ({"states": 3, "observations": 4}, "observations = 4 > states = 3"),
         ({"observations": 2, "agents": 3}, "agents = 3 > observations = 2"),
         ({"options": 1, "outcomes": 1}, "periodic"),
-        ({"drop": 1.5}, "drop = 1.5"),
+        ({"unavailable": 1.5}, "unavailable = 1.5"),
         ({"terminal": -0.1}, "terminal = -0.1"),
         ({"correlated": 2.0}, "correlated = 2.0"),
         ({"gamma": 1.0}, "gamma = 1.0"),
