@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from rich.console import Console
 from rich.padding import Padding
@@ -15,10 +14,11 @@ from icq_bounds.diagnosis.diagnosis import EACH, Agent, Diagnosis
 from icq_bounds.diagnosis.words import CHANNELS, MEANING, Said, said
 from icq_bounds.figures import style as plots
 from icq_bounds.pages import html
-from icq_bounds.pages.html import Cell, Page, Section
+from icq_bounds.pages.html import Cell, Drawing, Grid, Page
 
 SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
+LARGE = ("handoffs", "tasks", "agents", "effective handoffs")  # the facts of a log to remember
 HUES = {"interface gap": plots.COLOUR["interface"], "approximation": plots.COLOUR["approximation"],
         "residual": plots.COLOUR["residual"]}  # fmt: skip
 BRIEF = {"interface gap": "agents do not see everything", "approximation": "the class cannot represent the values",
@@ -118,29 +118,27 @@ def _remarks(d: Diagnosis) -> list[str]:
 
 def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
     """The self-contained page of a diagnosis."""
-    sections = [
-        html.section("Verdict", html.paragraph(html.strong(s.verdict.sentence)), *_terms(d)),
-        *_agents(d),
-        html.section("What more would buy", *_buy(s)),
-        html.section("The log", *_log(s)),
-        html.section("What is missing", *_missing(s)),
-        html.section("The same again", html.listing(command)),
-    ]
-    lead = f"{source}: {s.facts['handoffs']} handoffs of {s.facts['agents']} agents"
-    return html.page("Which error dominates?", lead, sections)
+    agents = d.interface.agents
+    known = any(a.local.result == "ok" for a in agents[:SHOWN])
+    return html.render(
+        "diagnosis.html",
+        title="Which error dominates?",
+        lead=f"{source}: {s.facts['handoffs']} handoffs of {s.facts['agents']} agents",
+        d=d, s=s, command=command, meaning=MEANING, remarks=_remarks(d), residual=_residual_table(d),
+        terms_drawn=_term_figure(d) if any(e.result == "ok" for e in d.terms.values()) else None,
+        agents_drawn=_agent_figure(agents[:SHOWN]) if known else None,
+        together={"all agents": d.interface.local} | dict(zip(CHANNELS.values(), d.interface.channels)),
+        by_agent=Grid("By agent", ("agent", "handoffs", "share, %", "local gap"),
+                      [[a.name, a.handoffs, a.share, a.local] for a in agents]),
+        channels=Grid("", ("agent", *CHANNELS.values()), [[a.name, *a.channels] for a in agents]),
+        large={key: s.facts[key] for key in LARGE},
+        small={key: value for key, value in s.facts.items() if key not in LARGE},
+    )  # fmt: skip
 
 
-def _terms(d: Diagnosis) -> list[Markup]:
-    lines: dict[str, Cell] = {
-        term: html.join([html.estimate(e), Markup("<br>"), MEANING[term]]) for term, e in d.terms.items()
-    }
-    parts = []
-    if any(e.result == "ok" for e in d.terms.values()):
-        parts.append(_term_figure(d))
-    parts += [html.heading("Values are off by"), html.definitions(lines)]
-    parts += [html.paragraph(line) for line in _remarks(d)]
+def _residual_table(d: Diagnosis) -> Grid:
     r = d.residual
-    split: list[list[Cell]] = [
+    rows: list[list[Cell]] = [
         ["residual", r.error, f"after {r.handoffs} handoffs"],
         ["its independent part", r.independent, "what as many independent handoffs would leave"],
         ["correlation", r.correlation, "factor on the mean square; above 1 it costs, below it helps"],
@@ -148,12 +146,11 @@ def _terms(d: Diagnosis) -> list[Markup]:
         ["scalars that were sent", r.sent, "root mean square error of their means, per observation"],
     ]
     if d.approximation.certified is not None:
-        split.append(["certified approximation", d.approximation.certified, "upper bound by the Bellman residual"])
-    parts.append(html.details("More about the residual", html.table("", ("number", "estimate", "meaning"), split)))
-    return parts
+        rows.append(["certified approximation", d.approximation.certified, "upper bound by the Bellman residual"])
+    return Grid("", ("number", "estimate", "meaning"), rows)
 
 
-def _term_figure(d: Diagnosis) -> Markup:
+def _term_figure(d: Diagnosis) -> Drawing:
     with plt.rc_context(plots.STYLE):
         ax = plots.axes(None, 5.6, 2.0)
         for k, (term, e) in enumerate(d.terms.items()):
@@ -161,13 +158,9 @@ def _term_figure(d: Diagnosis) -> Markup:
                 _bar(ax, float(k), 0.55, e, HUES[term])
             else:
                 ax.text(0, k, " not known", va="center", fontsize=9, color="0.4")
-        ax.set_yticks(range(len(d.terms)), list(d.terms))
-        ax.invert_yaxis()
-        ax.set_xlim(left=0)
-        ax.set_xlabel("values are off by (reward units)")
-        ax.grid(axis="y", visible=False)
+        _rows_named(ax, list(d.terms), "values are off by (reward units)")
         alt = "; ".join(f"{term} {said(e)}" for term, e in d.terms.items())
-        return _drawn(ax, "terms", alt, "")
+        return html.figure(ax, "terms", alt)
 
 
 def _bar(ax: Axes, y: float, height: float, e: Estimate, hue: str) -> None:
@@ -176,33 +169,18 @@ def _bar(ax: Axes, y: float, height: float, e: Estimate, hue: str) -> None:
     ax.plot(e.interval, [y, y], color="0.15", linewidth=1.3, solid_capstyle="butt")
 
 
-def _drawn(ax: Axes, name: str, alt: str, caption: str) -> Markup:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    made = html.figure(figure, name, alt, caption)
-    plt.close(figure)
-    return made
+def _rows_named(ax: Axes, names: list[str], label: str) -> None:
+    """Names of the rows from the top, as they are; the lengths of bars measure `label`."""
+    ax.set_yticks(range(len(names)), names)
+    for text in ax.get_yticklabels():
+        text.set_parse_math(False)
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.set_xlabel(label)
+    ax.grid(axis="y", visible=False)
 
 
-def _agents(d: Diagnosis) -> list[Section]:
-    agents = d.interface.agents
-    if not agents:
-        return []
-    text = (
-        "The local gap is what the interface hides at one handoff: by how much the best guess from the observation "
-        "misses what the context shows. Its channels are what an option earns, how long it takes and where it leads."
-    )
-    rows: list[list[Cell]] = [[a.name, a.handoffs, a.share, a.local] for a in agents]
-    parts: list[list[Cell]] = [[a.name, *a.channels] for a in agents]
-    tables = [html.table("By agent", ("agent", "handoffs", "share, %", "local gap"), rows),
-              html.details("Channels by agent", html.table("", ("agent", *CHANNELS.values()), parts))]  # fmt: skip
-    whole = html.definitions({"all agents": d.interface.local} | dict(zip(CHANNELS.values(), d.interface.channels)))
-    chart = [_agent_figure(agents[:SHOWN])] if any(a.local.result == "ok" for a in agents[:SHOWN]) else []
-    body = [html.paragraph(text), *chart, html.heading("Local gap of all agents together"), whole]
-    return [html.section("From whom it is hidden", *body, *tables)]
-
-
-def _agent_figure(agents: tuple[Agent, ...]) -> Markup:
+def _agent_figure(agents: tuple[Agent, ...]) -> Drawing:
     """Three bars per agent."""
     with plt.rc_context(plots.STYLE):
         ax = plots.axes(None, 5.6, 0.9 + 0.48 * len(agents))
@@ -210,45 +188,12 @@ def _agent_figure(agents: tuple[Agent, ...]) -> Markup:
             for j, (channel, e) in enumerate(_parts(agent).items()):
                 if e.result == "ok":
                     _bar(ax, k + 0.26 * (j - 1), 0.24, e, plots.CHANNEL[channel])
-        ax.set_yticks(range(len(agents)), [_short(agent.name) for agent in agents])
-        for label in ax.get_yticklabels():
-            label.set_parse_math(False)
-        ax.invert_yaxis()
-        ax.set_xlim(left=0)
-        ax.set_xlabel("hidden per handoff of the agent (reward units)")
-        ax.grid(axis="y", visible=False)
+        _rows_named(ax, [_short(a.name) for a in agents], "hidden per handoff of the agent (reward units)")
         marks = [plt.Rectangle((0, 0), 1, 1, color=hue) for hue in plots.CHANNEL.values()]
         ax.legend(marks, list(CHANNELS.values()), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
         best = ", ".join(f"{a.name} {said(a.local)}" for a in agents[:3])
-        return _drawn(ax, "agents", f"Local gap by agent and channel; the largest: {best}.", "")
+        return html.figure(ax, "agents", f"Local gap by agent and channel; the largest: {best}.")
 
 
 def _short(text: str, most: int = 18) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _buy(s: Said) -> list[Markup]:
-    parts = []
-    for move in s.moves:
-        after = {"after": move.after} if move.after.result == "ok" else {}
-        saves = {"saves": move.saves} if move.saves is not move.now else {}
-        numbers: dict[str, Cell] = {f"{move.error} now": move.now, **after, **saves}
-        comment = [html.paragraph(move.comment[0].upper() + move.comment[1:] + ".")] if move.comment else []
-        parts += [html.heading(move.change[0].upper() + move.change[1:]), *comment, html.definitions(numbers)]
-    return parts
-
-
-def _log(s: Said) -> list[Markup]:
-    order = [html.bullets(s.findings)] if s.findings else [html.paragraph("Nothing was missing, torn or out of order.")]
-    large = ("handoffs", "tasks", "agents", "effective handoffs")
-    rest = {key: value for key, value in s.facts.items() if key not in large}
-    numbers = [html.facts({key: s.facts[key] for key in large}), html.definitions(rest)]
-    return [*numbers, html.heading("What the reader found"), *order]
-
-
-def _missing(s: Said) -> list[Markup]:
-    found = [html.paragraph("Everything could be estimated.")]
-    if s.lacks:
-        found = [html.bullets(html.strong(lack.what) + f": {lack.why}" for lack in s.lacks)]
-    return [html.heading("Could not be estimated"), *found, html.heading("What to log next time"),
-            html.bullets(s.advice)]  # fmt: skip

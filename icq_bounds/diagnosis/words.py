@@ -15,8 +15,8 @@ from estimators.logs.log import Log
 from estimators.logs.report import MENDED, NOTED, Finding, Report
 from estimators.statistics.estimate import Estimate, missing
 from icq.display import Fact, Shown
+from icq_bounds import numbers
 from icq_bounds.diagnosis.diagnosis import Diagnosis, name, observation_name, scaled
-from icq_bounds.pages import html
 
 MEANING = {
     "interface gap": "agents do not see everything that matters; no amount of data removes it",
@@ -77,7 +77,7 @@ class Said(Shown):
 
 def said(e: Estimate) -> str:
     """An estimate on one line, to the digits that its interval leaves; why there is none stands elsewhere."""
-    return html.estimate(e).striptags() if e.result == "ok" else "not known"
+    return numbers.text(e, "not known")
 
 
 def words(d: Diagnosis, log: Log, report: Report) -> Said:

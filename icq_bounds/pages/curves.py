@@ -8,14 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from bounds.core.statement import number
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
+from icq.display import number
 from icq_bounds.figures import style
 from icq_bounds.pages import html
+from icq_bounds.pages.html import Drawing
 
 WIDE = 20.0  # a range of more than this factor is drawn on a logarithmic scale
 
@@ -25,23 +25,14 @@ def is_scale(axis: xr.DataArray) -> bool:
     return axis.dtype.kind in "if" and axis.name != "seed"
 
 
-def drawn(ax: Axes, name: str, alt: str, caption: str = "") -> Markup:
-    """The finished figure of these axes, which is closed."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    made = html.figure(figure, name, alt, caption)
-    plt.close(figure)
-    return made
-
-
-def along(axis: xr.DataArray, curves: Mapping[str, Float[np.ndarray, "R K"]], colours: Mapping[str, str]) -> Markup:
+def along(axis: xr.DataArray, curves: Mapping[str, Float[np.ndarray, "R K"]]) -> Drawing:
     """Root mean square of each term at every value of an axis, with 95 % intervals over replicas."""
-    found = {term: [_rms(part[:, k]) for k in range(part.shape[1])] for term, part in curves.items()}
+    found = {term: [root_mean_square(part[:, k]) for k in range(part.shape[1])] for term, part in curves.items()}
     name = "handoffs" if axis.name == "checkpoint" else str(axis.name)
     with plt.rc_context(style.STYLE):
         ax = style.axes(None)
         for k, (term, estimates) in enumerate(found.items()):
-            _line(ax, axis, estimates, colours[term], term, shift=0.08 * (k - (len(found) - 1) / 2))
+            _line(ax, axis, estimates, style.COLOUR[term], style.NAME[term], shift=0.08 * (k - (len(found) - 1) / 2))
         values = np.array([e.value for part in found.values() for e in part])
         if _wide(values[values > 1e-9]):
             ax.set_yscale("log")
@@ -50,13 +41,13 @@ def along(axis: xr.DataArray, curves: Mapping[str, Float[np.ndarray, "R K"]], co
             ax.set_ylim(bottom=0)
         ax.set(xlabel=_label(axis), ylabel="error in the d-norm", title=f"Errors along {name}")
         style.label_ends(style.readable(ax))
-    ends = (f"{term} from {number(e[0].value)} to {number(e[-1].value)}" for term, e in found.items())
+    ends = (f"{style.NAME[term]} from {number(e[0].value)} to {number(e[-1].value)}" for term, e in found.items())
     x = axis.values
     alt = f"Errors as {name} goes from {x[0]} to {x[-1]}: {', '.join(ends)}."
-    return drawn(ax, f"along-{name}", alt, "" if name == "handoffs" else str(axis.attrs["long_name"]))
+    return html.figure(ax, f"along-{name}", alt, "" if name == "handoffs" else str(axis.attrs["long_name"]))
 
 
-def value_along(ds: xr.Dataset, name: str) -> Markup:
+def value_along(ds: xr.Dataset, name: str) -> Drawing:
     """Value of the learned policy along an axis, per learner, between the random policy and the oracle."""
     percent = 100 * ds["value"] / ds["value_oracle"]
     groups = {"learned": percent}
@@ -67,26 +58,24 @@ def value_along(ds: xr.Dataset, name: str) -> Markup:
         for (label, part), colour in zip(groups.items(), style.WHO.values()):
             other = [d for d in part.dims if d not in (name, "replica")]
             table = part.mean(other, skipna=True).transpose("replica", name).values
-            _line(ax, ds[name], [_mean(table[:, k]) for k in range(table.shape[1])], colour, label)
+            _line(ax, ds[name], [mean(table[:, k]) for k in range(table.shape[1])], colour, label)
         for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
             exact = 100 * ds[key] / ds["value_oracle"]
             line = exact.mean([d for d in exact.dims if d != name], skipna=True).values
             ax.plot(_places(ds[name]), line, dashes, color="0.35", linewidth=1.2, label=label)
         ax.set(xlabel=_label(ds[name]), ylabel="value, per cent of the oracle", title=f"Value along {name}")
         style.readable(ax).legend(fontsize=8)
-    mean = percent.mean(skipna=True)
-    return drawn(ax, f"value-{name}", f"Value of the learned policy along {name}: {float(mean):.1f} % on average.")
+    average = float(percent.mean(skipna=True))
+    return html.figure(ax, f"value-{name}", f"Value of the learned policy along {name}: {average:.1f} % on average.")
 
 
-def _rms(errors: Float[np.ndarray, "R"]) -> Estimate:
-    """The root mean square; without an interval for a single replica."""
-    if len(errors) < 2 or (errors == errors[0]).all():
-        return estimate.exact(float(np.sqrt(np.mean(errors**2))))
-    return estimate.root_mean_square(errors)
+def root_mean_square(errors: Float[np.ndarray, "R"]) -> Estimate:
+    """The root mean square; without an interval where all replicas agree, as a single one does."""
+    return estimate.exact(abs(float(errors[0]))) if (errors == errors[0]).all() else estimate.root_mean_square(errors)
 
 
-def _mean(values: Float[np.ndarray, "R"]) -> Estimate:
-    """The mean; without an interval for a single replica."""
+def mean(values: Float[np.ndarray, "R"]) -> Estimate:
+    """The mean; without an interval where all replicas agree, as a single one does."""
     return estimate.exact(float(values[0])) if (values == values[0]).all() else estimate.mean(values)
 
 

@@ -11,53 +11,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from bounds.core.bound import Verdict
 from estimators.statistics.estimate import Estimate
 from icq_bounds.pages import html
-from icq_bounds.pages.html import Cell, Page, Section
-from icq_bounds.pages.parts import provenance_section
+from icq_bounds.pages.html import Cell, Grid, Page
+from icq_bounds.pages.parts import origin
 
 SETTINGS = ("experiment", "preset", "seconds", "provenance")
 
 
 def experiment_report(folder: Path, said: Mapping[str, Any]) -> Page:
     """Figures, every conclusion as number or table, provenance."""
-    name, preset = said["experiment"], said["preset"]
     results = {key: value for key, value in said.items() if key not in SETTINGS}
-    numbers = {words(key): html.cell(leaf(value)) for key, value in results.items() if is_leaf(value)}
-    tables = [tabled(words(key).capitalize(), value) for key, value in joined(results).items()]
-    sections = [
-        html.section("Summary", html.facts(numbers)),
-        html.section("Figures", *figures(folder)),
-        html.section("Results", *tables),
-        reproduced(folder, name, preset, said["provenance"]),
-    ]
-    return html.page(f"Experiment {name}", f"{folder.name}: preset {preset}, {said['seconds']} s", sections)
+    return html.render(
+        "experiment.html",
+        title=f"Experiment {said['experiment']}",
+        lead=f"{folder.name}: preset {said['preset']}, {said['seconds']} s",
+        numbers={words(key): leaf(value) for key, value in results.items() if is_leaf(value)},
+        tables=[table for key, value in joined(results).items() for table in tabled(words(key).capitalize(), value)],
+        **drawings(folder), origin=reproduced(folder, said),
+    )  # fmt: skip
 
 
-def reproduced(folder: Path, name: str, preset: str, made: Mapping[str, Any]) -> Section:
+def reproduced(folder: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     """Where the numbers come from and how to get them again."""
+    again = f"icq reproduce {said['experiment']} --preset {said['preset']} --out {folder.name}"
     commands = {
-        "The same numbers again:": f"icq reproduce {name} --preset {preset} --out {folder.name}",
+        "The same numbers again:": again,
         "This page in a notebook:": f'from icq_bounds.pages.report import report\nreport("{folder.name}")',
     }
-    return provenance_section(made, commands, {})
+    return origin(said["provenance"], commands, {})
 
 
-def figures(folder: Path, captions: Mapping[str, str] | None = None) -> list[Markup]:
+def drawings(folder: Path, captions: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The drawings in a folder; those that `captions` names and that are not there are named."""
-    there = {path.stem: path for path in sorted(folder.glob("*.svg"))}
+    there = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
     captions = captions or {name: words(name[2:]).capitalize() for name in there}
-    drawn = [
-        html.drawing(there[name].read_text(), name, text, text) for name, text in captions.items() if name in there
-    ]
-    parts = [html.figures(*(d for d in drawn if 'class="scroll broad"' not in d))]
-    parts += [d for d in drawn if 'class="scroll broad"' in d]
-    if gone := [f"{name}.svg" for name in captions if name not in there]:
-        parts.append(html.notice(f"Not in the folder: {', '.join(gone)}; icq reproduce draws them again."))
-    return parts if there else [html.notice("There is no drawing in the folder; icq reproduce draws them again.")]
+    panels = [html.drawing(there[name], name, text, text) for name, text in captions.items() if name in there]
+    return {"panels": panels, "gone": [f"{name}.svg" for name in captions if name not in there]}
 
 
 def words(key: str) -> str:
@@ -97,18 +88,16 @@ def joined(results: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
-def tabled(title: str, value: Mapping[str, Any] | list[Any]) -> Markup:
+def tabled(title: str, value: Mapping[str, Any] | list[Any]) -> list[Grid]:
     """A list, a dictionary of leaves, a dictionary of such dictionaries; what is deeper is taken apart."""
     if isinstance(value, list):
         items = [[leaf(x) if is_leaf(x) else json.dumps(x)] for x in value]
-        return html.table(f"{title} ({len(value)})", (title,), items, fold=8)
+        return [Grid(f"{title} ({len(value)})", (title,), items, fold=8)]
     leaves = {name: part for name, part in value.items() if is_leaf(part)}
     deep = {name: part for name, part in value.items() if name not in leaves}
     if deep and not leaves and all(isinstance(p, Mapping) and all(map(is_leaf, p.values())) for p in deep.values()):
         columns = list(dict.fromkeys(name for part in deep.values() for name in part))
         rows = [[words(n), *(leaf(p[c]) if c in p else None for c in columns)] for n, p in deep.items()]
-        return html.table(title, ("", *map(words, columns)), rows)
-    parts = [tabled(f"{title}: {words(name)}", part) for name, part in deep.items()]
-    if leaves:
-        parts.insert(0, html.table(title, ("", "value"), [[words(n), leaf(part)] for n, part in leaves.items()]))
-    return html.join(parts)
+        return [Grid(title, ("", *map(words, columns)), rows)]
+    first = [Grid(title, ("", "value"), [[words(n), leaf(part)] for n, part in leaves.items()])] if leaves else []
+    return first + [table for name, part in deep.items() for table in tabled(f"{title}: {words(name)}", part)]

@@ -1,4 +1,4 @@
-"""Sections that every report has: verdicts, ratios of certified to observed, the theorem, provenance.
+"""What every report shows: verdicts, ratios of certified to observed, the theorem, provenance.
 
 Notation: docs/theory.md sections 2, 3 and 6.
 """
@@ -13,20 +13,17 @@ from typing import Any
 import numpy as np
 import sympy
 from jaxtyping import Float
-from markupsafe import Markup
 
 from bounds import symbolic
 from bounds.core.bound import Verdict
-from bounds.core.statement import number
-from bounds.theorem import Theorem
 from estimators.decomposition import TERMS
-from icq.display import Fact, Shown
+from icq.display import Fact, Shown, number
 from icq.exact import AnalysisError
 from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import summary, theorem_report
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
-from icq_bounds.pages.html import Cell, Section
+from icq_bounds.pages.html import Cell, Grid
 from icq_bounds.sweep.store import Arrays
 
 MEANING = {
@@ -36,16 +33,14 @@ MEANING = {
     Verdict.VACUOUS: "the bound says no more than the range of rewards",
     Verdict.INAPPLICABLE: "an assumption of the bound fails on this workflow, so there is no number",
 }
-WORDS = {"interface": "interface gap", "approximation": "approximation error", "residual": "mixing residual"}
 CERTIFICATE = {
-    "interface": "gap value",
-    "approximation": "class error",
-    "residual": "certificate of the learned table",
+    "interface": "gap value", "approximation": "class error", "residual": "certificate of the learned table",
     "total": "sum of the three",
-}
-
-
+}  # fmt: skip
+EXACT = {"gap value": "gap_value_sup", "scalar gap": "gap_scalar", "range of rewards": "trivial_cap"}
+NUMBERS = ("gap_exact_sup", *EXACT.values())  # of a workflow, in the sup norm
 FEW = 2000  # records whose verdicts are counted for show
+PAIRS = 240  # pairs up to which a report waits for the theorem's numbers
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class Records(Shown):
         """The records of finished cells; cells of baselines have none."""
         found = [r for r in results if "e_residual" in r]
         names = [f"{part}_{term}" for part in ("e", "b", "slack", "verdict") for term in TERMS]
-        return Records({name: np.concatenate([r[name].ravel() for r in found]) for name in [*names, *EXACT]})
+        return Records({name: np.concatenate([r[name].ravel() for r in found]) for name in [*names, *NUMBERS]})
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many records of each term got each verdict."""
@@ -84,13 +79,11 @@ class Records(Shown):
         for term in TERMS:
             e, b, slack = (a[f"{part}_{term}"] for part in ("e", "b", "slack"))
             rows.append([NAME[term], CERTIFICATE[term], "d-norm", *_spread(e, b, slack)])
-        if EXACT[0] in a:
-            gap = a["gap_exact_sup"]
+        if (gap := a.get("gap_exact_sup")) is not None:
+            slack = np.full_like(gap, 1e-9)
             rows += [
-                [NAME["interface"], rung, "sup norm", *_spread(gap, a[name], np.full_like(gap, 1e-9))]
-                for rung, name in (("gap value", "gap_value_sup"), ("scalar gap", "gap_scalar"),
-                                   ("range of rewards", "trivial_cap"))
-            ]  # fmt: skip
+                [NAME["interface"], rung, "sup norm", *_spread(gap, a[name], slack)] for rung, name in EXACT.items()
+            ]
         return rows
 
     def _facts_(self) -> list[Fact]:
@@ -98,11 +91,6 @@ class Records(Shown):
         said = self.counts().items() if count <= FEW else ()
         verdicts = (Fact(name, ", ".join(f"{n} {verdict}" for verdict, n in c.items())) for name, c in said)
         return [Fact("records", count), Fact("violations", self.violations() if count <= FEW else None), *verdicts]
-
-
-PAIRS = 240  # pairs up to which a report waits for the theorem's numbers
-EXACT = ("gap_exact_sup", "gap_value_sup", "gap_scalar", "trivial_cap")
-RATIO_HEADER = ("term", "bound", "norm", "numbers", "smallest", "median", "largest")
 
 
 def _spread(
@@ -116,109 +104,72 @@ def _spread(
     return len(ratio), float(ratio.min()), float(np.median(ratio)), float(ratio.max())
 
 
-def verdict_section(counts: Mapping[str, Mapping[str, int]], *more: str) -> Section:
+def verdicts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """How often each verdict was said, and what the words mean."""
     said = {word for c in counts.values() for word in c}
-    words = (html.badge(v) + Markup(": ") + why for v, why in MEANING.items() if v.value in said)
-    if not said:
-        return html.section("Verdicts", html.paragraph("There is no record yet."))
-    return html.section(
-        "Verdicts", html.verdict_table("Records of each term", counts), *more, html.bullets(words)
-    )  # fmt: skip
+    meaning = {v: why for v, why in MEANING.items() if v.value in said}
+    return {"table": html.verdict_table("Records of each term", counts), "meaning": meaning}
 
 
-def ratio_section(rows: Sequence[Sequence[Cell]], *more: str) -> Section:
-    """How tight the bounds are."""
-    return html.section(
-        "Tightness",
-        html.paragraph(
-            "Certified over observed: 1 is exact, below 1 would be a violation. Errors within numerical slack and "
-            "bounds that do not apply have no ratio."
-        ),
-        html.table("Ratio of each bound to what it bounds", RATIO_HEADER, rows),
-        *more,
-    )
+def tightness(rows: Sequence[Sequence[Cell]]) -> Grid:
+    """Ratios of bounds to what they bound."""
+    header = ("term", "bound", "norm", "numbers", "smallest", "median", "largest")
+    return Grid("Ratio of each bound to what it bounds", header, rows)
 
 
-def theorem_section(m: ICSMDP, features: int, handoffs: int, which: str) -> Section:
-    """The theorem: its statement, its numbers on one workflow, its assumptions, every rung.
+def proved(m: ICSMDP, features: int, handoffs: int, which: str) -> dict[str, Any]:
+    """The theorem: its statement, its numbers on one workflow (or why there are none), its assumptions, every rung.
 
     features: per agent, 0 for the table; which: the workflow in words.
     """
-    statement = (
-        html.paragraph(
-            "After T handoffs the error of IC-Q against the centralised oracle is at most the sum of the interface "
-            "gap, the approximation error and the mixing residual (docs/theory.md section 6, with proofs). For a "
-            "constant step, with the scalar rung of the interface gap:"
-        ),
-        html.maths(symbolic.statement()),
-        html.details("What the letters mean", html.definitions(_legend()), printed=False),
-    )
+    said = {"statement": symbolic.statement(), "legend": _legend(), "which": which, "why": "", "large": False}
     if (pairs := int(np.asarray(m.available).sum())) > PAIRS:
-        why = f"{pairs} pairs of observation and option are more than {PAIRS}, where it takes minutes; use "
-        return html.section(
-            "Theorem", *statement, html.notice(f"No numbers for {which}: {why}", html.code("icq theorem"))
-        )
+        why = f"{pairs} pairs of observation and option are more than {PAIRS}, where it takes minutes"
+        return said | {"why": why, "large": True}
     try:
         found = theorem_report(m, features=features, handoffs=handoffs, points=3)
     except AnalysisError as error:
-        return html.section("Theorem", *statement, html.notice(f"No numbers for {which}: {error}"))
-    return html.section("Theorem", *statement, *_numbers(found, which))
+        return said | {"why": str(error)}
+    *ladders, assumptions = found.sheet().tables
+    header = ("assumption", "status", *assumptions.header[2:])
+    return said | {
+        "class_name": found.class_name, "summary": summary(found), "latex": found._repr_latex_(),
+        "failing": sum(not a.holds for a, _ in found.assumptions.values()),
+        "assumptions": html.of_sheet(replace(assumptions, header=header), fold=8),
+        "ladders": [html.of_sheet(table) for table in ladders],
+    }  # fmt: skip
 
 
-def _legend() -> dict[str, Cell]:
+def _legend() -> dict[str, str]:
     """Every letter of the statement, in the order in which their meanings build on one another."""
     formulas = (symbolic.INTERFACE, symbolic.APPROXIMATION, symbolic.LAST, symbolic.RATE)  # mu's meaning needs the rate
     used = set().union(*(formula.free_symbols for formula in formulas))
-    return {html.symbol(sympy.latex(s)): meaning for s, meaning in symbolic.MEANING.items() if s in used}
+    return {sympy.latex(s): meaning for s, meaning in symbolic.MEANING.items() if s in used}
 
 
-def _numbers(found: Theorem, which: str) -> tuple[Markup, ...]:
-    sheet = found.sheet()
-    *ladders, assumptions = sheet.tables
-    assumptions = replace(assumptions, header=("assumption", "status", *assumptions.header[2:]))
-    broken = [a.name for a, _ in found.assumptions.values() if not a.holds]
-    said = (
-        f"{len(broken)} of {len(found.assumptions)} assumptions fail, and the rungs that need them have no number"
-        if broken
-        else "every assumption holds"
-    )
-    return (
-        html.heading("On one workflow, in numbers"),
-        html.paragraph(f"{which[0].upper()}{which[1:]}, {found.class_name}, constant step: {summary(found)}; {said}."),
-        html.maths(found._repr_latex_()),
-        html.sheet_table(assumptions, fold=8),
-        html.details("Every rung of every term", *(html.sheet_table(table) for table in ladders)),
-    )
-
-
-def provenance_section(made: Mapping[str, Any], commands: Mapping[str, str], config: Mapping[str, Any]) -> Section:
+def origin(made: Mapping[str, Any], commands: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
     """Where the numbers come from, how to get them again, how to load them."""
-    flat: dict[str, Cell] = {}
+    flat: dict[str, str] = {}
     for name, value in made.items():
         if isinstance(value, Mapping):
             flat |= {str(k): str(v) for k, v in value.items()}
         elif value not in ("", None):
             flat[name] = str(value)
-    how = (html.paragraph(words) + html.listing(text) for words, text in commands.items())
-    whole = html.details("Full configuration", html.listing(json.dumps(config, indent=2)), printed=False)
-    return html.section("Provenance", html.definitions(flat), *how, whole if config else "")
+    return {"made": flat, "commands": commands, "config": json.dumps(config, indent=2) if config else ""}
 
 
 def largest_term(errors: Mapping[str, Float[np.ndarray, "n"]]) -> str:
     """Which of the three terms is largest, in words; errors: TERM -> one number per cell, NaN where unknown."""
-    names = [*WORDS]
-    table = np.stack([errors[t] for t in names])
+    names = [NAME[term] for term in TERMS[:-1]]
+    table = np.stack([errors[t] for t in TERMS[:-1]])
     table = table[:, np.isfinite(table).all(axis=0)]
-    if table.shape[1] == 0:
-        return "No cell has all three terms yet."
-    first = np.argmax(table, axis=0)
-    order = sorted(((int((first == k).sum()), WORDS[t]) for k, t in enumerate(names)), reverse=True)
     cells = table.shape[1]
-    (count, name), *rest = order
+    if cells == 0:
+        return "No cell has all three terms yet."
+    largest = np.bincount(np.argmax(table, axis=0), minlength=len(names)).tolist()
+    (count, name), *rest = sorted(zip(largest, names), reverse=True)
     if count == cells:
-        where = "in every cell" if cells > 1 else "here"
-        return f"The {name} is the largest of the three terms {where}."
+        return f"The {name} is the largest of the three terms {'in every cell' if cells > 1 else 'here'}."
     others = " and ".join(f"the {n} in {c}" for c, n in rest if c)
     return f"The {name} is the largest of the three terms in {count} of {cells} cells, {others}."
 

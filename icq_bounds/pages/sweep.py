@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from markupsafe import Markup
 
 from estimators.decomposition import TERMS
 from estimators.statistics import estimate
@@ -23,17 +23,17 @@ from icq_bounds.figures import style
 from icq_bounds.figures.bound import bound_panel
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
-from icq_bounds.pages.curves import along, drawn, is_scale, value_along
-from icq_bounds.pages.html import Cell, Page, Section
+from icq_bounds.pages.curves import along, is_scale, mean, root_mean_square, value_along
+from icq_bounds.pages.html import Cell, Drawing, Grid, Page
 from icq_bounds.pages.parts import (
-    EXACT,
+    NUMBERS,
     Records,
     largest_term,
-    provenance_section,
-    ratio_section,
+    origin,
+    proved,
     ratios_in_words,
-    theorem_section,
-    verdict_section,
+    tightness,
+    verdicts,
 )
 from icq_bounds.sweep import axes, dataset
 from icq_bounds.sweep.methods import Features, Mlp
@@ -46,24 +46,27 @@ SOURCE = {"b": "bound", "e": "observed", "slack": "slack"}
 
 def sweep_report(folder: Path, theorem: bool = True) -> Page:
     """The page of a sweep's folder, finished or not.  Raises FileNotFoundError where nothing is to report."""
-    spec, ds = load(folder)
+    return page(*load(folder), folder.name, theorem)
+
+
+def page(spec: Spec, ds: xr.Dataset, name: str, theorem: bool = True) -> Page:
+    """The page of a sweep; name: of its folder."""
     records = flat(ds)
     done, cells = int(ds["finished"].sum()), ds["finished"].size
-    sizes = " × ".join(f"{len(values)} {name}" for name, values in spec.axes)
-    sections = [
-        html.section("Summary", *_summary(spec, ds, records)),
-        html.section("Figures", *_figures(ds, records)),
-        html.section("Slopes", *_slopes(ds)),
-        html.section("Cells", *_cells(ds)),
-        verdict_section(records.counts(), *_violations(ds)),
-        ratio_section(records.ratio_rows()),
-        *([_theorem(spec)] if theorem else []),
-        _provenance(spec, ds, folder),
-    ]
-    lead = (
-        f"{folder.name}: {done} of {cells} cells ({sizes}), {spec.replicas} replicas, {spec.checkpoints[-1]} handoffs"
-    )
-    return html.page(f"IC-Q sweep of the family {spec.family}", lead, sections)
+    sizes = " × ".join(f"{len(values)} {axis}" for axis, values in spec.axes)
+    counts, ratios = records.counts(), records.ratio_rows()
+    return html.render(
+        "sweep.html",
+        title=f"IC-Q sweep of the family {spec.family}",
+        lead=f"{name}: {done} of {cells} cells ({sizes}), {spec.replicas} replicas, {spec.checkpoints[-1]} handoffs",
+        done=done, cells=cells, records=len(records.arrays["e_total"]), violations=records.violations(),
+        diverged=int(np.isnan(records.arrays["e_total"]).sum()),
+        moving=int((ds["reference_converged"] == 0).sum()),
+        words=f"{largest_term(_last_errors(ds))} {ratios_in_words(ratios)}",
+        varied=_varied(spec), panels=_figures(ds, records), octaves=OCTAVES, slopes=_slopes(ds), rates=_rates(ds),
+        every_cell=_cells(ds), verdicts=verdicts(counts), violated=_violated(ds), ratios=tightness(ratios),
+        proved=_proved(spec) if theorem else None, origin=_origin(spec, ds, name),
+    )  # fmt: skip
 
 
 def load(folder: Path) -> tuple[Spec, xr.Dataset]:
@@ -90,8 +93,8 @@ def flat(ds: xr.Dataset) -> Records:
         for part, source in SOURCE.items():
             out[f"{part}_{term}"] = records[source].values.ravel()[code >= 0]
         out[f"verdict_{term}"] = words[code[code >= 0] + 1]
-    known = np.isfinite(ds[EXACT[0]].values.ravel())
-    return Records(out | {name: ds[name].values.ravel()[known] for name in EXACT})
+    known = np.isfinite(ds[NUMBERS[0]].values.ravel())
+    return Records(out | {name: ds[name].values.ravel()[known] for name in NUMBERS})
 
 
 def lines(ds: xr.Dataset, term: str, axis: str) -> Float[np.ndarray, "L K R"]:
@@ -129,93 +132,79 @@ def slope(x: Float[np.ndarray, "K"], found: Float[np.ndarray, "L K R"]) -> Estim
     return estimate.exact(round(low, 9)) if high - low < 1e-9 else e  # the same in every replica
 
 
-def _summary(spec: Spec, ds: xr.Dataset, records: Records) -> list[Markup]:
-    done, cells = int(ds["finished"].sum()), ds["finished"].size
-    seen, violated = records.arrays["e_total"], records.violations()
-    facts = {"cells finished": f"{done} of {cells}", "records": str(len(seen)), "violations": str(violated)}
+def _last_errors(ds: xr.Dataset) -> dict[str, Float[np.ndarray, "C"]]:
+    """The root mean square of every term in every cell, at the last checkpoint."""
     sizes = (ds["observed"].isel(checkpoint=-1) ** 2).mean("replica", skipna=False) ** 0.5
-    errors = {t: sizes.sel(term=t).values.ravel() for t in TERMS}
-    parts = [html.facts(facts)]
-    if done < cells:
-        unfinished = (
-            f"This sweep is unfinished: {done} of {cells} cells are there. The same icq sweep command computes "
-        )
-        parts.append(html.notice(unfinished, "the others; everything below speaks of those that are there."))
-    if violated:
-        parts.append(html.notice(f"{violated} records violate a bound; they are listed under Verdicts.", bad=True))
-    if diverged := int(np.isnan(seen).sum()):
-        why = "because their run diverged, and so is every mean over them: choose smaller steps."
-        parts.append(html.notice(f"{diverged} records are NaN {why}"))
-    if moving := int((ds["reference_converged"] == 0).sum()):
-        parts.append(html.notice(f"In {moving} cells the reference Q_F still moves: raise reference_iterations."))
-    parts.append(html.paragraph(largest_term(errors), " ", ratios_in_words(records.ratio_rows())))
+    return {t: sizes.sel(term=t).values.ravel() for t in TERMS}
+
+
+def _varied(spec: Spec) -> Grid:
     settings = axes.known(spec.family)
-    asked = [[n, ", ".join(map(_short, v)), settings[n].meaning] for n, v in spec.axes]
-    parts.append(html.table("What varies", ("axis", "values", "meaning"), asked))
-    return parts
+    asked = [[name, ", ".join(map(_short, values)), settings[name].meaning] for name, values in spec.axes]
+    return Grid("What varies", ("axis", "values", "meaning"), asked)
 
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else _written(value)
 
 
-def _figures(ds: xr.Dataset, records: Records) -> list[Markup]:
+def _figures(ds: xr.Dataset, records: Records) -> list[Drawing]:
     names = [*map(str, ds["finished"].dims), "checkpoint"]
     panels = []
     for name in names:
-        found = {NAME[t]: lines(ds, t, name) for t in TERMS}
-        if ds.sizes[name] > 1 and len(found[NAME["total"]]):
-            curves = {term: pooled(part) for term, part in found.items()}
-            colours = {NAME[t]: style.COLOUR[t] for t in TERMS}
-            panels.append(along(ds[name], curves, colours))
+        found = {t: lines(ds, t, name) for t in TERMS}
+        if ds.sizes[name] > 1 and len(found["total"]):
+            panels.append(along(ds[name], {t: pooled(part) for t, part in found.items()}))
     if ds.sizes[names[0]] > 1 and ds["value"].notnull().any():
         panels.append(value_along(ds, names[0]))
     a = records.arrays
     if any((np.isfinite(a[f"b_{t}"]) & (a[f"e_{t}"] > a[f"slack_{t}"])).any() for t in TERMS):
+        alt = (
+            f"{len(a['e_total'])} records, observed error against certified bound, per term; "
+            f"{records.violations()} lie below the diagonal."
+        )
         with plt.rc_context(style.STYLE):
             ax = bound_panel([a])
             ax.set_title("Observed against bound, every record")
-            panels.append(
-                drawn(ax, "bounds", f"{len(a['e_total'])} records, observed error against certified bound, per term; "
-                      f"{records.violations()} lie below the diagonal.")
-            )  # fmt: skip
-    return [html.figures(*panels)] if panels else [html.paragraph("There is nothing to draw yet.")]
+            panels.append(html.figure(ax, "bounds", alt))
+    return panels
 
 
-def _slopes(ds: xr.Dataset) -> list[Markup]:
+def _slopes(ds: xr.Dataset) -> Grid:
     rows: list[list[Cell]] = []
-    grid = ds["checkpoint"].values.astype(float)
-    late = grid >= grid[-1] / 2**OCTAVES
     for name in map(str, ds["finished"].dims):
         x = ds[name].values
         if is_scale(ds[name]) and (x > 0).sum() > 1:
-            found = {t: lines(ds.isel({name: x > 0}), t, name) for t in TERMS}
-            rows.append([name, len(found["total"]), *(slope(x[x > 0].astype(float), found[t]) for t in TERMS)])
-    if late.sum() > 1:
-        found = {t: lines(ds.isel(checkpoint=late), t, "checkpoint") for t in TERMS}
-        rows.append(["handoffs", len(found["total"]), *(slope(grid[late], found[t]) for t in TERMS)])
-    say = html.paragraph(
-        "How an error grows with an axis: the slope of its logarithm against that of the axis, least squares, with the "
-        "95 % interval over replicas. Errors are root mean squares over all other axes, at the last "
-        f"checkpoint; against handoffs over the last {OCTAVES} octaves. Values of an axis that are not positive have "
-        "no logarithm and play no part."
-    )
-    header = ("axis", "lines", *(NAME[t] for t in TERMS))
-    parts = [say, html.table("Log-log slope of each term", header, rows)]
-    if late.sum() > 1:
-        parts.append(_rates(ds.isel(checkpoint=late), grid[late]))
-    return parts
+            rows.append([name, *_slope_row(x[x > 0], ds.isel({name: x > 0}), name)])
+    late = _late(ds)
+    if late.sizes["checkpoint"] > 1:
+        rows.append(["handoffs", *_slope_row(late["checkpoint"].values, late, "checkpoint")])
+    return Grid("Log-log slope of each term", ("axis", "lines", *(NAME[t] for t in TERMS)), rows)
 
 
-def _rates(ds: xr.Dataset, grid: Float[np.ndarray, "K"]) -> Markup:
+def _slope_row(x: np.ndarray, ds: xr.Dataset, name: str) -> list[Cell]:
+    found = {t: lines(ds, t, name) for t in TERMS}
+    return [len(found["total"]), *(slope(x.astype(float), part) for part in found.values())]
+
+
+def _late(ds: xr.Dataset) -> xr.Dataset:
+    """The checkpoints over which a rate is read off."""
+    grid = ds["checkpoint"].values
+    return ds.isel(checkpoint=grid >= grid[-1] / 2**OCTAVES)
+
+
+def _rates(ds: xr.Dataset) -> Grid | str:
     """Slope of the residual and the total against handoffs, cell by cell."""
-    rows: list[list[Cell]] = []
-    for point, cell in _points(ds):
+    late, rows, terms = _late(ds), [], ["residual", "total"]
+    if late.sizes["checkpoint"] < 2:
+        return ""
+    grid = late["checkpoint"].values.astype(float)
+    for point, cell in _points(late):
         if (cell["verdict"].sel(term="residual") >= 0).all():
-            e = cell["observed"].sel(term=["residual", "total"]).transpose("term", "checkpoint", "replica").values
+            e = cell["observed"].sel(term=terms).transpose("term", "checkpoint", "replica").values
             rows.append([*point, *(slope(grid, part[None]) for part in e)])
-    header = (*map(str, ds["finished"].dims), NAME["residual"], NAME["total"])
-    return html.table("Slope against handoffs, cell by cell", header, rows[:CELLS], fold=8)
+    header = (*map(str, ds["finished"].dims), *(NAME[t] for t in terms))
+    return Grid("Slope against handoffs, cell by cell", header, rows[:CELLS], fold=8)
 
 
 def _points(ds: xr.Dataset) -> list[tuple[list[Cell], xr.Dataset]]:
@@ -226,39 +215,25 @@ def _points(ds: xr.Dataset) -> list[tuple[list[Cell], xr.Dataset]]:
     return [([_short(ds[d].values[k].item()) for d, k in p.items()], ds.isel(p)) for p in picks]
 
 
-def _cells(ds: xr.Dataset) -> list[Markup]:
+def _cells(ds: xr.Dataset) -> Grid:
     rows: list[list[Cell]] = []
-    every = _points(ds)
-    for point, cell in every[:CELLS]:
+    for point, cell in _points(ds)[:CELLS]:
         last = cell.isel(checkpoint=-1)
         terms: list[Cell] = [None] * len(TERMS)
         if (last["verdict"].sel(term="residual") >= 0).all():
             each = (last.sel(term=t) for t in TERMS)
             terms = [_rms(of["observed"].values, float(of["slack"].max())) for of in each]
-        rows.append([*point, *terms, _mean(100 * (cell["value"] / cell["value_oracle"]).values)])
+        rows.append([*point, *terms, mean(100 * (cell["value"] / cell["value_oracle"]).values)])
     header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS), "value, % of the oracle")
-    say = html.paragraph(
-        "Root mean square errors in the d-norm at the last checkpoint and the value of the learned policy, with 95 % "
-        "intervals over replicas; 0 is 0 within numerical slack."
-    )
-    done = int(ds["finished"].sum())
-    cut = [html.paragraph(f"The first {CELLS} of {done} cells; all of them are in sweep.nc.")] if done > CELLS else []
-    return [say, *cut, html.table("Every cell", header, rows, fold=12)] if rows else [html.paragraph("None yet.")]
+    return Grid("Every cell", header, rows, fold=12)
 
 
 def _rms(errors: Float[np.ndarray, "R"], slack: float) -> Estimate:
     """The root mean square; a single number where all replicas agree, 0 within the numerical slack."""
-    if (errors <= slack).all():
-        return estimate.exact(0.0)
-    return estimate.exact(float(errors[0])) if (errors == errors[0]).all() else estimate.root_mean_square(errors)
+    return estimate.exact(0.0) if (errors <= slack).all() else root_mean_square(errors)
 
 
-def _mean(values: Float[np.ndarray, "R"]) -> Estimate:
-    """The mean; a single number where all replicas agree."""
-    return estimate.exact(float(values[0])) if (values == values[0]).all() else estimate.mean(values)
-
-
-def _violations(ds: xr.Dataset) -> list[Markup]:
+def _violated(ds: xr.Dataset) -> Grid:
     """The records that violate a bound."""
     rows: list[list[Cell]] = []
     for term in TERMS:
@@ -269,11 +244,10 @@ def _violations(ds: xr.Dataset) -> list[Markup]:
             seen, bound = (float(records[part].isel(at)) for part in ("observed", "bound"))
             where = ", ".join(f"{d} {_short(ds[d].values[k].item())}" for d, k in at.items())
             rows.append([NAME[term], where, seen, bound])
-    table = html.table("Violations", ("term", "record", "observed", "bound"), rows[:CELLS])
-    return [html.notice(f"{len(rows)} records violate a bound.", bad=True), table] if rows else []
+    return Grid("Violations", ("term", "record", "observed", "bound"), rows[:CELLS])
 
 
-def _theorem(spec: Spec) -> Section:
+def _proved(spec: Spec) -> dict[str, Any]:
     """The theorem on the workflow in the middle of the grid."""
     cell = spec.cells()[int(np.ravel_multi_index([n // 2 for n in spec.shape], spec.shape))]
     middle = ", ".join(f"{name} {_short(values[len(values) // 2])}" for name, values in spec.axes)
@@ -281,25 +255,25 @@ def _theorem(spec: Spec) -> Section:
     if isinstance(cell.method, Mlp):
         which += ", with a table, as the theorem speaks of linear classes (networks are certified record by record)"
     count = cell.method.count if isinstance(cell.method, Features) else 0
-    return theorem_section(cell.family.workflow(), count, spec.checkpoints[-1], which)
+    return proved(cell.family.workflow(), count, spec.checkpoints[-1], which)
 
 
-def _provenance(spec: Spec, ds: xr.Dataset, folder: Path) -> Section:
+def _origin(spec: Spec, ds: xr.Dataset, name: str) -> dict[str, Any]:
     defaults = {name: setting.default for name, setting in axes.known(spec.family).items()}
     words = ["icq", "sweep", "--family", spec.family, "--axes"]
-    words += [f"{name}={','.join(map(_written, values))}" for name, values in spec.axes]
+    words += [f"{axis}={','.join(map(_written, values))}" for axis, values in spec.axes]
     if other := [f"{n}={_written(v)}" for n, v in spec.fixed if v is not None and v != defaults[n]]:
         words += ["--fix", *other]
-    words += ["--replicas", str(spec.replicas), "--checkpoints", *map(str, spec.checkpoints), "--out", folder.name]
+    words += ["--replicas", str(spec.replicas), "--checkpoints", *map(str, spec.checkpoints), "--out", name]
     commands = {
         "The same numbers again (an unfinished sweep goes on):": shlex.join(words),
-        "This page in a notebook:": f'from icq_bounds.pages.report import report\nreport("{folder.name}")',
+        "This page in a notebook:": f'from icq_bounds.pages.report import report\nreport("{name}")',
         "All records, labelled, in a notebook:": (
-            f'import xarray as xr\nds = xr.open_dataset("{folder.name}/sweep.nc", engine="h5netcdf")'
+            f'import xarray as xr\nds = xr.open_dataset("{name}/sweep.nc", engine="h5netcdf")'
         ),
     }
     made = json.loads(ds.attrs["provenance"]) | {"machines": ds.attrs["machines"]}
-    return provenance_section(made, commands, spec.as_json())
+    return origin(made, commands, spec.as_json())
 
 
 def _written(value: object) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import sympy
+from markupsafe import Markup
 from strategies import garnet
 
 from audits import recovery, tightness
@@ -63,7 +64,8 @@ PLAIN = {
     "icq_bounds.sweep.axes.Setting",  # an axis that a sweep knows
     "audits.calibration.Block", "audits.calibration.suite.Study",  # what a calibration is asked to do
     "audits.calibration.rows.Quantity", "audits.calibration.rows.Source",
-    "icq_bounds.workflows.math.cells.Source",  # which recorded answers
+    "icq_bounds.workflows.math.cells.Source", "icq_bounds.workflows.common.recorded.Source",  # which recorded answers
+    "icq_bounds.workflows.math.backends.Problem", "icq_bounds.workflows.math.backends.Answer",
     # what names a cell on disk
     "icq_bounds.sweep.methods.Table", "icq_bounds.sweep.methods.Features", "icq_bounds.sweep.methods.Mlp",
     "icq_bounds.sweep.methods.Schedule",
@@ -77,7 +79,7 @@ SETTINGS = ("Cell", "Family", "Learning", "Options", "Preset")  # endings of typ
 
 def modules():
     for package in PACKAGES:
-        for found in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+        for found in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
             yield import_module(found.name)
 
 
@@ -202,7 +204,7 @@ def test_every_result_type_shows_itself(name):
 
 
 def test_the_inspection_sees_what_people_meet():
-    seen = {"icq.exact.Analysis", "icq.smdp.ICSMDP", "icq.learn.learner.Record",
+    seen = {"icq.exact.analysis.Analysis", "icq.smdp.ICSMDP", "icq.learn.learner.Record",
             "estimators.statistics.estimate.Estimate", "estimators.logs.log.Log", "estimators.logs.report.Report",
             "bounds.core.bound.Bound", "bounds.theorem.Theorem",
             "bounds.core.term.Rung", "bounds.planner.Plan", "icq_bounds.diagnosis.diagnosis.Diagnosis"}  # fmt: skip
@@ -309,7 +311,8 @@ def of_experiments(a):
     said = words.Verdict("interface gap", "the interface gap dominates")
     yield from (said, words.Said(said, (), (), (), {}, ()))
     yield recovery.Recovery(1, {"residual": E}, {"residual": 0.1})
-    yield from (html.section("A < B", "text"), html.page("A < B", "lead", [html.section("x", "text")]))
+    yield from (html.Grid("A < B", ("x",), [["y"]]), html.Drawing("a", "0 0 1 1", Markup(), "A < B", ""))
+    yield html.Page("<title>A &lt; B</title>")
     cell = RoutingCell(bits=1, who=Who.ICQ, seeds=1, handoffs=10)
     yield engine.Outcome(cell, {"e_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})
@@ -451,6 +454,6 @@ def test_mathematics_is_typeset(a):
     plan = planner.plan(0.5, *laws, planner.Costs(1.0, 1.0, 1e-3))
     shown = [*laws, plan, scalar_gap_bound(a), theorem.theorem(a, 1e-5, np.array([10]))]
     for x in shown:
-        assert html.maths(x._repr_latex_())  # raises for LaTeX that cannot be typeset
+        assert html.mathml(x._repr_latex_(), True)  # raises for LaTeX that cannot be typeset
     assert isinstance(sym.statement(), Latex) and sym.statement()._repr_latex_() == f"$${sym.statement()}$$"
     assert f"E_{{\\mathrm{{app}}}}({plan.width})" in plan._repr_latex_()

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from markupsafe import Markup
 from strategies import garnet
 
 from bounds.core.bound import Verdict
@@ -48,14 +49,14 @@ def page(swept):
 
 def text(page):
     """What a reader reads."""
-    return html.Markup(re.sub(r"<(style|math|svg).*?</\1>", " ", page.html, flags=re.DOTALL)).striptags()
+    return Markup(re.sub(r"<(style|math|svg).*?</\1>", " ", page.html, flags=re.DOTALL)).striptags()
 
 
 def table(page, caption):
     """The rows of a table as text."""
     part = page.html.split(caption, 1)[1].split("<tbody>", 1)[1].split("</tbody>")[0]
     cells = (re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in part.split("<tr>")[1:])
-    return [[html.Markup(cell).striptags() for cell in row] for row in cells]
+    return [[Markup(cell).striptags() for cell in row] for row in cells]
 
 
 @pytest.mark.parametrize(("width", "phone"), [(360, True), (1280, False)])
@@ -132,8 +133,8 @@ def test_the_words_follow_the_numbers():
 
     nan = math.nan
     said = parts.largest_term(errors(interface=[1, 1, 9, nan], approximation=[2, 2, 0, 9], residual=[0, 3, 1, 9]))
-    assert said == ("The mixing residual is the largest of the three terms in 1 of 3 cells, "
-                    "the interface gap in 1 and the approximation error in 1.")  # fmt: skip
+    assert said == ("The residual is the largest of the three terms in 1 of 3 cells, "
+                    "the interface gap in 1 and the approximation in 1.")  # fmt: skip
     assert "in every cell" in parts.largest_term(errors(interface=[1, 1], approximation=[2, 2], residual=[0, 0]))
     assert "No cell" in parts.largest_term(errors(interface=[nan], approximation=[2], residual=[0]))
     assert parts.ratios_in_words([["total", "b", "d-norm", 0, None, None, None]]).startswith("No bound applies")
@@ -170,9 +171,9 @@ def test_lines_leave_out_what_is_not_finished(swept):
 def test_diverged_runs_are_said(swept):
     spec, ds = sweep.load(swept)
     ds["observed"][{"gap": 2, "function_class": 0, "who": 0, "term": [2, 3], "replica": 1}] = np.nan
-    said = html.join(sweep._summary(spec, ds, sweep.flat(ds))).striptags()
+    said = text(sweep.page(spec, ds, "swept", theorem=False))
     assert "3 records are NaN because their run diverged" in said
-    assert "none: samples are not finite" in html.join(sweep._cells(ds)).striptags()
+    assert "none: samples are not finite" in said
 
 
 def test_every_cell_has_its_row(page):
@@ -221,7 +222,7 @@ def test_an_unfinished_sweep_is_reported_as_such(swept, tmp_path):
 
 def test_a_violation_is_shouted(swept):
     """One planted violation: counted, listed with its place and numbers, and below 1 among the ratios."""
-    _, ds = sweep.load(swept)
+    spec, ds = sweep.load(swept)
     at = {"gap": 1, "function_class": 1, "who": 0, "term": 2, "replica": 2, "checkpoint": 1}
     ds["bound"][at] = ds["observed"][at] / 4
     ds["verdict"][at] = [v.value for v in Verdict].index("violated")
@@ -229,9 +230,10 @@ def test_a_violation_is_shouted(swept):
     assert records.violations() == 1 and records.counts()["residual"]["violated"] == 1
     (row,) = [r for r in records.ratio_rows() if r[0] == "residual"]
     assert row[4] == pytest.approx(0.25)
-    notice, listed = sweep._violations(ds)
-    assert 'class="notice bad"' in notice
-    assert "gap 0.5, function_class features, who icq, replica 2, checkpoint 256" in listed.striptags()
+    page = sweep.page(spec, ds, "swept", theorem=False)
+    assert page.html.count('class="notice bad"') == 2 and text(page).count("1 records violate a bound") == 2
+    ((_, where, _, _),) = table(page, "Violations")
+    assert where == "gap 0.5, function_class features, who icq, replica 2, checkpoint 256"
 
 
 def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
@@ -270,12 +272,16 @@ def test_the_command_writes_the_page_into_the_folder(swept, page, tmp_path, caps
     assert (folder / "report.html").read_text() == page.html, "the same results give the same page"
 
 
+def theorem_section(m):
+    return html.part("sections.html", "theorem")(parts.proved(m, 0, 100, "the workflow"))
+
+
 def test_the_theorem_says_why_it_has_no_number():
     reducible = ICSMDP.create(
         prob=np.ones((2, 1, 1)), next_state=[[[0]], [[1]]], duration=np.ones((2, 1, 1), int),
         reward=np.zeros((2, 1, 1)), observation=[0, 1], agent=[0, 0], gamma=0.5,
     )  # fmt: skip
-    body = parts.theorem_section(reducible, 0, 100, "the workflow").body
+    body = theorem_section(reducible)
     assert "No numbers for the workflow" in body and "closed classes" in body and "<math" in body
 
 
@@ -283,7 +289,7 @@ def test_a_report_does_not_wait_minutes_for_the_theorem(monkeypatch):
     monkeypatch.setattr(parts, "PAIRS", 255)
     monkeypatch.setattr(parts, "theorem_report", lambda *_, **__: pytest.fail("it was computed"))
     large = garnet(0, states=64, observations=64, options=4, outcomes=2, unavailable=0.0)
-    body = parts.theorem_section(large, 0, 100, "the workflow").body
+    body = theorem_section(large)
     assert "256 pairs" in body and "icq theorem" in body and "<math" in body
 
 
