@@ -57,14 +57,14 @@ from icq_bounds.workflows.math.cells import Played
 from icq_bounds.workflows.routing.cells import RoutingCell
 from notebooks.explore import terms
 
-PACKAGES = ("icq", "estimators", "bounds", "icq_bounds")
+PACKAGES = ("icq", "estimators", "bounds", "icq_bounds", "audits")
 # What a person writes down to have something done, or what code hands to code: a repr that repeats the call is right.
 PLAIN = {
     "icq.display.Fact",
     "icq_bounds.sweep.axes.Setting",  # an axis that a sweep knows
-    "audits.calibration.Block", "audits.calibration.suite.Study",  # what a calibration is asked to do
+    "audits.calibration.__main__.Block", "audits.calibration.suite.Study",  # what a calibration is asked to do
     "audits.calibration.rows.Quantity", "audits.calibration.rows.Source",
-    "icq_bounds.workflows.math.cells.Source", "icq_bounds.workflows.common.recorded.Source",  # which recorded answers
+    "icq_bounds.workflows.common.recorded.Source",  # which recorded answers
     "icq_bounds.workflows.math.backends.Problem", "icq_bounds.workflows.math.backends.Answer",
     # what names a cell on disk
     "icq_bounds.sweep.methods.Table", "icq_bounds.sweep.methods.Features", "icq_bounds.sweep.methods.Mlp",
