@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
 from bounds.core.sheet import Sheet, Table
-from bounds.core.statement import interval, number, timeless
+from bounds.core.statement import interval, number
 from bounds.core.term import Observed, Term
 from bounds.residual.population import Population, local_clock, population
 from bounds.theorem import Observations, Output, Theorem, theorem
@@ -196,7 +196,7 @@ def _ladder(name: str, term: Term) -> list[tuple[str, ...]]:
     out = []
     for rung in term.rungs:
         said = "the quantity itself" if rung.exact else str(term.verdict(rung.bound))
-        out.append(_row(name, timeless(rung.bound), rung.bound.value, term, said))
+        out.append(_row(name, rung.bound.name, rung.bound.value, term, said))
     if term.limit is not None and term.limit.value == term.limit.value:
         out.append(_row(name, term.limit.name, term.limit.value, term, "not a bound"))
     return out

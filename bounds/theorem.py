@@ -31,15 +31,15 @@ from bounds.core.statement import (
     loss_table,
     number,
     term_rows,
-    timeless,
 )
 from bounds.core.steps import Steps
 from bounds.core.term import Asymptotic, Observed, Rung, Term
 from bounds.interface.gap import contracts, loss_error, observed_error, oracle_contraction, trivial_cap
 from bounds.ladder import Run
-from bounds.residual.population import Population, PopulationError, local_clock, population, tabular_features
+from bounds.residual.population import Population, local_clock, population, tabular_features
 from icq.display import Fact, Shown, latex_number, latex_text
 from icq.exact import Analysis
+from icq.reason import NoNumber, Why
 
 SECTION = "docs/theory.md section 6"
 _GAP, _CLASS_ERROR, _RESIDUAL = "||Qbar o phi - Q*||_d", "||Q_F - Qbar||_d", "(E||Q_T - Q_F||_d^2)^1/2"
@@ -138,7 +138,7 @@ class Theorem(Shown):
             cells = [str(time)]
             for output, terms in self.residual.items():
                 total = self.total(output, i)
-                cells += [number(total.best.value), timeless(terms[i].best), interval(total.observed)]
+                cells += [number(total.best.value), terms[i].best.name, interval(total.observed)]
             rows.append(tuple(cells))
         return Table(
             "Total over time", ("T", *(f"{o.value}: {c}" for o in self.residual for c in columns)), tuple(rows)
@@ -232,8 +232,8 @@ def theorem(
     gap = Term("interface", _GAP, ladder.interface_rungs(a), trivial_cap(a), observed=seen)
     try:
         pop = population(a, psi, local_clock(a, psi) if metric is None else metric, offset)
-    except PopulationError as error:
-        approximation, residual = _missing(str(error), len(times))
+    except NoNumber as error:
+        approximation, residual = _missing(error.why, len(times))
     else:
         first = np.zeros(psi.shape[1]) if start is None else start
         run = Run(float(steps) if isinstance(steps, int) else steps, first, times)
@@ -266,9 +266,9 @@ def _residual(pop: Population, run: Run, observed: Observations) -> dict[Output,
     return out
 
 
-def _missing(why: str, count: int) -> tuple[Term, dict[Output, tuple[Term, ...]]]:
+def _missing(why: Why, count: int) -> tuple[Term, dict[Output, tuple[Term, ...]]]:
     """Terms without a number, because the class has no usable fixed point."""
-    fails = Assumption("class fixed point", False, -math.inf, why)
+    fails = Assumption("class fixed point", False, -math.inf, str(why))
     nothing = Bound("no class fixed point", math.nan, {}, (fails,), SECTION)
     approximation = Term("approximation", _CLASS_ERROR, (Rung(nothing, exact=True), Rung(nothing)), math.inf)
     residual = Term("residual", _RESIDUAL, (Rung(nothing),), math.inf)

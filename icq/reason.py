@@ -14,6 +14,8 @@ class Reason(Enum):
 
     NO_FIXED_POINT = "the class has no fixed point that was found"
     SINGULAR = "the linear equations are singular"
+    DEPENDENT = "the features are linearly dependent on visited pairs"
+    BAD_METRIC = "the metric is not symmetric and positive definite"
     TOO_LARGE = "too large to be solved for densely"
 
     def __str__(self) -> str:

@@ -13,14 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds.core.bound import Assumption, Bound
-from bounds.core.statement import timeless
 from bounds.core.term import Observed, Term
 from bounds.residual import closed
 from bounds.residual.constants import constants
 from bounds.residual.poisson import tier_2_inequality
 from bounds.residual.population import (
     Population,
-    PopulationError,
     block_features,
     local_clock,
     population,
@@ -31,6 +29,7 @@ from icq.coerce import Instance
 from icq.display import latex_number, latex_text
 from icq.exact import Analysis, analyse
 from icq.learn import classes
+from icq.reason import NoNumber
 
 STEPS = 10.0 ** np.linspace(-8, 0, 65)  # tried steps, over the largest one the certificate allows
 
@@ -81,7 +80,7 @@ def theorem_report(
     if step is None:
         try:
             step = best_step(population(a, psi, metric), handoffs)
-        except PopulationError:
+        except NoNumber:
             step = 1e-3 / psi.shape[0]  # the theorem says what is wrong with the class
     times = np.unique(np.geomspace(min(64, handoffs), handoffs, points).round().astype(int))
     return theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed)
@@ -119,7 +118,7 @@ def _assumption(a: Assumption) -> dict[str, Any]:
 
 def _bound(b: Bound) -> dict[str, Any]:
     return {
-        "name": timeless(b), "value": _number(b.value), "trivial": _number(b.trivial), "applicable": b.applicable,
+        "name": b.name, "value": _number(b.value), "trivial": _number(b.trivial), "applicable": b.applicable,
         "terms": {k: _number(v) for k, v in b.terms.items()}, "fails": [_assumption(a) for a in b.failures],
         "reference": b.reference,
     }  # fmt: skip
@@ -137,7 +136,7 @@ def _term(term: Term) -> dict[str, Any]:
         rungs.append(_bound(rung.bound) | more | {"verdict": None if said is None else said.value})
     limit = term.limit
     return {
-        "claim": term.claim, "trivial": _number(term.trivial), "best": timeless(term.best),
+        "claim": term.claim, "trivial": _number(term.trivial), "best": term.best.name,
         "value": _number(term.best.value), "observed": _observed(term.observed), "rungs": rungs,
         "limit": None if limit is None else {
             "name": limit.name, "value": _number(limit.value), "is_a_bound": False,
@@ -158,7 +157,7 @@ def as_latex(t: Theorem) -> str:
         for rung in term.rungs:
             seen = math.nan if term.observed is None else term.observed.value
             numbers = (rung.bound.value, seen, term.ratio(rung.bound.value))
-            rows.append((mark, latex_text(timeless(rung.bound)), *(f"${latex_number(x)}$" for x in numbers)))
+            rows.append((mark, latex_text(rung.bound.name), *(f"${latex_number(x)}$" for x in numbers)))
     body = " \\\\\n".join(" & ".join(row) for row in rows)
     head = "term & bound & value & observed & ratio \\\\ \\hline"
     return f"{t._repr_latex_()}\n\n\\begin{{tabular}}{{llrrr}}\n{head}\n{body}\n\\end{{tabular}}\n"

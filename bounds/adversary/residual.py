@@ -25,7 +25,6 @@ from bounds.residual.constants import constants
 from bounds.residual.moments import second_moments
 from bounds.residual.population import (
     Population,
-    PopulationError,
     is_tabular,
     local_clock,
     population,
@@ -36,6 +35,7 @@ from bounds.residual.recursion import Lyapunov, Quadratic, advance, leap
 from bounds.residual.weights import Weight, sharp_weight
 from icq.display import Shown
 from icq.exact import Analysis
+from icq.reason import NoNumber
 
 LARGEST = 150  # size of the moment matrix up to which runs of any length are exact
 
@@ -54,7 +54,7 @@ def random_population(a: Analysis, rng: np.random.Generator) -> Population | Non
         return None
     try:
         pop = population(a, psi, local_clock(a, psi) if kind == 3 else None)
-    except PopulationError:
+    except NoNumber:
         return None
     return pop if pop.rank_margin > 1e-4 else None
 

@@ -18,7 +18,8 @@ from bounds.interface.gap import contracts, rounding, value_range
 from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
-from icq.exact.fixed_point import greedy
+from icq.exact.projected import LIMIT, Projected, Tables, search
+from icq.reason import NoNumber, Reason
 
 NEWTON_LIMIT = 1500  # dimension of a class up to which a policy is evaluated by a dense solve
 
@@ -48,38 +49,30 @@ def trivial_error(a: Analysis) -> float:
     return high - low
 
 
-def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_iterations: int = 20_000) -> ClassSolution:
-    """Q_F = Pi That Q_F, unique because kappa_F < 1.
+def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_iterations: int = LIMIT) -> ClassSolution:
+    """Q_F = Pi That Q_F, unique because kappa_F < 1; see `icq.exact.projected`.
 
-    Sweeps of Pi That, and for linear classes the fixed point of the greedy policy wherever that has the smaller
-    residual; the certificate ||Q - Q_F||_d <= kappa_F ||Q - Q_before||_d/(1 - kappa_F) does not depend on the way.
-    `tolerance` is relative to the range of values.  Raises ValueError when kappa_F >= 1.
+    The certificate ||Q - Q_F||_d <= kappa_F ||Q - Q_before||_d/(1 - kappa_F) for Q = Pi That Q_before does not depend
+    on the way.  `tolerance` is relative to the range of values.  Raises NoNumber when kappa_F >= 1.
     """
     a, kappa = members.analysis, members.modulus
     if kappa >= 1:
-        raise ValueError(f"kappa_F = {kappa:.6g} is not below 1: the class fixed point is not certified to exist")
-    scale = trivial_error(a)
-    q = members.project(np.zeros_like(a.q_bar))
-    for iteration in range(1, max_iterations + 1):
-        after = members.project(a.interface.bellman(q))
-        noise = _projected_rounding(a, after)
-        error = (kappa * a.norm_d(after - q) + noise) / (1 - kappa)
-        if error <= max(tolerance * scale, 2 * noise / (1 - kappa)):
-            return ClassSolution(after, error, iteration, True)
-        q = _shortcut(members, after)
-    return ClassSolution(after, error, max_iterations, False)
+        need = f"kappa_F = {kappa:.6g} is not below 1, so it is not certified to exist"
+        raise NoNumber(Reason.NO_FIXED_POINT, need=need)
+    problem: Projected = Tables(a.interface, a.d_pair, members.project)
+    if isinstance(members, LinearClass) and members.rank <= NEWTON_LIMIT:
+        problem = members.affine
+    goal = tolerance * trivial_error(a) * (1 - kappa)
 
+    def enough(point: Float[np.ndarray, "*point"], residual: float) -> bool:
+        noise = _projected_rounding(a, problem.table(point))
+        return kappa * residual + noise <= max(goal, 2 * noise)
 
-def _shortcut(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "O A"]:
-    """The fixed point of the policy greedy in q, if the class has one and it is closer to solving the equation."""
-    if not isinstance(members, LinearClass) or members.rank > NEWTON_LIMIT:
-        return q
-    policy, _ = greedy(q, members.analysis.interface.available)
-    try:
-        jump = members.evaluate(policy)
-    except np.linalg.LinAlgError:
-        return q
-    return jump if _residual_d(members, jump) < _residual_d(members, q) else q
+    found = search(problem, enough, limit=max_iterations)
+    before = problem.table(found.point)
+    after = members.project(a.interface.bellman(before))
+    error = (kappa * a.norm_d(after - before) + _projected_rounding(a, after)) / (1 - kappa)
+    return ClassSolution(after, error, found.iterations, found.converged)
 
 
 def _residual_d(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> float:

@@ -18,6 +18,7 @@ from bounds.approximation.certificate import interface_contraction
 from bounds.interface.gap import round_up
 from icq.display import Fact, Shown
 from icq.exact import DENSE_ENTRIES, Analysis
+from icq.exact.projected import Affine
 
 
 @runtime_checkable
@@ -105,20 +106,13 @@ class LinearClass(Shown):
         norm = float(np.linalg.norm(matrix, 2)) if self.rank else 0.0
         return min(round_up(norm, sum(matrix.shape)), interface_contraction(a))
 
-    def evaluate(self, policy: Int[np.ndarray, "O"]) -> Float[np.ndarray, "O A"]:
-        """The fixed point of Pi That_policy, by one dense solve of the size of `rank`.
-
-        Raises numpy.linalg.LinAlgError when it has none.
-        """
-        a, options = self.analysis, self.offset.shape[1]
-        chosen = np.arange(len(policy)) * options + policy
-        root = np.sqrt(a.d_pair).reshape(-1)
+    @cached_property
+    def affine(self) -> Affine:
+        """The same class in coordinates that are orthonormal in ||.||_d."""
+        a, root = self.analysis, np.sqrt(self.analysis.d_pair).reshape(-1)
         inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
         basis = self.coordinates.multiply(inverse[None, :] ** 2).T.tocsr()
-        target = a.interface.reward.reshape(-1) + a.interface.kernel @ self.offset.reshape(-1)[chosen]
-        moved = (self.coordinates @ a.interface.kernel @ basis[chosen]).toarray()
-        theta = np.linalg.solve(np.eye(self.rank) - moved, self.coordinates @ (target - self.offset.reshape(-1)))
-        return self.offset + (basis @ theta).reshape(self.offset.shape)
+        return Affine(a.interface, a.d_pair.reshape(-1), basis, self.offset.reshape(-1))
 
     def _facts_(self) -> list[Fact]:
         return [Fact("observations", len(self.offset)), Fact("options", self.offset.shape[1]),

@@ -59,6 +59,7 @@ class Bound(Shown):
     trivial: what the range of rewards alone gives for the same quantity; a value not below it says nothing.
     roundoff: how far floating point may have moved `value`; verdicts compare against value + roundoff.
     formula: the bound in LaTeX where it is one formula, as in `bounds.symbolic`.
+    time: the updates after which it holds; None where it does not speak of a time.
     """
 
     name: str
@@ -69,23 +70,29 @@ class Bound(Shown):
     trivial: float = math.inf
     roundoff: float = field(default=0.0, kw_only=True)
     formula: str = field(default="", kw_only=True)
+    time: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", MappingProxyType(dict(self.terms)))
         if math.isnan(self.value) == self.applicable:
             state = "applicable" if self.applicable else "inapplicable"
-            raise ValueError(f"bound {self.name}: the value is {self.value} but the bound is {state}")
+            raise ValueError(f"bound {self.title}: the value is {self.value} but the bound is {state}")
         if self.value < 0:
-            raise ValueError(f"bound {self.name}: the value {self.value} is negative")
+            raise ValueError(f"bound {self.title}: the value {self.value} is negative")
         if math.isnan(self.trivial):
-            raise ValueError(f"bound {self.name}: the trivial bound is NaN")
+            raise ValueError(f"bound {self.title}: the trivial bound is NaN")
         if not 0 <= self.roundoff < math.inf:
-            raise ValueError(f"bound {self.name}: roundoff = {self.roundoff} is not a finite allowance")
+            raise ValueError(f"bound {self.title}: roundoff = {self.roundoff} is not a finite allowance")
 
     @property
     def applicable(self) -> bool:
         """Whether every assumption holds."""
         return all(a.holds for a in self.assumptions)
+
+    @property
+    def title(self) -> str:
+        """The name with the time."""
+        return self.name if self.time is None else f"{self.name} after {self.time} updates"
 
     @property
     def failures(self) -> tuple[Assumption, ...]:
@@ -94,19 +101,19 @@ class Bound(Shown):
 
     def __str__(self) -> str:
         if not self.applicable:
-            return f"{self.name}: inapplicable; " + "; ".join(map(str, self.failures))
-        return f"{self.name}: {self.value:.6g} (trivial {self.trivial:.6g})"
+            return f"{self.title}: inapplicable; " + "; ".join(map(str, self.failures))
+        return f"{self.title}: {self.value:.6g} (trivial {self.trivial:.6g})"
 
     def _facts_(self) -> list[Fact]:
         return [
-            Fact("", self.name), Fact("value", self.value if self.applicable else "none"),
+            Fact("", self.title), Fact("value", self.value if self.applicable else "none"),
             Fact("trivial", self.trivial), *(Fact("", f"inapplicable: {a}") for a in self.failures),
             Fact("", self.reference),
         ]  # fmt: skip
 
     def _repr_latex_(self) -> str:
         why = "" if self.applicable else rf"\quad\text{{inapplicable: {latex_text(self.failures[0].name)}}}"
-        parts = (rf"\text{{{latex_text(self.name)}}}", *filter(None, (self.formula,)), latex_number(self.value))
+        parts = (rf"\text{{{latex_text(self.title)}}}", *filter(None, (self.formula,)), latex_number(self.value))
         return rf"$${' = '.join(parts)}{why}$$"
 
 
@@ -171,7 +178,7 @@ def verdict(
     if not bound.applicable:
         return Verdict.INAPPLICABLE
     if not lower <= upper:
-        raise ValueError(f"bound {bound.name}: the observed interval [{lower}, {upper}] is empty or NaN")
+        raise ValueError(f"bound {bound.title}: the observed interval [{lower}, {upper}] is empty or NaN")
     ceiling = bound.value + bound.roundoff + allowance
     if lower > ceiling:
         return Verdict.VIOLATED

@@ -39,9 +39,11 @@ class Curve(Shown):
     def at(self, i: int) -> Bound:
         """The bound at times[i]."""
         value = float(self.value[i])
-        name = f"{self.name} after {self.times[i]} updates"
         roundoff = RELATIVE * value + ABSOLUTE * self.trivial if math.isfinite(value) else 0.0
-        return Bound(name, value, self.terms, self.assumptions, self.reference, self.trivial, roundoff=roundoff)
+        return Bound(
+            self.name, value, self.terms, self.assumptions, self.reference, self.trivial, roundoff=roundoff,
+            time=int(self.times[i]),
+        )  # fmt: skip
 
     def _facts_(self) -> list[Fact]:
         ends = [f"{number(float(self.value[i]))} at {self.times[i]}" for i in (0, -1)]

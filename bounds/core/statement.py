@@ -29,11 +29,6 @@ def interval(observed: Observed | None) -> str:
     return f"{number(observed.value)} ({number(observed.lower)} to {number(observed.upper)})"
 
 
-def timeless(b: Bound) -> str:
-    """The name without the time, which the caption holds."""
-    return b.name.split(" after ")[0]
-
-
 def failed(assumptions: Iterable[Assumption]) -> str:
     """Which fail, and by how much; empty when all hold."""
     return "; ".join(str(a) for a in assumptions if not a.holds)
@@ -44,7 +39,7 @@ def term_rows(term: Term) -> tuple[Cells, ...]:
     rows = []
     for rung in term.rungs:
         b, said = rung.bound, term.verdict(rung.bound)
-        name = f"{timeless(b)} (the quantity itself)" if rung.exact else timeless(b)
+        name = f"{b.name} (the quantity itself)" if rung.exact else b.name
         why = f"inapplicable: {failed(b.assumptions)}" if b.failures else str(said or "-")
         numbers = (number(b.value), number(term.trivial), interval(term.observed), number(term.ratio(b.value)))
         rows.append((name, *numbers, why))
@@ -68,7 +63,7 @@ def collect(setting: Sequence[Assumption], terms: Iterable[Term]) -> Needed:
 
 def _checked(term: Term) -> list[tuple[str, tuple[Assumption, ...]]]:
     """Every bound and limit of a term with its assumptions."""
-    found = [(timeless(rung.bound), rung.bound.assumptions) for rung in term.rungs]
+    found = [(rung.bound.name, rung.bound.assumptions) for rung in term.rungs]
     return found if term.limit is None else [*found, (term.limit.name, term.limit.assumptions)]
 
 

@@ -20,17 +20,15 @@ from bounds.interface.gap import contracts, round_up
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis, outcome_discount
 from icq.exact.fixed_point import greedy
+from icq.exact.projected import Affine, fixed_point
+from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
 
 _EPS = float(np.finfo(np.float64).eps)
 
 
-class PopulationError(ValueError):
-    """The linear class has no usable population fixed point; the message says why."""
-
-
 @dataclass(frozen=True)
-class Outcomes(Shown):
+class FlatOutcomes(Shown):
     """The outcomes that can happen under the behaviour policy, flat, in order of their state.
 
     weight = beta(a|phi(s)) P(b|s,a), so it sums to 1 over each source state; pair and target_pair hold o*A + a and
@@ -46,7 +44,7 @@ class Outcomes(Shown):
     reward: Float[np.ndarray, "n"]
 
 
-def outcomes(m: ICSMDP) -> Outcomes:
+def outcomes(m: ICSMDP) -> FlatOutcomes:
     """The flat outcomes of positive probability of an instance."""
     states, options, branches = m.prob.shape
     obs = np.asarray(m.observation)
@@ -54,7 +52,7 @@ def outcomes(m: ICSMDP) -> Outcomes:
     keep = np.flatnonzero(weight > 0)
     source, option, _ = np.unravel_index(keep, (states, options, branches))
     target = np.asarray(m.next_state).reshape(-1)[keep]
-    return Outcomes(
+    return FlatOutcomes(
         source, obs[source] * options + option, target, obs[target], weight[keep],
         outcome_discount(m).reshape(-1)[keep], np.asarray(m.reward).reshape(-1)[keep],
     )  # fmt: skip
@@ -97,7 +95,7 @@ class Population(Shown):
     rank_margin: float
 
     @cached_property
-    def outcomes(self) -> Outcomes:
+    def outcomes(self) -> FlatOutcomes:
         """Flat outcomes under the behaviour policy."""
         return outcomes(self.analysis.smdp)
 
@@ -268,62 +266,33 @@ def population(
     offset: Float[np.ndarray, "X"] | None = None,
     *,
     tolerance: float = 1e-12,
-    max_iterations: int = 20_000,
 ) -> Population:
     """The class {offset + Psi theta} with preconditioner `metric` (default: the identity) and its fixed point.
 
-    Q_F solves Q = Pi That Q.  Iterates Pi That (a kappa_F-contraction) and tries, after each sweep, the linear solve of
-    the greedy options found so far; when they stay greedy that is the fixed point to rounding.  Raises
-    PopulationError for dependent features, a metric that is not symmetric positive definite, or when no fixed point
-    was found (possible only for kappa_F >= 1).
+    Raises NoNumber for dependent features, for a metric that is not symmetric positive definite, and when no fixed
+    point was found within `tolerance` of the values (possible only for kappa_F >= 1).
     """
     d, available = a.d_pair.reshape(-1), a.interface.available.reshape(-1)
     psi = np.where(available[:, None], psi, 0.0)
     base = np.where(available, 0.0 if offset is None else offset, 0.0)
-    gram = psi.T @ (d[:, None] * psi)
-    values = np.linalg.eigvalsh(gram)
+    values = np.linalg.eigvalsh(psi.T @ (d[:, None] * psi))
     if not values[0] > len(values) * _EPS * values[-1]:
-        raise PopulationError(
-            f"psi: the {psi.shape[1]} features are linearly dependent on visited pairs "
-            f"(eigenvalues of Psi'D Psi from {values[0]:.2e} to {values[-1]:.2e})"
-        )
+        raise NoNumber(Reason.DEPENDENT, f"eigenvalues of Psi'D Psi from {values[0]:.2e} to {values[-1]:.2e}")
     metric = np.eye(psi.shape[1]) if metric is None else metric
     _check_metric(metric)
-    factor = la.cho_factor(gram)
-    shape, kernel, reward = a.d_pair.shape, a.interface.kernel, a.interface.reward.reshape(-1)
-
-    def project(table: Float[np.ndarray, "X"]) -> Float[np.ndarray, "p"]:
-        return la.cho_solve(factor, psi.T @ (d * (table - base)))
-
-    def image(theta: Float[np.ndarray, "p"]) -> tuple[Float[np.ndarray, "p"], Int[np.ndarray, "O"]]:
-        policy, value = greedy((base + psi @ theta).reshape(shape), a.interface.available)
-        return project(reward + kernel @ value), np.arange(shape[0]) * shape[1] + policy
-
-    def solve(pairs: Int[np.ndarray, "O"]) -> Float[np.ndarray, "p"]:
-        left = psi.T @ (d[:, None] * (psi - kernel @ psi[pairs]))
-        return np.linalg.solve(left, psi.T @ (d * (reward + kernel @ base[pairs] - base)))
-
-    theta = np.zeros(psi.shape[1])
-    scale = max(float(np.sqrt(d @ a.q_bar.reshape(-1) ** 2)), float(np.sqrt(d @ base**2)), 1e-300)
-    for _ in range(max_iterations):
-        after, pairs = image(theta)
-        candidate = solve(pairs)
-        for trial in (candidate, after):
-            moved = psi @ (image(trial)[0] - trial)
-            residual = float(np.sqrt(d @ moved**2))
-            if residual <= tolerance * scale:
-                table = (base + psi @ trial).reshape(shape)
-                return Population(a, psi, metric, base, trial, table, residual, float(values[0] / values[-1]))
-        theta = after
-    raise PopulationError(f"no fixed point of Pi That after {max_iterations} iterations (kappa = {a.kappa:.4g})")
+    members = Affine(a.interface, d, psi, base)
+    scale = max(a.norm_d(a.q_bar), float(np.sqrt(d @ base**2)), 1e-300)
+    theta = fixed_point(members, lambda _, residual: residual <= tolerance * scale).point
+    residual = members.distance(theta, members.image(theta))
+    return Population(a, psi, metric, base, theta, members.table(theta), residual, float(values[0] / values[-1]))
 
 
 def _check_metric(metric: Float[np.ndarray, "p p"]) -> None:
     if not np.abs(metric - metric.T).max() <= 1e-12 * np.abs(metric).max():
-        raise PopulationError("metric: not symmetric")
+        raise NoNumber(Reason.BAD_METRIC, "it is not symmetric")
     low = float(np.linalg.eigvalsh(metric)[0])
     if not low > 0:
-        raise PopulationError(f"metric: not positive definite, smallest eigenvalue {low:.3g}")
+        raise NoNumber(Reason.BAD_METRIC, f"its smallest eigenvalue is {low:.3g}")
 
 
 def tabular(a: Analysis) -> Population:

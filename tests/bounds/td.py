@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from strategies import instances
 
 from bounds.residual.correction import Correction
-from bounds.residual.population import Population, PopulationError, local_clock, population, tabular, tabular_features
+from bounds.residual.population import Population, local_clock, population, tabular, tabular_features
 from bounds.residual.weights import Weight, certified_rate, sharp_weight
 from icq.exact import analyse
+from icq.reason import NoNumber
 from icq.smdp import ICSMDP
 
 SMALL = dict(states=(1, 6), options=(1, 3), gamma=(0.1, 0.7), max_duration=(1, 3), terminal=(0.0, 0.4))
@@ -50,7 +51,7 @@ def classes(a, kind, rng):
     psi = psi @ rng.normal(size=(psi.shape[1], int(rng.integers(1, psi.shape[1] + 1))))
     try:
         pop = population(a, psi, local_clock(a, psi) if kind == "local clock" else None)
-    except PopulationError:
+    except NoNumber:
         return None
     return pop if pop.rank_margin > 1e-4 else None
 

@@ -111,3 +111,11 @@ def test_bounds_do_not_change():
     with pytest.raises(TypeError):
         b.terms["part"] = 0.0
     assert replace(b, value=1.0).value == 1.0
+
+
+def test_the_time_is_a_field_and_the_title_renders_it():
+    later = bound(3.0)
+    assert later.title == later.name and later.time is None
+    later = replace(later, time=64)
+    assert later.name == "test" and later.title == "test after 64 updates"
+    assert str(later).startswith("test after 64 updates: 3")

@@ -295,7 +295,7 @@ def test_all_forms_show_every_rung_with_its_value():
     text, page, document = str(found), found._repr_html_(), sheet.markdown()
     for term in (found.interface, found.approximation, *(found.residual[o][0] for o in Output), found.total()):
         for r in term.rungs:
-            name = r.bound.name.split(" after ")[0]
+            name = r.bound.name
             assert name.split(",")[0] in text and name in document
             assert name.replace(">", "&gt;") in page
             if r.bound.applicable:

@@ -11,7 +11,7 @@ from scipy.signal import lfilter
 from strategies import garnet, instances
 from walks import logs
 
-from bounds.residual.population import PopulationError, block_features, population, tabular_features
+from bounds.residual.population import block_features, population, tabular_features
 from bounds.residual.sharp import averaged_limit
 from estimators import dobrushin, td_noise
 from estimators.fit import rows_of
@@ -31,6 +31,7 @@ from estimators.view import counts, memory, too_short, transition
 from icq.exact import AnalysisError, analyse
 from icq.exact import markov as chains
 from icq.learn.classes import random_features
+from icq.reason import NoNumber
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
@@ -78,7 +79,7 @@ def test_exact_noise_is_that_of_the_bounds(m):
     for given_cls, features in ((None, tabular_features(a)), (cls, block_features(a, np.asarray(cls.features, float)))):
         try:
             pop = population(a, features)
-        except PopulationError:
+        except NoNumber:
             continue
         sharp = averaged_limit(pop)
         assert sigma_0(a, given_cls).value == pytest.approx(np.trace(pop.sigma_0))
