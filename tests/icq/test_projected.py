@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from strategies import garnet
 
 from bounds.residual.population import block_features, population
 from icq.exact import Model, analyse
@@ -12,7 +13,6 @@ from icq.exact.projected import Affine, Tables, fixed_point, search
 from icq.learn.classes import random_features
 from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
-from synthetic.random import garnet
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -29,7 +29,7 @@ def one_pair(discount, option=0.0):
 
 def test_an_affine_class_is_solved_for_one_policy_after_another():
     """Every pair its own feature: Q_F = Qbar, dense or sparse, from whatever options one starts."""
-    a = analyse(garnet(3, states=6, observations=4, options=3, drop=0.0))
+    a = analyse(garnet(3, states=6, observations=4, options=3, unavailable=0.0))
     for basis in (np.eye(12), sp.csr_array(np.eye(12))):
         members = Affine(a.interface, a.d_pair.reshape(-1), basis, np.zeros(12))
         for policy in (None, np.zeros(4, int), a.interface_solution.policy):
@@ -40,7 +40,7 @@ def test_an_affine_class_is_solved_for_one_policy_after_another():
 
 
 def test_sweeps_alone_reach_the_same_fixed_point():
-    a = analyse(garnet(3, states=6, observations=4, options=3, drop=0.0))
+    a = analyse(garnet(3, states=6, observations=4, options=3, unavailable=0.0))
     found = fixed_point(Tables(a.interface, a.d_pair, lambda q: q), close)
     np.testing.assert_allclose(found.point, a.q_bar, atol=1e-9)
 
@@ -51,7 +51,7 @@ class Misled(Affine):
 
 
 def test_policies_that_lead_astray_cost_sweeps_and_nothing_else():
-    a = analyse(garnet(3, states=6, observations=4, options=3, drop=0.0))
+    a = analyse(garnet(3, states=6, observations=4, options=3, unavailable=0.0))
     members = Misled(a.interface, a.d_pair.reshape(-1), np.eye(12), np.zeros(12))
     found = fixed_point(members, close)
     np.testing.assert_allclose(members.table(found.point), a.q_bar, atol=1e-9)
