@@ -1,21 +1,31 @@
-"""The one compiler option the learner's speed depends on, set when `icq` is imported.
+"""The one compiler option the learner's speed depends on, handed to the compiler when `icq` is imported.
 
 XLA on CPU runs every operation of a loop body as a task of its own, unless the loop counts as small: then it becomes
-one kernel, more than ten times faster for the learner's loops.  Small is meant in bytes touched, which a long loop over
+one kernel, up to ten times faster for the learner's loops.  Small is meant in bytes touched, which a long loop over
 a small state is not, so the limit is lifted.  Loops that one kernel cannot hold are left alone by the compiler.
 
-The option is handed over inside `--xla_backend_extra_options`, where compilers that do not know it, and those for GPUs,
-ignore it.  What a user has put in XLA_FLAGS is kept, and their own value for this option wins.
+The option exists only inside `--xla_backend_extra_options`, a field that `jax.jit(compiler_options=...)` cannot set; a
+test says so.  XLA reads XLA_FLAGS once in the life of a process, so the option is there while it reads, and gone
+afterwards: the environment, and with it every child, stays the user's.  What they have put in XLA_FLAGS before is kept,
+their own value for this option wins, and compilers that do not know it, and those for GPUs, ignore it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import warnings
+
+from jaxlib import xla_client
 
 OPTION = "xla_cpu_small_while_loop_byte_threshold"
 FLAG = f"--xla_backend_extra_options={OPTION}={2**62}"
+
+_given = ""  # XLA_FLAGS as the compiler read them, as far as this process can tell
+
+
+def in_force() -> str:
+    """The flags of this process's compiler: XLA_FLAGS when `icq` was imported, and the option if it arrived."""
+    return with_fast_loops(_given) if compiler_has_option() else _given
 
 
 def with_fast_loops(flags: str) -> str:
@@ -23,25 +33,30 @@ def with_fast_loops(flags: str) -> str:
     return flags if OPTION in flags else f"{flags} {FLAG}".strip()
 
 
-def set_fast_loops() -> None:
-    """Add the option to XLA_FLAGS, for this process and those it starts.
+def compiler_has_option() -> bool:
+    """Whether new programs are compiled with some value of the option.  Makes XLA read its flags; starts no backend."""
+    return OPTION.encode() in xla_client.CompileOptions().SerializeAsString()
 
-    Warns where JAX has read its flags already: results are the same, runs are slower.
+
+def set_fast_loops() -> None:
+    """Let XLA read XLA_FLAGS, once, with the option added; the environment is afterwards what it was.
+
+    Warns where XLA has read its flags already: results are the same, runs are slower.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if OPTION in flags:
-        return
-    os.environ["XLA_FLAGS"] = with_fast_loops(flags)
-    if _running():
+    global _given
+    before = os.environ.get("XLA_FLAGS")
+    _given = before or ""
+    os.environ["XLA_FLAGS"] = with_fast_loops(_given)
+    try:
+        arrived = compiler_has_option()
+    finally:
+        if before is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = before
+    if not arrived:
         warnings.warn(
             "JAX was used before icq was imported, so its compiler keeps its settings: results are the same, learning "
             "is many times slower.  Import icq first.",
             stacklevel=3,
         )
-
-
-def _running() -> bool:
-    """Whether JAX has started a backend, which reads XLA_FLAGS once."""
-    bridge = sys.modules.get("jax._src.xla_bridge")
-    started = getattr(bridge, "backends_are_initialized", None)
-    return started is not None and bool(started())

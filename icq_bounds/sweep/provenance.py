@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from icq.learn import flags
 from icq_bounds.sweep.store import ROOT, code_version
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray", "h5netcdf")
@@ -64,5 +65,5 @@ def processor() -> str:
 
 
 def xla_flags() -> str:
-    """The XLA flags of this process, with values that are paths left out."""
-    return " ".join(re.sub(r"=\S*[/\\]\S*", "=(path)", word) for word in os.environ.get("XLA_FLAGS", "").split())
+    """The XLA flags that this process's compiler read, with values that are paths left out."""
+    return " ".join(re.sub(r"=\S*[/\\]\S*", "=(path)", word) for word in flags.in_force().split())

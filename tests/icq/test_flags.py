@@ -55,39 +55,59 @@ def test_the_loop_is_one_kernel_unless_the_class_needs_a_library(cls, fast):
     assert in_one_kernel(program(cls)) == fast
 
 
-def test_other_flags_are_kept_and_a_users_own_limit_wins():
-    assert flags.with_fast_loops("") == flags.FLAG
-    assert flags.with_fast_loops("--xla_a=1 --xla_b") == f"--xla_a=1 --xla_b {flags.FLAG}"
-    own = f"--xla_backend_extra_options={flags.OPTION}=0"
-    assert flags.with_fast_loops(own) == own
-
-
-def test_too_late_is_said(monkeypatch):
-    jnp.zeros(1).block_until_ready()
-    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
-    with pytest.warns(UserWarning, match="Import icq first"):
-        flags.set_fast_loops()
-    assert os.environ["XLA_FLAGS"] == f"--xla_a=1 {flags.FLAG}"
-    flags.set_fast_loops()  # once is enough: any further warning would be an error here
+def child(code, **environment):
+    out = subprocess.run(
+        [sys.executable, "-c", CHILD + code], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    return out.stdout.strip()
 
 
 CHILD = """
-import warnings
+import os, subprocess, sys, warnings
 warnings.simplefilter("error")
-import icq, jax, jax.numpy as jnp, os
-loop = jax.jit(lambda x: jax.lax.fori_loop(0, 99, lambda i, c: 0.5 * c + 1, x)).lower(jnp.zeros(5000)).compile()
-print("xla_cpu_small_call" in loop.as_text(), os.environ["XLA_FLAGS"])
+import jax, jax.numpy as jnp
+
+def fast():
+    loop = jax.jit(lambda x: jax.lax.fori_loop(0, 99, lambda i, c: 0.5 * c + 1, x))
+    return "xla_cpu_small_call" in loop.lower(jnp.zeros(5000)).compile().as_text()
 """
 
 
-def test_a_compiler_ignores_options_of_other_versions():
+def test_the_environment_stays_and_a_compiler_ignores_options_of_other_versions():
     """As a compiler that does not know the flag's option would: here its neighbour is unknown."""
     theirs = "--xla_backend_extra_options=xla_cpu_of_another_version=7"
-    out = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        env={**os.environ, "XLA_FLAGS": theirs},
-        capture_output=True,
-        text=True,
-        check=True,
+    code = """
+before = dict(os.environ)
+import icq
+from icq.learn import flags
+print(fast(), os.environ == before, flags.in_force())
+"""
+    assert child(code, XLA_FLAGS=theirs) == f"True True {theirs} {flags.FLAG}"
+
+
+def test_too_late_is_said():
+    code = """
+assert not fast()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import icq
+from icq.learn import flags
+print(fast(), [str(w.message).split(".  ")[1] for w in caught], flags.in_force())
+"""
+    assert child(code, XLA_FLAGS="--xla_cpu_enable_fast_math=false") == (
+        "False ['Import icq first.'] --xla_cpu_enable_fast_math=false"
     )
-    assert out.stdout.strip() == f"True {theirs} {flags.FLAG}"
+
+
+def test_a_users_own_limit_wins():
+    own = f"--xla_backend_extra_options={flags.OPTION}=0"
+    code = "import icq\nfrom icq.learn import flags\nprint(fast(), flags.in_force())"
+    assert child(code, XLA_FLAGS=own) == f"False {own}"
+
+
+def test_no_option_of_a_single_program_does_it():
+    """Why the flags of the whole process it must be: as soon as this fails, `jax.jit` can take the option itself."""
+    for options in ({flags.OPTION: 2**62}, {"xla_backend_extra_options": f"{flags.OPTION}={2**62}"}):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="option"):
+            jax.jit(lambda x: x, compiler_options=options).lower(1.0).compile()

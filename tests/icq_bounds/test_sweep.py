@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from estimators.decomposition import TERMS
+from icq.learn import flags
 from icq_bounds import errors
 from icq_bounds.cli import main
 from icq_bounds.sweep import axes, dataset, engine, provenance, store
@@ -452,8 +453,8 @@ def test_values_of_a_range_are_those_one_would_write(written, value):
 
 
 def test_flags_keep_no_path(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/me/x --xla_cpu_enable_fast_math=false")
-    assert provenance.xla_flags() == "--xla_dump_to=(path) --xla_cpu_enable_fast_math=false"
+    monkeypatch.setattr(flags, "_given", "--xla_dump_to=/home/me/x --xla_cpu_enable_fast_math=false")
+    assert provenance.xla_flags() == f"--xla_dump_to=(path) --xla_cpu_enable_fast_math=false {flags.FLAG}"
     monkeypatch.setenv("PATH", os.devnull)
     assert provenance.commit() is None
 
