@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import jax
-import joblib
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
 from bounds.adversary.approximation import LEMMAS as APPROXIMATION
 from bounds.adversary.interface import LEMMAS as INTERFACE
 from bounds.adversary.residual import LEMMAS as RESIDUAL
 from bounds.adversary.search import Lemma, Tally, merged, search
-from bounds.core.sheet import Sheet, Table
+from bounds.core.sheet import Sheet, SheetTable
 from icq.smdp import ICSMDP, Arr
+from icq_bounds.sweep import engine
 from synthetic.random import garnet
 
 LEMMAS: tuple[Lemma, ...] = (*INTERFACE, *APPROXIMATION, *RESIDUAL)
@@ -60,12 +60,28 @@ def sticky(m: ICSMDP, stay: float) -> ICSMDP:
     )  # fmt: skip
 
 
-def check(first: int, count: int, lemmas: tuple[str, ...] = ()) -> dict[str, Tally]:
-    """The search over consecutive seeds, for the named lemmas (all by default)."""
-    chosen = [lemma for lemma in LEMMAS if not lemmas or lemma.name in lemmas]
-    found = search(chosen, random_instance, range(first, first + count))
-    jax.clear_caches()  # every shape compiles its own network, or a worker's memory grows without end
-    return found
+@dataclass(frozen=True)
+class Search:
+    """A job: the search over seeds first..first+count-1, for the named lemmas (all by default)."""
+
+    first: int
+    count: int
+    lemmas: tuple[str, ...] = ()
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"instances from {self.first}"
+
+    def program(self) -> Hashable:
+        """Every instance compiles its own."""
+        return self
+
+    def run(self) -> dict[str, Tally]:
+        """What was found, by lemma."""
+        chosen = [lemma for lemma in LEMMAS if not self.lemmas or lemma.name in self.lemmas]
+        found = search(chosen, random_instance, range(self.first, self.first + self.count))
+        jax.clear_caches()  # every shape compiles its own network, or a worker's memory grows without end
+        return found
 
 
 def sheet(found: dict[str, Tally], instances: int) -> Sheet:
@@ -83,11 +99,11 @@ def sheet(found: dict[str, Tally], instances: int) -> Sheet:
     first = "; ".join(f"{name}: seeds {list(t.first)}" for name, t in found.items() if t.first)
     verdict = "every lemma stands" if not bad else f"NOT standing: {', '.join(bad)}. {first}"
     title = f"{instances} random instances, {sum(t.cases for t in found.values())} claims: {verdict}"
-    return Sheet(title, "smallest and median: bound / observed", (Table("", header, rows),))
+    return Sheet(title, "smallest and median: bound / observed", (SheetTable("", header, rows),))
 
 
 @dataclass(frozen=True)
-class Options:
+class SearchOptions:
     """Search for violations of the lemmas of docs/theory.md sections 3 to 6.
 
     instances: how many random instances; seed: of the first; jobs: processes; lemmas: only these names.
@@ -99,23 +115,17 @@ class Options:
     lemmas: tuple[str, ...] = ()
 
 
-def run(options: Options) -> dict[str, Tally]:
+def run(options: SearchOptions) -> dict[str, Tally]:
     """The search in parallel processes, with progress."""
-    starts = range(options.seed, options.seed + options.instances, CHUNK)
     end = options.seed + options.instances
-    work = (joblib.delayed(check)(s, min(CHUNK, end - s), options.lemmas) for s in starts)
-    parts = []
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("instances", total=options.instances)
-        for part in joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")(work):
-            parts.append(part)
-            progress.advance(task, CHUNK)
-    return merged(parts)
+    work = [Search(s, min(CHUNK, end - s), options.lemmas) for s in range(options.seed, end, CHUNK)]
+    execute = engine.processes(options.jobs, share=False)
+    return merged([*engine.run_all(work, None, execute, Console(stderr=True), noun="chunks").values()])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 when a lemma does not stand.  Raises SystemExit for an unknown lemma."""
-    options = tyro.cli(Options, args=arguments)
+    options = tyro.cli(SearchOptions, args=arguments)
     unknown = set(options.lemmas) - {lemma.name for lemma in LEMMAS}
     if unknown:
         raise SystemExit(f"unknown lemma {sorted(unknown)[0]!r}; the lemmas are {', '.join(x.name for x in LEMMAS)}")

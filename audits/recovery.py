@@ -12,7 +12,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from estimators import approximation, interface, td_noise
@@ -31,6 +30,7 @@ from estimators.statistics.estimate import Estimate
 from icq.display import Fact, Shown, number
 from icq.exact import Analysis, analyse
 from icq_bounds.diagnosis.diagnosis import diagnose, root
+from icq_bounds.sweep import engine
 from icq_bounds.sweep.families import DialsFamily
 
 NEEDED = 0.93  # of the seeds
@@ -38,7 +38,7 @@ EVERY = "all three"
 
 
 @dataclass(frozen=True)
-class Options:
+class RecoveryOptions:
     """Count in how many seeds the exact terms lie within the intervals of a diagnosis of a simulated log."""
 
     seeds: int = 100
@@ -53,6 +53,8 @@ class Options:
     """What the interfaces hide, in [0, 1]."""
     same_workflow: bool = False
     """Seeds tell only logs apart, of one workflow."""
+    jobs: int = 2
+    """Processes."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,32 @@ def truth(a: Analysis, handoffs: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def recover(family: DialsFamily, handoffs: int, seed: int) -> Recovery:
-    """Simulate a log, write it, read it, diagnose it."""
-    a = analyse(family.workflow())
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "log.parquet"
-        with LogWriter(path, gamma=float(a.smdp.gamma), chained=True) as writer:
-            for log in simulate.pieces(a, handoffs, seed=seed, q=a.q_bar):
-                writer.write(log)
-        log, _ = read(path)
-    return Recovery(seed, diagnose(log).terms, truth(a, handoffs))
+@dataclass(frozen=True)
+class Trial:
+    """A job: simulate a log, write it, read it, diagnose it."""
+
+    family: DialsFamily
+    handoffs: int
+    seed: int
+
+    def label(self) -> str:
+        """A short name for progress lines."""
+        return f"seed {self.seed}"
+
+    def program(self) -> Hashable:
+        """One for all."""
+        return self.handoffs
+
+    def run(self) -> Recovery:
+        """Estimates beside the truth."""
+        a = analyse(self.family.workflow())
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "log.parquet"
+            with LogWriter(path, gamma=float(a.smdp.gamma), chained=True) as writer:
+                for log in simulate.pieces(a, self.handoffs, seed=self.seed, q=a.q_bar):
+                    writer.write(log)
+            log, _ = read(path)
+        return Recovery(self.seed, diagnose(log).terms, truth(a, self.handoffs))
 
 
 def counts(found: Iterable[Recovery]) -> dict[str, int]:
@@ -118,16 +136,15 @@ def table(found: list[Recovery]) -> Table:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 when the terms are recovered together in fewer seeds than needed."""
-    options = tyro.cli(Options, args=arguments, prog="python -m audits.recovery")
+    options = tyro.cli(RecoveryOptions, args=arguments, prog="python -m audits.recovery")
     if options.seeds < 1:
-        print("diagnose_recovery: error: seeds must be at least 1", file=sys.stderr)
+        print("recovery: error: seeds must be at least 1", file=sys.stderr)
         return 2
     family = DialsFamily(agents=options.agents, gap=options.gap)
     seeds = range(options.first, options.first + options.seeds)
-    found = [
-        recover(family if options.same_workflow else replace(family, seed=seed), options.handoffs, seed)
-        for seed in track(seeds, "seeds", console=Console(stderr=True), transient=True)
-    ]
+    trials = [Trial(family if options.same_workflow else replace(family, seed=s), options.handoffs, s) for s in seeds]
+    done = engine.run_all(trials, None, engine.processes(options.jobs), Console(stderr=True), noun="seeds")
+    found = [done[trial] for trial in trials]
     console = Console()
     console.print(table(found))
     for r in found:

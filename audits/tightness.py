@@ -19,7 +19,7 @@ import tyro
 from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
-from bounds.core.sheet import Sheet, Table
+from bounds.core.sheet import Sheet, SheetTable
 from bounds.core.statement import interval, number
 from bounds.core.term import Observed, Term
 from bounds.residual.population import Population, local_clock, population
@@ -224,7 +224,7 @@ def sheet(setups: tuple[Setup, ...], runs: int) -> Sheet:
         found, path = prove(setup, runs)
         body = rows(found, path, residual_only=(setup.make, setup.features) in shown)
         shown.add((setup.make, setup.features))
-        tables.append(Table(about(setup, found), HEADER, tuple(body)))
+        tables.append(SheetTable(about(setup, found), HEADER, tuple(body)))
     return Sheet(
         "# Tightness of every rung",
         f"Written by `python -m audits.tightness --runs {runs}`. Errors are root mean squares in the d-norm over "

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from bounds import ladder
 from bounds.core.bound import Assumption, Bound, below, conditional
-from bounds.core.sheet import Sheet, Table
+from bounds.core.sheet import Sheet, SheetTable
 from bounds.core.statement import (
     HEADER,
     assumption_table,
@@ -123,14 +123,14 @@ class Theorem(Shown):
         terms = {f"Interface gap {_GAP}": self.interface, f"Approximation {_CLASS_ERROR}": self.approximation}
         terms |= {f"Residual {_RESIDUAL}, {o.value}, {at}": found[-1] for o, found in self.residual.items()}
         terms |= {f"Total {_TOTAL}, {o.value}, {at}": self.total(o) for o in self.residual}
-        ladders = (Table(caption, HEADER, term_rows(term)) for caption, term in terms.items())
+        ladders = (SheetTable(caption, HEADER, term_rows(term)) for caption, term in terms.items())
         losses = {f"greedy value loss, {o.value}": self.value_loss(o) for o in self.residual}
         m = self.analysis.smdp
         size = f"{m.num_agents} agents, {m.num_states} states, {m.num_observations} observations, {self.class_name}"
         tables = (*ladders, self._over_time(), loss_table(at, losses), assumption_table(self.assumptions))
         return Sheet(f"IC-Q error theorem: {size}", f"{_TOTAL} <= E_mix(T) + E_app + E_int", tables)
 
-    def _over_time(self) -> Table:
+    def _over_time(self) -> SheetTable:
         """The certified total at each time, the residual rung behind it, and what was observed."""
         columns = ("certified", "residual rung", "observed")
         rows = []
@@ -140,7 +140,7 @@ class Theorem(Shown):
                 total = self.total(output, i)
                 cells += [number(total.best.value), terms[i].best.name, interval(total.observed)]
             rows.append(tuple(cells))
-        return Table(
+        return SheetTable(
             "Total over time", ("T", *(f"{o.value}: {c}" for o in self.residual for c in columns)), tuple(rows)
         )
 

@@ -1,6 +1,6 @@
 """Recorded answers of a cheap and a strong language model to the same questions.
 
-`load_outcomes` reads a table of the user's: one row per question, one column of correctness and one of responses per
+`load_answers` reads a table of the user's: one row per question, one column of correctness and one of responses per
 model (the columns of the GSM8K table that the RouteLLM project publishes).  `made_up` writes a table of the same
 columns from a random generator: it stands in where nobody gave a table, and says nothing about real models.
 """
@@ -27,7 +27,7 @@ WHERE = (
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class RecordedAnswers:
     """What two models, cheap first, said to n questions, and whether it was right."""
 
     models: tuple[str, str]
@@ -44,9 +44,9 @@ class Outcomes:
         characters = np.array([[len(text) for text in row] for row in self.responses])
         return np.maximum(1, -(-characters // CHARACTERS_PER_TOKEN))
 
-    def take(self, rows: Int[np.ndarray, "k"]) -> Outcomes:
+    def take(self, rows: Int[np.ndarray, "k"]) -> RecordedAnswers:
         """Some of the questions."""
-        return Outcomes(
+        return RecordedAnswers(
             self.models, tuple(self.questions[i] for i in rows), tuple(self.responses[i] for i in rows),
             self.correct[rows],
         )  # fmt: skip
@@ -57,7 +57,7 @@ class Outcomes:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def load_outcomes(path: str | os.PathLike[str], models: tuple[str, str] | None = None) -> Outcomes:
+def load_answers(path: str | os.PathLike[str], models: tuple[str, str] | None = None) -> RecordedAnswers:
     """The table in a .csv file.  models: columns of the cheap and the strong one; left out, the first two.
 
     Raises FileNotFoundError that says where to get such a table, ValueError naming row (the first question is row 1)
@@ -81,7 +81,7 @@ def load_outcomes(path: str | os.PathLike[str], models: tuple[str, str] | None =
     return _checked(rows, (wanted[0], wanted[1]), str(path))
 
 
-def _checked(rows: Sequence[Mapping[str, str | None]], models: tuple[str, str], where: str) -> Outcomes:
+def _checked(rows: Sequence[Mapping[str, str | None]], models: tuple[str, str], where: str) -> RecordedAnswers:
     if not rows:
         raise ValueError(f"{where}: no questions")
     truth = {"true": True, "1": True, "false": False, "0": False}
@@ -98,7 +98,7 @@ def _checked(rows: Sequence[Mapping[str, str | None]], models: tuple[str, str], 
             correct[i, j] = truth[said]
     questions = tuple(row[QUESTION] or "" for row in rows)
     responses = tuple((row[models[0] + RESPONSE] or "", row[models[1] + RESPONSE] or "") for row in rows)
-    return Outcomes(models, questions, responses, correct)
+    return RecordedAnswers(models, questions, responses, correct)
 
 
 THINGS = ("apples", "books", "coins", "stamps", "shells", "cards")
@@ -109,7 +109,7 @@ STEPS = (
 )  # fmt: skip
 
 
-def made_up(questions: int, seed: int = 0) -> Outcomes:
+def made_up(questions: int, seed: int = 0) -> RecordedAnswers:
     """A table drawn at random: chains of 1 to 6 sums; a model slips at each step with a chance of its own.
 
     A slip of the cheap model shows in its response half of the time (its arithmetic does not hold, or it stops short).
@@ -118,7 +118,7 @@ def made_up(questions: int, seed: int = 0) -> Outcomes:
         raise ValueError(f"questions = {questions} must be at least 2")
     rng = np.random.default_rng(seed)
     rows = [_problem(rng) for _ in range(questions)]
-    return Outcomes(
+    return RecordedAnswers(
         ("made-up cheap model", "made-up strong model"), tuple(text for text, _, _ in rows),
         tuple((cheap[0], strong[0]) for _, cheap, strong in rows),
         np.array([[cheap[1], strong[1]] for _, cheap, strong in rows]),

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icq.build import Outcome, Workflow, from_functions
-from synthetic.math_data import Outcomes
+from synthetic.math_data import RecordedAnswers
 from synthetic.math_features import BITS, question_bits, response_bits
 
 CHEAP, STRONG = range(2)  # columns of a table of outcomes
@@ -76,7 +76,7 @@ def check_view(bits: int | None) -> None:
         raise ValueError(f"bits = {bits} must be between 0 and {BITS}, or None for the question itself")
 
 
-def math_routing(table: Outcomes, bits: int | None = None, prices: Prices | None = None) -> Workflow:
+def math_routing(table: RecordedAnswers, bits: int | None = None, prices: Prices | None = None) -> Workflow:
     """The workflow with all its reachable states.  bits: seen of each list of features, None for the question itself.
 
     Raises ValueError on a view that is not 0..BITS.
@@ -135,7 +135,7 @@ class Amounts:
     strong: Bool[np.ndarray, "S A B"]
 
 
-def amounts(workflow: Workflow, table: Outcomes, prices: Prices) -> Amounts:
+def amounts(workflow: Workflow, table: RecordedAnswers, prices: Prices) -> Amounts:
     """Accuracy and cost are expected totals of these per task (icq.tasks.task_total)."""
     shape = workflow.smdp.prob.shape
     right, dollars, strong = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)

@@ -37,7 +37,7 @@ FEATURE_SEED = 3  # greedy options of Q_F are clear on every workflow here
 
 
 @dataclass(frozen=True)
-class Workflow(Shown):
+class KnownWorkflow(Shown):
     """The exact side: an analysed instance, a misspecified class on it, and a table that is not a fixed point."""
 
     analysis: Analysis
@@ -54,7 +54,7 @@ class Workflow(Shown):
 class Walk(Shown):
     """A sampled trajectory [n] of a workflow, not yet a log: the leaves of a `Handoff`."""
 
-    workflow: Workflow
+    workflow: KnownWorkflow
     leaves: tuple[np.ndarray, ...]
 
 
@@ -62,7 +62,7 @@ class Walk(Shown):
 class Logged(Shown):
     """The log of a workflow, with what several estimators share."""
 
-    workflow: Workflow
+    workflow: KnownWorkflow
     log: Log
 
     @cached_property
@@ -71,12 +71,12 @@ class Logged(Shown):
         return interface.local_gap_channels(self.log)
 
 
-def build(make: Callable[[], ICSMDP]) -> Workflow:
+def build(make: Callable[[], ICSMDP]) -> KnownWorkflow:
     """The exact side of an instance."""
     a = analyse(make())
     cls = random_features(a.smdp, FEATURES, FEATURE_SEED)
     assert isinstance(cls, Linear)
-    return Workflow(a, cls, np.where(a.interface.available, 0.8 * a.q_bar, 0.0))
+    return KnownWorkflow(a, cls, np.where(a.interface.available, 0.8 * a.q_bar, 0.0))
 
 
 @partial(jax.jit, static_argnames=("length",))
@@ -84,7 +84,7 @@ def _simulate(t: sampling.Tables, keys: Key[Array, "R"], length: int) -> Handoff
     return jax.vmap(lambda key: sampling.trajectory(t, key, length))(keys)
 
 
-def draw(workflow: Workflow, seeds: Sequence[int], length: int, root: int = 0) -> Iterator[Walk]:
+def draw(workflow: KnownWorkflow, seeds: Sequence[int], length: int, root: int = 0) -> Iterator[Walk]:
     """One stationary trajectory per seed of the root."""
     handoffs = _simulate(sampling.tables(workflow.analysis), seed_keys(list(seeds), root), length)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(handoffs)]
@@ -133,7 +133,7 @@ def channel(name: str) -> Quantity:
     )  # fmt: skip
 
 
-def of_log(name: str, of: Callable[[Analysis | Log, Workflow], Estimate], *, guaranteed: bool = False) -> Quantity:
+def of_log(name: str, of: Callable[[Analysis | Log, KnownWorkflow], Estimate], *, guaranteed: bool = False) -> Quantity:
     """A quantity of a log or an instance, and of the class or table of the workflow."""
     return Quantity(
         name, lambda data: of(data.log, data.workflow), lambda workflow: _truth(of(workflow.analysis, workflow)),
@@ -141,7 +141,9 @@ def of_log(name: str, of: Callable[[Analysis | Log, Workflow], Estimate], *, gua
     )  # fmt: skip
 
 
-def of_noise(name: str, of: Callable[[Log, td_noise.Noise], Estimate], truth: Callable[[Workflow], float]) -> Quantity:
+def of_noise(
+    name: str, of: Callable[[Log, td_noise.Noise], Estimate], truth: Callable[[KnownWorkflow], float]
+) -> Quantity:
     """A quantity of a log and of its noise at the fixed point of the table."""
 
     def estimate(data: Logged) -> Estimate:
@@ -151,7 +153,7 @@ def of_noise(name: str, of: Callable[[Log, td_noise.Noise], Estimate], truth: Ca
     return Quantity(name, estimate, truth)
 
 
-def _sent_error(w: Workflow) -> float:
+def _sent_error(w: KnownWorkflow) -> float:
     """Root mean square over handoffs of max_a table(o', a) - Vbar(o')."""
     a = w.analysis
     lasting = np.where(a.smdp.terminal, 0.0, a.smdp.prob) * a.d_state_pair[..., None]
@@ -161,7 +163,7 @@ def _sent_error(w: Workflow) -> float:
     return float(np.sqrt(weight / weight.sum() @ (sent - a.v_bar) ** 2))
 
 
-def _value_error_change(of: Analysis | Log, w: Workflow) -> Estimate:
+def _value_error_change(of: Analysis | Log, w: KnownWorkflow) -> Estimate:
     """From the table to one that is halfway to Qbar at every other option, so that its error points elsewhere."""
     even = np.arange(w.table.shape[1]) % 2 == 0
     nearer = np.where(w.analysis.interface.available & even, (w.table + w.analysis.q_bar) / 2, w.table)

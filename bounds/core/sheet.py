@@ -16,7 +16,7 @@ Cells = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Table(Shown):
+class SheetTable(Shown):
     """A caption, a header, and rows of as many cells."""
 
     caption: str
@@ -38,7 +38,7 @@ class Sheet(Shown):
 
     title: str
     statement: str
-    tables: tuple[Table, ...]
+    tables: tuple[SheetTable, ...]
 
     def text(self, width: int = 118) -> str:
         """For a terminal."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from bounds.core.bound import Assumption, Bound
-from bounds.core.sheet import Cells, Table
+from bounds.core.sheet import Cells, SheetTable
 from bounds.core.term import Observed, Term
 
 HEADER = ("bound", "value", "trivial", "observed", "ratio", "verdict")
@@ -67,19 +67,19 @@ def _checked(term: Term) -> list[tuple[str, tuple[Assumption, ...]]]:
     return found if term.limit is None else [*found, (term.limit.name, term.limit.assumptions)]
 
 
-def assumption_table(needed: Needed) -> Table:
+def assumption_table(needed: Needed) -> SheetTable:
     """One row per assumption."""
     rows = tuple(
         (a.name, "holds" if a.holds else "FAILS", f"{a.margin:.3g}", a.detail, "; ".join(used))
         for a, used in needed.values()
     )
-    return Table("Assumptions", ("assumption", "", "margin", "detail", "needed by"), rows)
+    return SheetTable("Assumptions", ("assumption", "", "margin", "detail", "needed by"), rows)
 
 
-def loss_table(at: str, losses: Mapping[str, Bound]) -> Table:
+def loss_table(at: str, losses: Mapping[str, Bound]) -> SheetTable:
     """What acting on the learned table loses."""
     rows = tuple((name, number(b.value), number(b.trivial), status(b)) for name, b in losses.items())
-    return Table(
+    return SheetTable(
         f"Expected loss of the greedy policy at a handoff, {at}", ("bound", "value", "trivial", "status"), rows
     )
 

@@ -25,7 +25,7 @@ from icq.learn.learner import PLAIN
 
 
 @dataclass(frozen=True)
-class Reference(Shown):
+class PopulationRun(Shown):
     """A population fixed point q [..., O, A], float64.
 
     residual [...]: d-norm of the velocity of Q under the expected update at unit step, 0 exactly at a fixed point.
@@ -66,7 +66,7 @@ def expected_update(
     iterations: int,
     optimiser: optax.GradientTransformation = PLAIN,
     tolerance: float = 1e-3,
-) -> Reference:
+) -> PopulationRun:
     """Population IC-Q from a batch of initial parameters (leaves [R, slots, ...]), in float64.
 
     theta_i <- theta_i + step * U( sum_x d(x|i) (That Q - Q)(x) grad Q_i(x) ): every agent moves by the mean of its own
@@ -89,7 +89,7 @@ def expected_update(
     moved = np.sqrt((weight * residual**2).sum((-2, -1)))
     scale = analysis.norm_d(analysis.q_bar)
     still = np.maximum(drift, moved) <= tolerance * scale
-    return Reference(tables[:, 1], moved, drift, iterations, bool(still.all()))
+    return PopulationRun(tables[:, 1], moved, drift, iterations, bool(still.all()))
 
 
 def _widen(leaf: Any) -> Any:

@@ -22,8 +22,8 @@ from icq.smdp import ICSMDP
 from icq_bounds.figures import style
 from icq_bounds.sweep.cells import learn_and_measure
 from icq_bounds.sweep.methods import Features, Mlp, Table
+from icq_bounds.sweep.results import octaves, percent, tally
 from icq_bounds.sweep.store import Arrays
-from icq_bounds.workflows.n10 import experiment
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run(options: LearnOptions, console: Console) -> None:
     method = Table() if options.features is None else Features(options.features)
     chosen = method if options.network is None else Mlp(options.network)
     a = analyse(ICSMDP.load(options.file))
-    grid = experiment.octaves(options.handoffs, min(1024, options.handoffs))
+    grid = octaves(options.handoffs, min(1024, options.handoffs))
     grid = grid if grid[-1] == options.handoffs else (*grid, options.handoffs)
     start = time.perf_counter()
     with console.status("learning"):
@@ -74,8 +74,8 @@ def run(options: LearnOptions, console: Console) -> None:
     terms = {name: [estimate.root_mean_square(result[f"e_{name}"][:, k]) for k in range(len(grid))] for name in TERMS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
-        said |= {"handoffs": list(grid), "value_percent": as_dict(experiment.percent(result))}
-        said |= {"verdicts": {t: experiment.tally(result[f"verdict_{t}"]) for t in TERMS}}
+        said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result))}
+        said |= {"verdicts": {t: tally(result[f"verdict_{t}"]) for t in TERMS}}
         if control is not None:
             said["split"] = [
                 {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
@@ -88,13 +88,13 @@ def run(options: LearnOptions, console: Console) -> None:
         table.add_row(str(handoffs), *(_short_interval(terms[name][k]) for name in TERMS))
     console.print(table)
     for name in TERMS:
-        found = experiment.tally(result[f"verdict_{name}"])
+        found = tally(result[f"verdict_{name}"])
         console.print(f"{style.NAME[name]:>14}: " + ", ".join(f"{count} {word}" for word, count in found.items()))
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
     if control is not None:
         console.print(_split_table(grid, result, control))
-    console.print(f"value: {experiment.percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
+    console.print(f"value: {percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
 
 
 SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")

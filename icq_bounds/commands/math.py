@@ -20,7 +20,7 @@ from estimators.logs.recorder import Recorder
 from icq_bounds.sweep import store
 from icq_bounds.workflows.math.backends import Backend, Problem, Recorded, Remembered, problems_of
 from icq_bounds.workflows.math.play import Solved, Team, at_random, play
-from synthetic.math_data import QUESTION, RESPONSE, load_outcomes, made_up
+from synthetic.math_data import QUESTION, RESPONSE, load_answers, made_up
 from synthetic.math_routing import CHEAP, STRONG, Prices, check_view
 
 
@@ -69,7 +69,7 @@ class MathOptions:
 def _backend(options: MathOptions, stack: ExitStack) -> tuple[Backend, list[Problem], Team]:
     """Who answers, what is asked, and who plays which part."""
     if options.backend == "recorded":
-        recorded = Recorded(made_up(options.questions) if options.gsm8k is None else load_outcomes(options.gsm8k))
+        recorded = Recorded(made_up(options.questions) if options.gsm8k is None else load_answers(options.gsm8k))
         return recorded, recorded.problems(), Team(("cheap",), ("strong",))
     if options.backend == "local":
         from icq_bounds.workflows.math.local import LocalModel, gym_problems
@@ -83,7 +83,7 @@ def _backend(options: MathOptions, stack: ExitStack) -> tuple[Backend, list[Prob
 
     models = {"cheap": Ask(options.cheap), "strong": Ask(options.strong)}
     endpoint = stack.enter_context(Endpoint(options.url, models, key_variable=options.key_variable))
-    return endpoint, problems_of(load_outcomes(options.gsm8k)), Team(("cheap",), ("strong",))
+    return endpoint, problems_of(load_answers(options.gsm8k)), Team(("cheap",), ("strong",))
 
 
 def run(options: MathOptions, console: Console) -> None:

@@ -60,7 +60,7 @@ class Experiment:
     conclude: Callable[[Any, Path], Concluded]
 
 
-def _n10(preset: n10.Preset, options: ReproduceOptions) -> Experiment:
+def _n10(preset: n10.N10Preset, options: ReproduceOptions) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = summary.summarise(preset, results, *n10.local_gap_curves(preset))
         worst = ", ".join(f"{style.NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
@@ -76,7 +76,7 @@ def _n10(preset: n10.Preset, options: ReproduceOptions) -> Experiment:
     return Experiment(n10.all_cells(preset), conclude)
 
 
-def _routing(preset: routing.Preset, options: ReproduceOptions) -> Experiment:
+def _routing(preset: routing.RoutingPreset, options: ReproduceOptions) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = routing.summarise(preset, results, folder)
         right = 100 * said["accuracy_at_full_view"]["value"]
@@ -92,7 +92,7 @@ def _routing(preset: routing.Preset, options: ReproduceOptions) -> Experiment:
     return Experiment(routing.cells(preset, options.clinc), conclude)
 
 
-def _cpu(preset: cpu.Preset, options: ReproduceOptions) -> Experiment:
+def _cpu(preset: cpu.CpuPreset, options: ReproduceOptions) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = cpu.summarise(preset, results, folder)
         full = str(max(preset.shown))
@@ -107,7 +107,7 @@ def _cpu(preset: cpu.Preset, options: ReproduceOptions) -> Experiment:
     return Experiment(cpu.cells(preset), conclude)
 
 
-def _math(preset: math_experiment.Preset, options: ReproduceOptions) -> Experiment:
+def _math(preset: math_experiment.MathPreset, options: ReproduceOptions) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = math_experiment.summarise(preset, results, folder)
         files = math_experiment.draw(results, folder)

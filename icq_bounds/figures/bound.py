@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from icq_bounds.figures.style import COLOUR, NAME, axes, readable
+from icq_bounds.sweep.results import pairs
 from icq_bounds.sweep.store import Arrays
 
 SMALLEST = 1e-4  # errors below are counted, not drawn: they would squeeze everything else into a corner
@@ -18,14 +19,9 @@ def bound_panel(results: Collection[Arrays], ax: Axes | None = None) -> Axes:
     ax = axes(ax, 5.6, 5.0)
     shown, outside = [], []
     for term in ("residual", "total", "approximation", "interface"):
-        pairs = [
-            (r[f"e_{term}"][keep], r[f"b_{term}"][keep])
-            for r in results
-            if f"e_{term}" in r and (keep := np.isfinite(r[f"b_{term}"]) & (r[f"e_{term}"] > r[f"slack_{term}"])).any()
-        ]
-        if not pairs:
+        x, y = (np.concatenate(part) for part in zip(*(pairs(r, term) for r in results), strict=True))
+        if not x.size:
             continue
-        x, y = (np.concatenate(part) for part in zip(*pairs, strict=True))
         inside = (x >= SMALLEST) | (y < x)  # a violation is drawn however small
         outside.append((y / x)[~inside])
         shown += [x[inside], y[inside]]

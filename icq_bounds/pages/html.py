@@ -195,7 +195,7 @@ def verdict_table(caption: str, counts: Mapping[str, Mapping[str, int]]) -> Grid
     return Grid(caption, ("term", "records", "share", *map(badge, words)), rows)
 
 
-def of_sheet(t: sheet.Table, fold: int = FOLD) -> Grid:
+def of_sheet(t: sheet.SheetTable, fold: int = FOLD) -> Grid:
     """A table of the theory (`bounds.core.sheet`); verdicts become badges."""
     return Grid(t.caption, t.header, [[_verdict(text) for text in row] for row in t.rows], fold)
 

@@ -24,6 +24,7 @@ from icq_bounds.error_theorem import summary, theorem_report
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Cell, Grid
+from icq_bounds.sweep.results import comparable, tally
 from icq_bounds.sweep.store import Arrays
 
 MEANING = {
@@ -62,11 +63,7 @@ class Records(Shown):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many records of each term got each verdict."""
-        out = {}
-        for term in TERMS:
-            words, count = np.unique(self.arrays[f"verdict_{term}"], return_counts=True)
-            out[NAME[term]] = {str(w): int(c) for w, c in zip(words, count, strict=True)}
-        return out
+        return {NAME[term]: tally(self.arrays[f"verdict_{term}"]) for term in TERMS}
 
     def violations(self) -> int:
         """How many verdicts say that a bound is violated."""
@@ -97,7 +94,7 @@ def _spread(
     e: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], slack: Float[np.ndarray, "n"]
 ) -> tuple[int, float | None, float | None, float | None]:
     """How many ratios b/e there are, and their smallest, median and largest; errors within the slack have none."""
-    keep = np.isfinite(b) & (e > slack)
+    keep = comparable(e, b, slack)
     if not keep.any():
         return 0, None, None, None
     ratio = b[keep] / e[keep]

@@ -25,7 +25,7 @@ from icq.learn.classes import FunctionClass
 from icq.learn.learner import learn, seed_keys
 from icq_bounds.sweep.families import Family
 from icq_bounds.sweep.learning import Who
-from icq_bounds.sweep.methods import SGD, Certificate, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
+from icq_bounds.sweep.methods import SGD, Certifier, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
 from icq_bounds.sweep.store import Arrays
 
 
@@ -115,7 +115,7 @@ def measure(
     a: Analysis,
     q: Float[np.ndarray, "R K O A"],
     reference: Reference,
-    certify: Callable[[Float[np.ndarray, "O A"]], Certificate],
+    certify: Callable[[Float[np.ndarray, "O A"]], Certifier],
 ) -> Arrays:
     """The decomposition of every record [R, K] in the d-norm, each term beside its bound.
 

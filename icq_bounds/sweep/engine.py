@@ -1,4 +1,4 @@
-"""Run cells anywhere, keep every finished one.
+"""Run jobs anywhere, keep every finished one: the cells of experiments and sweeps, and whatever else takes long.
 
 Workers compute, this process alone writes: no shared disk is needed, and a cell that is computed twice (because its
 worker died) is still one file.  Cells run in fresh processes of this machine or on a Dask cluster; in either case a
@@ -30,12 +30,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from icq.display import Fact, Shown
 from icq_bounds.errors import FailedCells, Interrupted, WorkError
 from icq_bounds.sweep.provenance import machine, xla_flags
-from icq_bounds.sweep.store import Arrays, Store, code_version
+from icq_bounds.sweep.store import Store, code_version
 
 
 @runtime_checkable
-class Cell(Protocol):
-    """A frozen dataclass that names its own result; equal cells give equal numbers."""
+class Job(Protocol):
+    """A frozen dataclass that names its own result, a cell of a sweep for example; equal jobs give equal numbers."""
 
     def label(self) -> str:
         """A short name for progress lines."""
@@ -45,22 +45,22 @@ class Cell(Protocol):
         """Cells that agree in this run the same compiled program (the order of cells rests on it, no result does)."""
         ...
 
-    def run(self) -> Arrays:
-        """The result: named arrays."""
+    def run(self) -> Any:
+        """The result: named arrays, or anything where no store keeps it."""
         ...
 
 
-C = TypeVar("C", bound=Cell)
+C = TypeVar("C", bound=Job)
 PATIENCE = "20s"  # until a scheduler has to answer
 QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
 
 
 @dataclass(frozen=True)
-class Outcome(Shown):
+class Attempt(Shown):
     """What became of a cell: its result and where it was computed, or why there is none."""
 
-    cell: Cell
-    result: Arrays | None
+    cell: Job
+    result: Any
     about: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
@@ -68,12 +68,12 @@ class Outcome(Shown):
         return [Fact("cell", self.cell.label()), Fact("result", self.result), Fact("error", self.error or None)]
 
 
-Executor: TypeAlias = Callable[[Sequence[Cell]], Iterator[Outcome]]
+Executor: TypeAlias = Callable[[Sequence[Job]], Iterator[Attempt]]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What the worker processes of one machine share: their parent, and a folder of compiled programs."""
+    """What the worker processes of one machine share: their parent, and a folder of compiled programs (or none)."""
 
     parent: int
     compiled: str
@@ -84,7 +84,9 @@ class Pool:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not any(thread.name == "watch" for thread in threading.enumerate()):
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        if not jax.config.values["jax_compilation_cache_dir"]:  # a folder of the user's own is left alone
+        if (
+            self.compiled and not jax.config.values["jax_compilation_cache_dir"]
+        ):  # a folder of the user's own is left alone
             jax.config.update("jax_compilation_cache_dir", self.compiled)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -95,7 +97,7 @@ class Pool:
         os._exit(1)
 
 
-def attempt(cell: Cell, code: str, pool: Pool | None = None) -> Outcome:
+def attempt(cell: Job, code: str, pool: Pool | None = None) -> Attempt:
     """Run one cell where this is called.  An error of the cell is an outcome: the other cells go on.
 
     Raises WorkError in a worker whose sources or libraries are not the caller's.
@@ -108,18 +110,22 @@ def attempt(cell: Cell, code: str, pool: Pool | None = None) -> Outcome:
     try:
         result = cell.run()
     except Exception as error:  # any error whatever belongs to its cell
-        return Outcome(cell, None, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Attempt(cell, None, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
     seconds = round(time.monotonic() - start, 3)
     where = {"machine": machine(), "device": jax.devices()[0].device_kind, "xla_flags": xla_flags()}
-    return Outcome(cell, result, where | {"seconds": seconds})
+    return Attempt(cell, result, where | {"seconds": seconds})
 
 
-def processes(count: int) -> Executor:
-    """Fresh processes of this machine (never forked: JAX does not survive it); 1 runs in this one."""
+def processes(count: int, *, share: bool = True) -> Executor:
+    """Fresh processes of this machine (never forked: JAX does not survive it); 1 runs in this one.
 
-    def execute(cells: Sequence[Cell]) -> Iterator[Outcome]:
+    share: workers share compiled programs through a folder; not worth it where every job has programs of its own.
+    """
+
+    def execute(cells: Sequence[Job]) -> Iterator[Attempt]:
         with TemporaryDirectory() as folder:
-            task = partial(attempt, code=code_version(), pool=Pool(os.getpid(), folder) if count > 1 else None)
+            pool = Pool(os.getpid(), folder if share else "") if count > 1 else None
+            task = partial(attempt, code=code_version(), pool=pool)
             parallel = joblib.Parallel(n_jobs=count, batch_size=1, return_as="generator_unordered")
             yield from parallel(joblib.delayed(task)(cell) for cell in cells)
 
@@ -136,7 +142,7 @@ def cluster(address: str) -> Executor:
     except ImportError as error:
         raise ValueError("dask: not installed; pip install 'icq-bounds[cluster]'") from error
 
-    def execute(cells: Sequence[Cell]) -> Iterator[Outcome]:
+    def execute(cells: Sequence[Job]) -> Iterator[Attempt]:
         try:
             client = Client(address, timeout=PATIENCE)
         except (OSError, ValueError) as error:
@@ -154,49 +160,53 @@ def cluster(address: str) -> Executor:
                 try:
                     yield future.result()
                 except KilledWorker as error:  # it took worker after worker with it
-                    yield Outcome(cell, None, error=f"KilledWorker: {error}")
+                    yield Attempt(cell, None, error=f"KilledWorker: {error}")
                 except CancelledError as error:
                     raise ConnectionError(f"dask: lost {address} with {len(waiting) + 1} cells unfinished") from error
 
     return execute
 
 
-def run_all(cells: Sequence[C], store: Store, execute: Executor, console: Console | None = None) -> dict[C, Arrays]:
+def run_all(
+    cells: Sequence[C], store: Store | None, execute: Executor, console: Console | None = None, *, noun: str = "cells"
+) -> dict[C, Any]:
     """Run the missing cells and return every result; equal cells run once.
 
-    Every finished cell is on disk at once, so an interrupted run goes on where it stopped.  `console` shows how many
-    are finished (those found on disk included), the rate and the time left.
+    Every finished cell is on disk at once, so an interrupted run goes on where it stopped; without a store nothing is
+    kept.  `console` shows how many are finished (those found on disk included), the rate and the time left; noun: what
+    the cells are called there.
     Raises FailedCells after the last cell when some had errors, Interrupted on Ctrl-C or SIGTERM.
     """
     cells = in_order(cells)
-    done: dict[Any, Arrays] = {cell: found for cell in cells if (found := store.get(cell)) is not None}
-    failed: list[Outcome] = []
+    done: dict[Any, Any] = {c: found for c in cells if store and (found := store.get(c)) is not None}
+    failed: list[Attempt] = []
     console = console or Console(quiet=True)
     try:
-        with _stoppable() as check, _progress(console, len(cells), len(done)) as finished:
+        with _stoppable() as check, _progress(console, len(cells), len(done), noun) as finished:
             for outcome in _until_done([c for c in cells if c not in done], execute):
                 if outcome.result is None:
                     failed.append(outcome)
                 else:
-                    store.put(outcome.cell, outcome.result, outcome.about)
+                    if store:
+                        store.put(outcome.cell, outcome.result, outcome.about)
                     done[outcome.cell] = outcome.result
                 finished(outcome.cell.label())
                 check()
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; {_kept(done, cells, store)}; run the same command again to go on") from error
+        raise Interrupted(f"interrupted; {_kept(done, cells, store, noun)}") from error
     except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror or error}; {_kept(done, cells, store)}; run the same command again to go on",
-            error.filename,
-        ) from error  # fmt: skip
+        said = f"{error.strerror or error}; {_kept(done, cells, store, noun)}"
+        raise OSError(error.errno, said, error.filename) from error
     if failed:
         worst = "; ".join(f"{o.cell.label()}: {o.error}" for o in failed[:3])
-        raise FailedCells(f"{len(failed)} of {len(cells)} cells failed, the others are kept ({worst})")
+        kept = ", the others are kept" if store else ""
+        raise FailedCells(f"{len(failed)} of {len(cells)} {noun} failed{kept} ({worst})")
     return {cell: done[cell] for cell in cells}
 
 
-def _kept(done: Sized, cells: Sequence[Cell], store: Store) -> str:
-    return f"{len(done)} of {len(cells)} cells are finished and kept in {store.folder}"
+def _kept(done: Sized, cells: Sequence[Job], store: Store | None, noun: str) -> str:
+    finished = f"{len(done)} of {len(cells)} {noun} are finished"
+    return f"{finished} and kept in {store.folder}; run the same command again to go on" if store else finished
 
 
 def in_order(cells: Sequence[C]) -> list[C]:
@@ -206,8 +216,8 @@ def in_order(cells: Sequence[C]) -> list[C]:
     return sorted(program, key=lambda cell: first[program[cell]] is not cell)
 
 
-def _until_done(cells: Sequence[Cell], execute: Executor) -> Iterator[Outcome]:
-    """Outcomes of all cells; when a process of the pool dies, the rest runs in a new one.
+def _until_done(cells: Sequence[Job], execute: Executor) -> Iterator[Attempt]:
+    """What became of all cells; when a process of the pool dies, the rest runs in a new one.
 
     Raises WorkError when a pool dies before finishing anything: its cells kill it.
     """
@@ -255,7 +265,7 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _progress(console: Console, total: int, resumed: int) -> Iterator[Callable[[str], None]]:
+def _progress(console: Console, total: int, resumed: int, noun: str) -> Iterator[Callable[[str], None]]:
     """A bar on a terminal, a line now and then elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("{task.fields[left]}"))  # fmt: skip
@@ -268,11 +278,11 @@ def _progress(console: Console, total: int, resumed: int) -> Iterator[Callable[[
             nonlocal count, said
             count += 1
             each = (time.monotonic() - start) / count
-            left = f"{60 / each:.1f} cells/min, {_clock(each * (total - resumed - count))} left"
+            left = f"{60 / each:.1f} {noun}/min, {_clock(each * (total - resumed - count))} left"
             progress.update(bar, advance=1, description=label, left=left)
             if not console.is_terminal and (time.monotonic() - said > QUIET or resumed + count == total):
                 said = time.monotonic()
-                console.print(f"{resumed + count} of {total} cells, {left}")
+                console.print(f"{resumed + count} of {total} {noun}, {left}")
 
         yield finished
 
@@ -281,8 +291,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def default_processes() -> int:
-    """As many as there are cores for this process."""
-    return joblib.cpu_count()

@@ -31,7 +31,7 @@ from icq.learn.population import expected_update
 from icq.smdp import ICSMDP
 
 ADAM = optax.scale_by_adam()
-Certificate: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Bound]
+Certifier: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Bound]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Method(Protocol):
         """The linear population problem behind the sharp asymptote; None for networks."""
         ...
 
-    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
         """A bound on ||Q - Q_F||_d computable from Q and the instance alone."""
         ...
 
@@ -131,7 +131,7 @@ class Table:
         """Tabular features."""
         return noise.tabular(a)
 
-    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
         """Q_F = Qbar: the certificate of the table."""
         return lambda q: certificate_pointwise(a, q)[0]
 
@@ -161,7 +161,7 @@ class Features:
         """The features, one block per agent."""
         return noise.population(a, noise.block_features(a, np.asarray(_features(cls).features, np.float64)))
 
-    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
         """The projected residual, a contraction of its own."""
         return partial(projected_certificate, _linear(a, cls))
 
@@ -198,7 +198,7 @@ class Mlp:
         """None: networks are not linear."""
         return None
 
-    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certificate:
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
         """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
         at_reference = certificate_pointwise(a, q_f)[0]
         return lambda q: add_bounds("certificate of two tables", certificate_pointwise(a, q)[0], at_reference)

@@ -35,8 +35,8 @@ from icq_bounds.figures.style import COLOUR, NAME, RED, axes, band, label_ends
 from icq_bounds.sweep.cells import learn_tables
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import Features, Table
+from icq_bounds.sweep.results import octaves
 from icq_bounds.sweep.store import Arrays
-from icq_bounds.workflows.n10.experiment import octaves
 from notebooks.explore import terms
 from notebooks.explore.terms import Terms, learned_by
 

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audits import calibration
-from audits.calibration import logs, report
-from audits.calibration.__main__ import Options, chosen, main
-from audits.calibration.__main__ import calibrate as run
+from audits.calibration import blocks, logs, report
+from audits.calibration.__main__ import CalibrationOptions, chosen, main
+from audits.calibration.blocks import calibrate as run
 from audits.calibration.rows import Calibration, Quantity, Source, estimates, model, row, rows
 from audits.calibration.suite import Study
 from estimators import approximation, distances, interface, td_noise, values
 from estimators import mixing as chain_intervals
 from estimators.statistics import estimate
 from estimators.statistics.estimate import missing
-from icq_bounds.sweep.store import Store
+from icq_bounds.errors import Interrupted, WorkError
+from icq_bounds.sweep import engine
+from icq_bounds.sweep.store import Store, code_version
 
 SIZES = (12, 48)
 REPLICATES = 250
@@ -108,7 +109,7 @@ def test_quantities_without_a_truth_have_no_rows():
 
 
 def test_finished_blocks_survive_and_are_not_computed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "BLOCK", 10)
+    monkeypatch.setattr(blocks, "BLOCK", 10)
     calls = []
 
     def counted(data):
@@ -119,7 +120,7 @@ def test_finished_blocks_survive_and_are_not_computed_again(tmp_path, monkeypatc
 
     study = Study(NORMAL, (Quantity("mean", counted, lambda truth: truth),))
     store = Store(tmp_path, "code")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="2 of 3 blocks are finished and kept"):
         run([study], 30, store, 1)
     again = run([study], 30, store, 1)  # blocks 0 and 1 were finished, of 20 estimates each
     assert len(calls) == 50 + 20
@@ -129,27 +130,30 @@ def test_finished_blocks_survive_and_are_not_computed_again(tmp_path, monkeypatc
 
 
 def test_a_dead_worker_costs_its_blocks_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "BLOCK", 10)
+    monkeypatch.setattr(blocks, "BLOCK", 10)
     pools = []
 
     def pool(lives):
-        def work(calls):
-            for k, (function, arguments, _) in enumerate(calls):
+        def execute(cells):
+            pools.append(lives)
+            for k, cell in enumerate(cells):
                 if k == lives:
                     raise BrokenProcessPool("a worker died")
-                yield function(*arguments)
+                yield engine.attempt(cell, code_version())
 
-        pools.append(lives)
-        return work
+        return execute
 
-    lives = iter([1, 2])
-    monkeypatch.setattr(calibration.joblib, "Parallel", lambda **_: pool(next(lives)))
+    def dying(*each):
+        lives = iter(each)
+        monkeypatch.setattr(engine, "processes", lambda jobs: lambda cells: pool(next(lives))(cells))
+
+    dying(1, 2)
     study = Study(NORMAL, (Quantity("mean", estimate.mean, lambda truth: truth),))
-    with pytest.warns(UserWarning, match="2 blocks go to new ones"):
+    with pytest.warns(UserWarning, match="2 cells go to new ones"):
         found = run([study], 30, Store(tmp_path, "code"), 2)
     assert pools == [1, 2] and [(r.hits, r.bias) for r in found] == [(r.hits, r.bias) for r in judge_first(30)]
-    lives = iter([0])
-    with pytest.raises(BrokenProcessPool):
+    dying(0)
+    with pytest.raises(WorkError, match="workers die"):
         run([study], 30, Store(tmp_path / "other", "code"), 2)
 
 
@@ -170,10 +174,10 @@ def test_the_page_says_what_was_found(tmp_path):
 
 def test_unknown_names_are_answered_with_the_known_ones(capsys):
     with pytest.raises(ValueError, match="mean over runs"):
-        chosen(Options(only=("no such thing",)))
+        chosen(CalibrationOptions(only=("no such thing",)))
     assert main(["--only", "no such thing"]) == 2
     assert "log-log slope" in capsys.readouterr().err
-    assert all(q.name == "log-log slope" for s in chosen(Options(only=("slope",))) for q in s.quantities)
+    assert all(q.name == "log-log slope" for s in chosen(CalibrationOptions(only=("slope",))) for q in s.quantities)
 
 
 def test_every_estimator_of_logs_is_calibrated():

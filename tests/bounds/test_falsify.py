@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from audits import counterexamples
-from audits.counterexamples import LEMMAS, check, main, random_instance, sheet, sticky
+from audits.counterexamples import LEMMAS, Search, main, random_instance, sheet, sticky
 from bounds.adversary.interface import claim, gap_case, worst
 from bounds.adversary.search import Case, Lemma, Sample, Tally, attack, merged, reduced, scaled, search
 from bounds.core.bound import Assumption, Bound
@@ -22,9 +22,9 @@ MORE = {"network": (250, 1), "value loss": (30, 20), "Poisson, decreasing steps"
 @pytest.fixture(scope="module")
 def found():
     """A few dozen instances for all lemmas, more for those that are tried on few of them."""
-    out = check(0, QUICK)
+    out = Search(0, QUICK).run()
     for name, (first, count) in MORE.items():
-        out[name] += check(first, count, (name,))[name]
+        out[name] += Search(first, count, (name,)).run()[name]
     return out
 
 
@@ -39,7 +39,7 @@ def test_every_lemma_stands_and_its_planted_error_is_caught(found, name):
 def test_an_exploding_leap_is_not_small():
     """Seeds at which cancellation far from the start once returned a negative bound."""
     for seed in (1158, 1468, 2131, 2917):
-        assert check(seed, 1, ("worst x and leap",))["worst x and leap"].violations == 0
+        assert Search(seed, 1, ("worst x and leap",)).run()["worst x and leap"].violations == 0
 
 
 def test_names_are_unique_and_flaws_are_named():
@@ -129,7 +129,7 @@ def test_tallies_add_up_and_chunks_do_not_matter():
     assert (both.instances, both.cases, both.smallest, both.median) == (2, 3, 1.0, 2.0)
     assert both.first == (9,) and not both.stands
     names = ("scalar gap", "certificates")
-    assert merged([check(0, 7, names), check(7, 5, names)]) == check(0, 12, names)
+    assert merged([Search(0, 7, names).run(), Search(7, 5, names).run()]) == Search(0, 12, names).run()
     assert math.isnan(Tally().smallest) and math.isnan(Tally().median)
 
 

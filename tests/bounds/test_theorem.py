@@ -17,7 +17,7 @@ from bounds.adversary.oracles import LongRun
 from bounds.adversary.residual import largest_step, random_population, start, trial
 from bounds.adversary.search import Sample
 from bounds.core.bound import Bound, Verdict
-from bounds.core.sheet import Sheet, Table
+from bounds.core.sheet import Sheet, SheetTable
 from bounds.core.term import Asymptotic, Observed, Rung, Term
 from bounds.interface.gap import gap_value_bound_d, oracle_contraction
 from bounds.residual import closed, poisson
@@ -346,7 +346,7 @@ def test_terms_refuse_inconsistent_parts():
 
 def test_tables_must_be_rectangular_and_escape_their_cells():
     with pytest.raises(ValueError, match="a row of 1 cells under 2 columns"):
-        Table("t", ("a", "b"), (("1",),))
-    sheet = Sheet("title", "x < y", (Table("c", ("a|b",), (("[red]<b>[/red]",),)),))
+        SheetTable("t", ("a", "b"), (("1",),))
+    sheet = Sheet("title", "x < y", (SheetTable("c", ("a|b",), (("[red]<b>[/red]",),)),))
     assert "[red]<b>[/red]" in sheet.text() and "&lt;b&gt;" in sheet.html() and r"a\|b" in sheet.markdown()
     assert re.search(r"x &lt; y", sheet.html())

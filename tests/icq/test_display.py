@@ -268,7 +268,7 @@ def of_icq(a):
     yield learn(t, table, LearnerConfig(), seeds=[0, 1], checkpoints=[10, 20])
     yield init(t, table, LearnerConfig(), jax.random.key(0))
     yield sampling.trajectory(t, jax.random.key(0), 20)
-    yield population.Reference(np.zeros((2, 4, 2)), np.ones(2), np.ones(2), 7, False)
+    yield population.PopulationRun(np.zeros((2, 4, 2)), np.ones(2), np.ones(2), 7, False)
     yield build.Workflow(a.smdp, ("s",), ("o",), ("<b>",), (("x",),))
     yield fleet.Fleet({"w": np.ones(3)}, {"w": np.ones(3)}, (), np.zeros(64), jnp.int32(7))
     yield fleet.Episode(jnp.ones(2), jnp.array([3, 4]), jnp.array([5, 6]), jnp.array([True, False]), None)
@@ -314,7 +314,7 @@ def of_experiments(a):
     yield from (html.Grid("A < B", ("x",), [["y"]]), html.Drawing("a", "0 0 1 1", Markup(), "A < B", ""))
     yield html.Page("<title>A &lt; B</title>")
     cell = RoutingCell(bits=1, who=Who.ICQ, seeds=1, handoffs=10)
-    yield engine.Outcome(cell, {"e_total": np.ones(3)})
+    yield engine.Attempt(cell, {"e_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})
     yield Reference(np.zeros((1, 4, 2)), 0.0, 0.0, True)
     part = {f"{p}_{t}": np.ones(3) for p in ("e", "b", "slack") for t in TERMS}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bounds import symbolic
 from bounds.core.bound import Verdict
-from bounds.core.sheet import Table
+from bounds.core.sheet import SheetTable
 from estimators.statistics.estimate import Estimate, missing
 from icq_bounds.pages import html
 
@@ -61,7 +61,7 @@ def everything():
         html.Grid(EVIL, (EVIL, "slope", "n", "verdict"), rows), html.verdict_table(EVIL, counts),
         html.Grid("long", ("k", "x"), [[k, k / 7] for k in range(40)]),
         html.Grid("wide", [f"column {j}" for j in range(18)], [[j * 1.234 for j in range(18)]]),
-        html.of_sheet(Table(EVIL, ("a", EVIL), (("holds", EVIL),))),
+        html.of_sheet(SheetTable(EVIL, ("a", EVIL), (("holds", EVIL),))),
     ]  # fmt: skip
     drawings = [html.figure(drawn(), "one", EVIL, EVIL), html.figure(drawn(), "two", "lines")]
     statement, symbol = symbolic.statement(), r"\kappa_F<1"

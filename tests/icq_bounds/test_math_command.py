@@ -6,7 +6,7 @@ import pytest
 
 from estimators.logs.reader import read
 from icq_bounds import cli
-from synthetic.math_data import load_outcomes, made_up
+from synthetic.math_data import load_answers, made_up
 from tests.math_stub import said, server
 
 
@@ -19,7 +19,7 @@ def test_recorded_answers_are_played_compared_and_resumed(tmp_path, capsys):
         assert name in out
     found, report = read(log)
     assert report.faultless and int(found.done.sum()) == 90
-    back = load_outcomes(table)
+    back = load_answers(table)
     assert back.responses == made_up(30).responses and (back.correct == made_up(30).correct).all()
 
     lines = log.read_text().splitlines(keepends=True)

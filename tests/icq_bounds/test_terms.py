@@ -11,7 +11,7 @@ from estimators.fixed import span
 from estimators.logs.reader import read
 from icq_bounds.diagnosis.diagnosis import diagnose
 from icq_bounds.workflows.common import terms
-from icq_bounds.workflows.common.recorded import Source
+from icq_bounds.workflows.common.recorded import RecordedTable
 from icq_bounds.workflows.common.term_cells import (
     CpuGame,
     Game,
@@ -38,7 +38,7 @@ def results():
     return {cell: cell.run() for cell in cells_of([ROUTING], SIZE)}
 
 
-@pytest.mark.parametrize("game", [*CPU, ROUTING, MathGame(Source.of(None, 30), 2)])
+@pytest.mark.parametrize("game", [*CPU, ROUTING, MathGame(RecordedTable.of(None, 30), 2)])
 def test_views_tell_observations_of_an_agent_apart(game):
     assert isinstance(game, Game)
     a, views = solved(game)
@@ -49,7 +49,7 @@ def test_views_tell_observations_of_an_agent_apart(game):
 
 
 def test_a_math_view_shows_its_bits():
-    source = Source.of(None, 30)
+    source = RecordedTable.of(None, 30)
     a, views = solved(MathGame(source, 2))
     shown = views[:, : 2 * BITS]
     assert not shown[:, 4:].any() and set(np.unique(shown[:, :4])) == {-1.0, 0.0, 1.0}

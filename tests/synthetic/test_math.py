@@ -13,14 +13,14 @@ from estimators.logs.reader import read
 from estimators.logs.recorder import Recorder
 from icq.tasks import task_total
 from icq_bounds.sweep.learning import Who
-from icq_bounds.workflows.common.recorded import Source
+from icq_bounds.workflows.common.recorded import RecordedTable
 from icq_bounds.workflows.common.term_cells import Size
 from icq_bounds.workflows.math import experiment
 from icq_bounds.workflows.math.backends import Answer, Backend, Recorded, equals, problems_of
 from icq_bounds.workflows.math.cells import FrontierCell, HeldOutCell, MathCell
 from icq_bounds.workflows.math.cells import play as solved
 from icq_bounds.workflows.math.play import Team, always, at_random, play
-from synthetic.math_data import load_outcomes, made_up
+from synthetic.math_data import load_answers, made_up
 from synthetic.math_features import BITS, evaluate, final_number, question_bits, response_bits
 from synthetic.math_routing import ALWAYS_CHEAP, ALWAYS_STRONG, Prices, math_routing, policy_of
 
@@ -40,12 +40,12 @@ def write(path, table=TABLE, columns=COLUMNS, change=None):
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
-    found = load_outcomes(write(tmp_path / "t.csv"))
+    found = load_answers(write(tmp_path / "t.csv"))
     assert found.models == ("small", "large")
     assert (found.questions, found.responses) == (TABLE.questions, TABLE.responses)
     assert np.array_equal(found.correct, TABLE.correct) and np.array_equal(found.tokens, TABLE.tokens)
     assert found.fingerprint() != TABLE.fingerprint()  # other models
-    swapped = load_outcomes(tmp_path / "t.csv", ("large", "small"))
+    swapped = load_answers(tmp_path / "t.csv", ("large", "small"))
     assert np.array_equal(swapped.correct, TABLE.correct[:, ::-1])
 
 
@@ -59,24 +59,24 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
 )
 def test_wrong_rows_are_named(tmp_path, change, says):
     with pytest.raises(ValueError, match=says):
-        load_outcomes(write(tmp_path / "t.csv", change=change))
+        load_answers(write(tmp_path / "t.csv", change=change))
 
 
 def test_wrong_tables_say_what_is_needed(tmp_path):
     with pytest.raises(FileNotFoundError, match="lm-sys/RouteLLM"):
-        load_outcomes(tmp_path / "absent.csv")
+        load_answers(tmp_path / "absent.csv")
     write(tmp_path / "t.csv", columns=["question", *COLUMNS[1:]])
     with pytest.raises(ValueError, match="columns are question"):
-        load_outcomes(tmp_path / "t.csv")
+        load_answers(tmp_path / "t.csv")
     write(tmp_path / "t.csv")
     with pytest.raises(ValueError, match="no model 'huge'; it has small, large"):
-        load_outcomes(tmp_path / "t.csv", ("small", "huge"))
+        load_answers(tmp_path / "t.csv", ("small", "huge"))
     (tmp_path / "t.csv").write_text(",".join(COLUMNS) + "\n")
     with pytest.raises(ValueError, match="no questions"):
-        load_outcomes(tmp_path / "t.csv")
+        load_answers(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not a CSV"):
-        load_outcomes(tmp_path / "t.csv")
+        load_answers(tmp_path / "t.csv")
 
 
 def test_made_up_answers_are_judged_rightly():
@@ -242,7 +242,7 @@ def test_answers_to_ask_again_come_from_right_responses():
 def test_cells_measure_and_conclude(tmp_path):
     file = write(tmp_path / "t.csv")
     sizes = Size(seeds=2, handoffs=2000, logged=0)
-    preset = experiment.Preset("tiny", 2, 40_000, (1, None), (1,), (0.005, 0.02), 2, 3, 30, sizes)
+    preset = experiment.MathPreset("tiny", 2, 40_000, (1, None), (1,), (0.005, 0.02), 2, 3, 30, sizes)
     wanted = experiment.cells(preset, file)
     assert str(tmp_path) not in repr(wanted)
     results = {cell: cell.run() for cell in wanted}
@@ -267,12 +267,12 @@ def test_cells_measure_and_conclude(tmp_path):
 
 
 def test_made_up_tables_are_called_so():
-    source = Source.of(None, 30)
+    source = RecordedTable.of(None, 30)
     assert experiment._data({MathCell(source, 1, Who.ICQ, 2, 10): {}}) == "30 made-up questions"
 
 
 def test_unseen_questions_are_judged_by_what_was_learned_elsewhere():
-    source = Source.of(None, 60)
+    source = RecordedTable.of(None, 60)
     found = HeldOutCell(source, 0, 3).run()
     assert (found["unknown"] == 0).all()  # with no bits there is nothing new to see
     assert (HeldOutCell(source, BITS, 3).run()["unknown"] > 0).all()

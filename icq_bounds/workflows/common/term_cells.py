@@ -33,7 +33,7 @@ from icq.smdp import ICSMDP
 from icq_bounds.diagnosis.diagnosis import Diagnosis, diagnose, root
 from icq_bounds.sweep.methods import ADAM, ADAPTIVE
 from icq_bounds.sweep.store import Arrays
-from icq_bounds.workflows.common.recorded import Source
+from icq_bounds.workflows.common.recorded import RecordedTable
 from synthetic.cpu import CpuSizes
 from synthetic.cpu_finite import SMALL, small_machine
 from synthetic.math_features import BITS
@@ -102,7 +102,7 @@ class RoutingGame:
 class MathGame:
     """Two language models share questions; bits seen of a question and of a response."""
 
-    source: Source
+    source: RecordedTable
     bits: int
     prices: Prices = field(default_factory=Prices)
 

@@ -29,7 +29,7 @@ from synthetic.cpu_finite import SMALL
 
 
 @dataclass(frozen=True)
-class Preset:
+class CpuPreset:
     """Sizes of the experiment; shown: summary sizes compared; updates: of 256 handoffs each; dial: summary sizes of the
     small machine `small`, whose errors are measured with sizes `terms`.
     """  # fmt: skip
@@ -43,16 +43,16 @@ class Preset:
     terms: Size
 
 
-FULL = Preset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4), dial=(0, 1, 2), small=SMALL,
+FULL = CpuPreset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4), dial=(0, 1, 2), small=SMALL,
               terms=Size(seeds=4, handoffs=300_000, logged=4_000_000))  # fmt: skip
-SMOKE = Preset("smoke", seeds=1, updates=2_000, shown=(4,), dial=(0, 2), small=replace(SMALL, length=1),
+SMOKE = CpuPreset("smoke", seeds=1, updates=2_000, shown=(4,), dial=(0, 2), small=replace(SMALL, length=1),
                terms=Size(seeds=4, handoffs=40_000, logged=200_000))  # fmt: skip
 
 AnyCell = CpuCell | TermsCell | LogCell
 Results = dict[CpuCell, Arrays]
 
 
-def cells(p: Preset) -> list[AnyCell]:
+def cells(p: CpuPreset) -> list[AnyCell]:
     """IC-Q at every summary size; the baselines at the full one; the errors on the small machine."""
     full = max(p.shown)
     wanted = [(Who.ICQ, s) for s in p.shown] + [(who, full) for who in (Who.CENTRALISED, Who.INDEPENDENT)]
@@ -79,7 +79,7 @@ def over_seeds(results: Results, who: Who, shown: int, key: str = "solved") -> E
     return replace(e, interval=(max(e.interval[0], 0.0), min(e.interval[1], 1.0)))
 
 
-def summarise(p: Preset, found: dict[AnyCell, Arrays], folder: Path) -> dict[str, Any]:
+def summarise(p: CpuPreset, found: dict[AnyCell, Arrays], folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.parquet` of the small machine."""
     results, (size, best) = programming(found), search(cpu())
     full = max(p.shown)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from synthetic.math_data import CHARACTERS_PER_TOKEN, Outcomes
+from synthetic.math_data import CHARACTERS_PER_TOKEN, RecordedAnswers
 from synthetic.math_features import final_number
 from synthetic.math_routing import CHEAP, STRONG
 
@@ -66,7 +66,7 @@ def equals(number: float) -> Callable[[str], bool]:
     return right
 
 
-def problems_of(table: Outcomes) -> list[Problem]:
+def problems_of(table: RecordedAnswers) -> list[Problem]:
     """The questions of a table that can be asked anew: those with a response known to be right, whose final number is
     then the answer.  The others are left out; `number` is the row.
     """  # fmt: skip
@@ -83,7 +83,7 @@ class Recorded:
 
     strategies = ("cheap", "strong")
 
-    def __init__(self, table: Outcomes) -> None:
+    def __init__(self, table: RecordedAnswers) -> None:
         self.table, self._tokens = table, table.tokens
 
     def problems(self) -> list[Problem]:

@@ -24,7 +24,7 @@ from icq.tasks import start_law, task_total
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.common.table_errors import errors_of_table
-from synthetic.math_data import Outcomes
+from synthetic.math_data import RecordedAnswers
 from synthetic.math_routing import ALWAYS_CHEAP, ALWAYS_STRONG, Prices, amounts, math_routing, policy_of
 
 
@@ -32,7 +32,7 @@ from synthetic.math_routing import ALWAYS_CHEAP, ALWAYS_STRONG, Prices, amounts,
 class MathCell:
     """What to learn.  bits: view of every agent (None: the question itself); handoffs: learned per seed."""
 
-    source: Source
+    source: RecordedTable
     bits: int | None
     who: Who
     seeds: int
@@ -84,11 +84,11 @@ class Played(Shown):
 
 
 @lru_cache(maxsize=2)
-def _played(source: Source, bits: int | None, prices: Prices) -> Played:
+def _played(source: RecordedTable, bits: int | None, prices: Prices) -> Played:
     return play(source.table(), bits, prices)
 
 
-def play(table: Outcomes, bits: int | None, prices: Prices) -> Played:
+def play(table: RecordedAnswers, bits: int | None, prices: Prices) -> Played:
     """The workflow of a table, analysed."""
     workflow = math_routing(table, bits, prices)
     add = amounts(workflow, table, prices)
@@ -121,7 +121,7 @@ def _exact(play: Played) -> Arrays:
 class FrontierCell:
     """Accuracy against cost of the exact interface optimum as the worth of a right answer varies."""
 
-    source: Source
+    source: RecordedTable
     bits: int | None
     worths: tuple[float, ...]
     prices: Prices = field(default_factory=Prices)
@@ -148,7 +148,7 @@ class FrontierCell:
 class HeldOutCell:
     """The interface optimum of a random half of the questions, judged on the other half; `splits` times."""
 
-    source: Source
+    source: RecordedTable
     bits: int
     splits: int
     prices: Prices = field(default_factory=Prices)

@@ -27,7 +27,7 @@ from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.provenance import provenance
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.common import terms
-from icq_bounds.workflows.common.recorded import Source
+from icq_bounds.workflows.common.recorded import RecordedTable
 from icq_bounds.workflows.common.term_cells import MathGame, Size, TermsCell
 from icq_bounds.workflows.math.backends import Answer, Problem, Recorded
 from icq_bounds.workflows.math.cells import FrontierCell, HeldOutCell, MathCell
@@ -43,7 +43,7 @@ LOGGED = 1  # bits seen in the log: every pair of view and context is then commo
 
 
 @dataclass(frozen=True)
-class Preset:
+class MathPreset:
     """Sizes of the experiment.
 
     bits: views compared (None: the question itself); told: views of the learners without a scalar and of the curves of
@@ -64,17 +64,17 @@ class Preset:
     terms: Size
 
 
-FULL = Preset("full", seeds=8, handoffs=1_000_000, bits=(*range(BITS + 1), None), told=(0, 3, BITS),
+FULL = MathPreset("full", seeds=8, handoffs=1_000_000, bits=(*range(BITS + 1), None), told=(0, 3, BITS),
               worths=(0.002, 0.005, 0.01, 0.02, 0.05, 0.2), splits=8, plays=30, questions=1000,
               terms=Size(seeds=4, handoffs=1_000_000, logged=0))  # fmt: skip
-SMOKE = Preset("smoke", seeds=4, handoffs=300_000, bits=(0, 1, BITS, None), told=(BITS,), worths=(0.005, 0.02, 0.1),
+SMOKE = MathPreset("smoke", seeds=4, handoffs=300_000, bits=(0, 1, BITS, None), told=(BITS,), worths=(0.005, 0.02, 0.1),
                splits=4, plays=120, questions=200,
                terms=Size(seeds=4, handoffs=200_000, logged=0))  # fmt: skip
 
 
-def cells(p: Preset, file: Path | None = None) -> list[AnyCell]:
+def cells(p: MathPreset, file: Path | None = None) -> list[AnyCell]:
     """Learners, curves and held-out questions; the centralised oracle is the same at every view, so it learns once."""
-    source = Source.of(file, p.questions)
+    source = RecordedTable.of(file, p.questions)
     made: list[AnyCell] = [MathCell(source, b, Who.ICQ, p.seeds, p.handoffs) for b in p.bits]
     made.append(MathCell(source, max(_seen(p)), Who.CENTRALISED, p.seeds, p.handoffs))
     made += [MathCell(source, b, Who.INDEPENDENT, p.seeds, p.handoffs) for b in p.told]
@@ -83,7 +83,7 @@ def cells(p: Preset, file: Path | None = None) -> list[AnyCell]:
     return made + [HeldOutCell(source, b, p.splits) for b in _seen(p)]
 
 
-def _seen(p: Preset) -> list[int]:
+def _seen(p: MathPreset) -> list[int]:
     """The views that are bits."""
     return [b for b in p.bits if b is not None]
 
@@ -103,7 +103,7 @@ def _exact(results: Results) -> Arrays:
     return _of(results, Who.ICQ)[0][1]
 
 
-def _source(results: Results) -> Source:
+def _source(results: Results) -> RecordedTable:
     """The table behind all cells."""
     return next(c.source for c in results if isinstance(c, MathCell))
 
@@ -114,7 +114,9 @@ def _data(results: Results) -> str:
     return f"{source.questions} {'made-up' if source.file is None else 'recorded'} questions"
 
 
-def replay(source: Source, path: Path, plays: int, bits: int | None, width: int, seed: int = 0) -> dict[str, Any]:
+def replay(
+    source: RecordedTable, path: Path, plays: int, bits: int | None, width: int, seed: int = 0
+) -> dict[str, Any]:
     """Play every question `plays` times at random into a new handoff log, and say what a diagnosis of it finds.
 
     The context is which of the two models are right on the question: coarser than the question, so that a log of this
@@ -143,7 +145,7 @@ def replay(source: Source, path: Path, plays: int, bits: int | None, width: int,
     }  # fmt: skip
 
 
-def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
+def summarise(p: MathPreset, results: Results, folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.jsonl`."""
     learned, exact, source = _of(results, Who.ICQ), _exact(results), _source(results)
 

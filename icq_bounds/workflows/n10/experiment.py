@@ -20,6 +20,7 @@ from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Features, Mlp, Table
+from icq_bounds.sweep.results import octaves, pairs, tally
 from icq_bounds.sweep.store import Arrays
 from synthetic.dials import Dials, Shape, make_many
 from synthetic.topology import complete
@@ -28,7 +29,7 @@ Results: TypeAlias = dict[Cell, Arrays]
 
 
 @dataclass(frozen=True)
-class Preset:
+class N10Preset:
     """Sizes of the experiment.  `instances`: random instances behind the slope of the local gap;
     `reference_iterations`: expected updates behind a network's Q_F.
     """
@@ -47,29 +48,24 @@ class Preset:
     features: int = 2
 
 
-FULL = Preset(
+FULL = N10Preset(
     "full", seeds=32, gaps=tuple(k / 8 for k in range(9)), widths=(1, 2, 4, 8, 16), mixings=(0.75, 0.1, 0.02),
     network_handoffs=2**17, residual_handoffs=2**18, instances=32,
     reference_iterations=6000,
 )  # fmt: skip
-SMOKE = Preset(
+SMOKE = N10Preset(
     "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), widths=(1, 4), mixings=(0.75, 0.02), network_handoffs=2**14,
     residual_handoffs=2**15, instances=4,
 )  # fmt: skip
 
 
-def octaves(handoffs: int, first: int = 1024) -> tuple[int, ...]:
-    """Checkpoints first, 2 first, 4 first, ... up to `handoffs`."""
-    return tuple(first * 2**k for k in range(int(np.log2(handoffs / first)) + 1))
-
-
-def gap_cells(p: Preset, who: Who = Who.ICQ) -> list[Cell]:
+def gap_cells(p: N10Preset, who: Who = Who.ICQ) -> list[Cell]:
     """One cell per gap dial: networks wide enough that approximation is not in the way."""
     grid = octaves(p.network_handoffs)
     return [Cell(_network(p, p.width), p.seeds, grid, _workflow(p, gap=g), who=who) for g in p.gaps]
 
 
-def _workflow(p: Preset, gap: float = 0.5, mixing: float = 0.3) -> DialsFamily:
+def _workflow(p: N10Preset, gap: float = 0.5, mixing: float = 0.3) -> DialsFamily:
     """Agents who may hand over to anyone, variance-compensated gap."""
     return DialsFamily(agents=p.agents, gap=gap, mixing=mixing)
 
@@ -81,16 +77,16 @@ def dials(cell: Cell) -> DialsFamily:
     return cell.family
 
 
-def _network(p: Preset, width: int) -> Mlp:
+def _network(p: N10Preset, width: int) -> Mlp:
     return Mlp(width, iterations=p.reference_iterations)
 
 
-def width_cells(p: Preset) -> list[Cell]:
+def width_cells(p: N10Preset) -> list[Cell]:
     """One cell per width at a fixed gap."""
     return [Cell(_network(p, w), p.seeds, octaves(p.network_handoffs), _workflow(p)) for w in p.widths]
 
 
-def residual_cells(p: Preset) -> list[Cell]:
+def residual_cells(p: N10Preset) -> list[Cell]:
     """Tables and misspecified features, at every mixing dial, along a trajectory and with the i.i.d. control."""
     grid = octaves(p.residual_handoffs, 256)
     return [
@@ -101,12 +97,12 @@ def residual_cells(p: Preset) -> list[Cell]:
     ]
 
 
-def all_cells(p: Preset) -> list[Cell]:
+def all_cells(p: N10Preset) -> list[Cell]:
     """Every cell of every panel."""
     return [c for who in Who for c in gap_cells(p, who)] + width_cells(p) + residual_cells(p)
 
 
-def local_gap_curves(p: Preset) -> tuple[np.ndarray, np.ndarray]:
+def local_gap_curves(p: N10Preset) -> tuple[np.ndarray, np.ndarray]:
     """Positive dial values [K] and ||b||_inf of `instances` random instances at each, [instances, K]."""
     gaps = np.array([g for g in p.gaps if g > 0])
     curves = np.zeros((p.instances, len(gaps)))
@@ -130,33 +126,16 @@ def over_asymptote(cell: Cell, result: Arrays) -> Estimate:
     return estimate.root_mean_square(result["e_residual"][:, -1] / predicted)
 
 
-def percent(result: Arrays) -> Estimate:
-    """Learned value in per cent of the oracle's."""
-    return estimate.mean(100 * result["value"] / result["value_oracle"])
-
-
 def ratios(results: Results) -> dict[str, np.ndarray]:
     """bound / observed of every applicable record of each term whose observed error is above its numerical slack."""
     out = {}
     for term in TERMS:
-        parts = [np.zeros(0)]
-        for r in results.values():
-            if f"e_{term}" in r:
-                keep = np.isfinite(r[f"b_{term}"]) & (r[f"e_{term}"] > r[f"slack_{term}"])
-                parts.append(r[f"b_{term}"][keep] / r[f"e_{term}"][keep])
-        out[term] = np.concatenate(parts)
+        found = [pairs(r, term) for r in results.values()]
+        out[term] = np.concatenate([bound / error for error, bound in found])
     return out
 
 
 def verdicts(results: Results) -> dict[str, dict[str, int]]:
     """How many records of each term got each verdict."""
-    out = {}
-    for term in TERMS:
-        out[term] = tally(np.concatenate([r[f"verdict_{term}"].ravel() for r in results.values() if "e_residual" in r]))
-    return out
-
-
-def tally(said: np.ndarray) -> dict[str, int]:
-    """How often each verdict was said."""
-    names, count = np.unique(said, return_counts=True)
-    return {str(n): int(c) for n, c in zip(names, count, strict=True)}
+    found = [r for r in results.values() if "e_residual" in r]
+    return {term: tally(np.concatenate([r[f"verdict_{term}"].ravel() for r in found])) for term in TERMS}

@@ -17,15 +17,16 @@ from icq_bounds.figures.style import COLOUR, NAME, WHO, axes, band, label_ends, 
 from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Table
+from icq_bounds.sweep.results import percent
 from icq_bounds.workflows.n10 import experiment
-from icq_bounds.workflows.n10.experiment import Preset, Results
+from icq_bounds.workflows.n10.experiment import N10Preset, Results
 
 
 def _last(cells: Sequence[Cell], results: Results, term: str) -> list[Estimate]:
     return [root_mean_square(results[c][f"e_{term}"][:, -1]) for c in cells]
 
 
-def interface_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
+def interface_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
     """A: the three terms against the gap dial."""
     ax, cells = axes(ax), experiment.gap_cells(p)
     for term in TERMS:
@@ -35,7 +36,7 @@ def interface_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes
     return label_ends(ax)
 
 
-def width_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
+def width_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
     """B: the three terms against network width."""
     ax, cells = axes(ax), experiment.width_cells(p)
     for term in TERMS[:3]:
@@ -46,7 +47,7 @@ def width_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
     return label_ends(readable(ax))
 
 
-def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | None = None) -> Axes:
+def residual_panel(p: N10Preset, results: Results, misspecified: bool, ax: Axes | None = None) -> Axes:
     """C: the residual against handoffs; trajectory solid, i.i.d. control dashed, one colour per mixing dial."""
     ax = axes(ax)
     colours = dict(zip(p.mixings, plt.get_cmap("viridis")(np.linspace(0.0, 0.8, len(p.mixings))), strict=True))
@@ -66,12 +67,12 @@ def residual_panel(p: Preset, results: Results, misspecified: bool, ax: Axes | N
     return readable(ax)
 
 
-def value_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
+def value_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
     """E: value in per cent of the oracle against the gap dial."""
     ax = axes(ax)
     for who in Who:
         cells = experiment.gap_cells(p, who)
-        band(ax, p.gaps, [experiment.percent(results[c]) for c in cells], WHO[who], f"{who.value}, learned")
+        band(ax, p.gaps, [percent(results[c]) for c in cells], WHO[who], f"{who.value}, learned")
     cells = experiment.gap_cells(p)
     for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
         exact = [100 * float(results[c][key] / results[c]["value_oracle"]) for c in cells]
@@ -81,7 +82,7 @@ def value_panel(p: Preset, results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def draw_all(p: Preset, results: Results, folder: Path) -> list[Path]:
+def draw_all(p: N10Preset, results: Results, folder: Path) -> list[Path]:
     """Every panel of the ten-agent experiment; returns the files."""
     panels = {
         "a_interface": lambda: interface_panel(p, results),
@@ -93,7 +94,7 @@ def draw_all(p: Preset, results: Results, folder: Path) -> list[Path]:
     return save_panels(panels, folder)
 
 
-def _both_residuals(p: Preset, results: Results) -> Axes:
+def _both_residuals(p: N10Preset, results: Results) -> Axes:
     _, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True)
     residual_panel(p, results, False, left)
     return residual_panel(p, results, True, right)

@@ -14,11 +14,12 @@ from icq_bounds.sweep import store
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Features
 from icq_bounds.sweep.provenance import provenance
+from icq_bounds.sweep.results import percent
 from icq_bounds.workflows.n10 import experiment as n10
-from icq_bounds.workflows.n10.experiment import Preset, Results
+from icq_bounds.workflows.n10.experiment import N10Preset, Results
 
 
-def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
+def summarise(p: N10Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
     """Every conclusion of the experiment, with the command's preset and where it ran."""
     measured = {cell: r for cell, r in results.items() if "e_residual" in r}
     counts = n10.verdicts(results)
@@ -26,8 +27,7 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
     residual = {cell.label(): n10.residual_slope(cell, results[cell]) for cell in n10.residual_cells(p)}
     main = next(c for c in n10.residual_cells(p) if not c.iid and isinstance(c.method, Features))
     value = {
-        who.value: {f"{n10.dials(c).gap:g}": as_dict(n10.percent(results[c])) for c in n10.gap_cells(p, who)}
-        for who in Who
+        who.value: {f"{n10.dials(c).gap:g}": as_dict(percent(results[c])) for c in n10.gap_cells(p, who)} for who in Who
     }
     zero = next(c for c in n10.gap_cells(p) if n10.dials(c).gap == 0.0)
     return {
@@ -41,8 +41,8 @@ def summarise(p: Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarr
         "residual_over_asymptote": {
             cell.label(): as_dict(n10.over_asymptote(cell, results[cell])) for cell in n10.residual_cells(p)
         },
-        "oracle_value_percent_at_zero_gap": n10.percent(results[zero]).value,
-        "oracle_value_percent_at_zero_gap_interval": list(n10.percent(results[zero]).interval),
+        "oracle_value_percent_at_zero_gap": percent(results[zero]).value,
+        "oracle_value_percent_at_zero_gap_interval": list(percent(results[zero]).interval),
         "value_percent": value,
         "records": int(sum(r["e_residual"].size for r in measured.values())),
         "violations": sum(c.get("violated", 0) for c in counts.values()),

@@ -30,7 +30,7 @@ from icq_bounds.workflows.routing.text_cells import TextCell, fingerprint
 
 
 @dataclass(frozen=True)
-class Preset:
+class RoutingPreset:
     """Sizes of the experiment; bits: views compared; handoffs: learned per seed.
 
     terms: sizes of the cells with linear agents.  words: views of real requests (None: all words), where a folder of
@@ -48,17 +48,17 @@ class Preset:
     updates: int = 1500
 
 
-FULL = Preset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4,
+FULL = RoutingPreset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), specialists=3, intents=4,
               terms=Size(seeds=4, handoffs=1_000_000, logged=5_000_000),
               words=(1, 3, 5, None), updates=5000)  # fmt: skip
-SMOKE = Preset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2,
+SMOKE = RoutingPreset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2,
                terms=Size(seeds=4, handoffs=200_000, logged=100_000))  # fmt: skip
 
 AnyCell = RoutingCell | TextCell | TermsCell | LogCell
 Results = dict[AnyCell, Arrays]
 
 
-def cells(p: Preset, texts: Path | None = None) -> list[AnyCell]:
+def cells(p: RoutingPreset, texts: Path | None = None) -> list[AnyCell]:
     """Every learner at every view; with a folder of real requests also IC-Q and a classifier on those."""
     made: list[AnyCell] = [
         RoutingCell(bits, who, p.seeds, p.handoffs, p.specialists, p.intents) for who in Who for bits in p.bits
@@ -80,7 +80,7 @@ def _texts(results: Results) -> list[tuple[int | None, Arrays]]:
     return sorted(rows, key=lambda pair: pair[0] or 10**9)
 
 
-def summarise(p: Preset, results: Results, folder: Path) -> dict[str, Any]:
+def summarise(p: RoutingPreset, results: Results, folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.parquet` of the narrowest view."""
     learned = _of(results, Who.ICQ)
     gap = [float(r["e_interface"]) for _, r in learned]
