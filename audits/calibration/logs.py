@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from audits.calibration.rows import Quantity, Source
-from estimators import approximation, distances, interface, td_noise, values
-from estimators import mixing as chain_intervals
+from estimators import approximation, distances, interface, mixing, td_noise, values
 from estimators.fixed import UNSURE
 from estimators.logs.log import Log, from_handoffs
 from estimators.statistics.estimate import Estimate, exact
@@ -203,11 +202,9 @@ QUANTITIES = (
     of_log("control constant", lambda of, w: td_noise.control_constant(of, w.cls)),
     of_log("residual constant", lambda of, w: td_noise.residual_constant(of, w.cls)),
     of_log("residual constant, table", lambda of, w: td_noise.residual_constant(of)),
-    of_log("Kemeny's constant", lambda of, w: chain_intervals.kemeny(of)),
-    of_log("relaxation time", lambda of, w: chain_intervals.relaxation_time(of)),
-    of_log("pseudo-spectral gap", lambda of, w: chain_intervals.pseudo_spectral_gap(of)),
-    of_log("mixing time (context)", lambda of, w: chain_intervals.mixing_time(of, context=True), guaranteed=True),
-    of_log(
-        "contraction rate (context)", lambda of, w: chain_intervals.contraction_rate(of, context=True), guaranteed=True
-    ),
+    of_log("Kemeny's constant", lambda of, w: mixing.kemeny(of)),
+    of_log("relaxation time", lambda of, w: mixing.relaxation_time(of)),
+    of_log("pseudo-spectral gap", lambda of, w: mixing.pseudo_spectral_gap(of)),
+    of_log("mixing time (context)", lambda of, w: mixing.mixing_time(of, context=True), guaranteed=True),
+    of_log("contraction rate (context)", lambda of, w: mixing.contraction_rate(of, context=True), guaranteed=True),
 )

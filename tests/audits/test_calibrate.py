@@ -12,8 +12,7 @@ from audits.calibration.__main__ import CalibrationOptions, chosen, main
 from audits.calibration.blocks import calibrate as run
 from audits.calibration.rows import Calibration, Quantity, Source, estimates, model, row, rows
 from audits.calibration.suite import Study
-from estimators import approximation, distances, interface, td_noise, values
-from estimators import mixing as chain_intervals
+from estimators import approximation, distances, interface, mixing, td_noise, values
 from estimators.statistics import estimate
 from estimators.statistics.estimate import missing
 from icq_bounds.errors import Interrupted, WorkError
@@ -185,7 +184,7 @@ def test_every_estimator_of_logs_is_calibrated():
     parts = {"norm", "scalar", "length", "fitted_residual"}  # of other estimators; and a fit judged by Bellman residual
     text = Path(logs.__file__).read_text()
     found = 0
-    for module in (approximation, chain_intervals, distances, interface, td_noise, values):
+    for module in (approximation, mixing, distances, interface, td_noise, values):
         for name, function in vars(module).items():
             own = getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
             if own and callable(function) and getattr(function, "__annotations__", {}).get("return") == "Estimate":
