@@ -1,19 +1,36 @@
-"""Step-size schedules: a constant, an array alpha[k], or a function of the handoff index k = 0, 1, 2, ..."""
+"""Step-size schedules: a constant, a decay, an array alpha[k], or a function of the handoff index k = 0, 1, 2, ..."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-Steps: TypeAlias = float | np.ndarray | Callable[[int], float]
+
+@dataclass(frozen=True)
+class Decay:
+    """alpha_k = step / (1 + k/offset)^power, k in handoffs: the schedule of `icq.learn.learner.LearnerConfig`."""
+
+    step: float
+    offset: float
+    power: float
+
+    def __call__(self, k: int | Float[np.ndarray, "n"]) -> float | Float[np.ndarray, "n"]:
+        """The step of handoff k, or of many."""
+        return self.step * (1.0 + k / self.offset) ** -self.power
+
+
+Steps: TypeAlias = float | np.ndarray | Decay | Callable[[int], float]
 
 
 def schedule(steps: Steps, count: int) -> Float[np.ndarray, "count"]:
     """alpha_0, ..., alpha_{count-1}.  Raises ValueError for a short array or a step that is not positive."""
-    if callable(steps):
+    if isinstance(steps, Decay):
+        alpha = np.asarray(steps(np.arange(count, dtype=np.float64)))
+    elif callable(steps):
         alpha = np.array([float(steps(k)) for k in range(count)])
     elif isinstance(steps, np.ndarray):
         if steps.ndim != 1 or len(steps) < count:

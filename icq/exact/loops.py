@@ -5,13 +5,12 @@ Each has a counterpart in NumPy or SciPy that it is tested against.  Notation: d
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
+
+from icq.exact.jit import jit
 
 RUN = 1e-5  # one run reduces the residual this much at most: its recursion drifts away from the truth
 GOOD_RATE = 0.5  # sweeps go on alone while each shrinks the step this much
@@ -44,16 +43,7 @@ class Policy(NamedTuple):
     column_sum: Float[np.ndarray, "S"]
 
 
-def _jit(function: Callable[..., Any]) -> Any:
-    """Compile on first call and remember on disk; without a writable place, remember in memory only."""
-    plain = inspect.unwrap(function)  # a type checker wrapped around it cannot be compiled
-    try:
-        return numba.njit(plain, cache=True, nogil=True)
-    except RuntimeError:
-        return numba.njit(plain, nogil=True)
-
-
-@_jit
+@jit
 def measure(
     kernel: Rows, reward: Float[np.ndarray, "S A"], available: Bool[np.ndarray, "S A"]
 ) -> tuple[float, int, float]:
@@ -73,7 +63,7 @@ def measure(
     return largest, width, scale
 
 
-@_jit
+@jit
 def slots(starts: Int[np.ndarray, "rows+1"], options: int, start: Int[np.ndarray, "S"]) -> int:
     """start[s]: where the row of state s begins if each state has room for its longest option; returns the end."""
     total = 0
@@ -86,7 +76,7 @@ def slots(starts: Int[np.ndarray, "rows+1"], options: int, start: Int[np.ndarray
     return total
 
 
-@_jit
+@jit
 def improve(
     kernel: Rows,
     reward: Float[np.ndarray, "S A"],
@@ -122,7 +112,7 @@ def improve(
     return (change, size) if np.isfinite(total) else (np.inf, np.inf)
 
 
-@_jit
+@jit
 def first_best(
     q: Float[np.ndarray, "S A"],
     available: Bool[np.ndarray, "S A"],
@@ -139,7 +129,7 @@ def first_best(
         option[s], v[s] = first, best
 
 
-@_jit
+@jit
 def select(
     kernel: Rows,
     reward: Float[np.ndarray, "S A"],
@@ -186,7 +176,7 @@ def select(
     return moved, mass
 
 
-@_jit
+@jit
 def shift(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[np.ndarray, "S"]) -> None:
     """Add the constant that makes the sum of reward + K v - v vanish; mass = inf switches it off."""
     total = 0.0
@@ -196,7 +186,7 @@ def shift(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[
         v[s] += total / mass
 
 
-@_jit
+@jit
 def sweep(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[np.ndarray, "S"]) -> float:
     """One Gauss-Seidel sweep of v = reward + K v in place, then `shift`.
 
@@ -216,7 +206,7 @@ def sweep(policy: Policy, reward: Float[np.ndarray, "S"], mass: float, v: Float[
     return step if np.isfinite(total) else np.inf
 
 
-@_jit
+@jit
 def evaluate(
     policy: Policy,
     reward: Float[np.ndarray, "S"],
@@ -255,7 +245,7 @@ def evaluate(
     return False
 
 
-@_jit
+@jit
 def accelerate(
     policy: Policy,
     reward: Float[np.ndarray, "S"],
@@ -315,7 +305,7 @@ def accelerate(
     return used
 
 
-@_jit
+@jit
 def reduce_states(p: Float[np.ndarray, "S S"]) -> None:
     """State reduction of a dense stochastic matrix in place, last state first (docs/theory.md section 1, Lemma 1.3)."""
     for k in range(len(p) - 1, 0, -1):

@@ -1,0 +1,199 @@
+"""The population path: where the learner would be without noise (docs/theory.md section 5d).
+
+thbar_0 = theta_0,  thbar_{k+1} = thbar_k + alpha_k w(thbar_k),  w(theta) = M^{-1} E_d[psi delta(theta)].
+
+While the greedy options of Q_thbar stay pi, w is affine, w(theta') = w(theta) - A (theta' - theta) with A = M^{-1}J_pi,
+so many steps are one product of matrices I - alpha_k A.  The path is cut into stretches within which the options
+provably stay; stretches are exact up to rounding and short enough that their iterates are near the chord of their ends.
+Letters: bounds.residual.population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bounds.residual.population import Population
+from icq.display import Fact, Shown
+from icq.exact.fixed_point import greedy
+
+REACH = 0.05  # of a stretch, in units of the clock tau = sum of alpha times ||A||_inf
+SMALL = 1e-16  # terms of a series below this share of its first one are left out
+
+
+@dataclass(frozen=True, eq=False)
+class Path(Shown):
+    """Knots of the path; stretch i holds the handoffs times[i] <= k < times[i + 1].
+
+    theta [n + 1, p] at the knots; pairs [n + 1, O]: pair index of the greedy option of each observation from that knot
+    on; off [n, p]: how far any iterate of a stretch may be from the chord of its two ends, entry by entry.
+    """
+
+    times: Int[np.ndarray, "knots"]
+    theta: Float[np.ndarray, "knots p"]
+    pairs: Int[np.ndarray, "knots O"]
+    off: Float[np.ndarray, "n p"]
+
+    def at(self, times: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m p"]:
+        """thbar at these times, which must be knots."""
+        where = np.searchsorted(self.times, times)
+        if not (self.times[np.minimum(where, len(self.times) - 1)] == times).all():
+            raise ValueError("times: only those the path was asked for are knots")
+        return self.theta[where]
+
+    def field(self, pop: Population, i: int) -> Float[np.ndarray, "p p"]:
+        """A of stretch i."""
+        return _piece(pop, self.pairs[i]).a
+
+    def _facts_(self) -> list[Fact]:
+        changes = int((np.diff(self.pairs, axis=0) != 0).any(axis=1).sum())
+        return [Fact("handoffs", int(self.times[-1])), Fact("stretches", len(self.off)),
+                Fact("changes of greedy options", changes)]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """The affine field w(theta) = slope - A theta of one choice of greedy options."""
+
+    pop: Population
+    pairs: Int[np.ndarray, "O"]
+
+    @cached_property
+    def a(self) -> Float[np.ndarray, "p p"]:
+        """A = M^{-1} Psi'D (Psi - Khat Psi_pi)."""
+        pop = self.pop
+        following = pop.analysis.interface.kernel @ pop.psi[self.pairs]
+        return np.linalg.solve(pop.metric, pop.psi.T @ (pop.d[:, None] * (pop.psi - following)))
+
+    @cached_property
+    def size(self) -> float:
+        """||A||_inf."""
+        return float(np.abs(self.a).sum(1).max())
+
+    def products(
+        self, w: Float[np.ndarray, "p"], sums: Float[np.ndarray, "m"]
+    ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]]:
+        """theta_n - theta_0 = sum_k alpha_k prod_{j<k}(I - alpha_j A) w, and what bounds the distance to the chord.
+
+        sums[m-1] = sum alpha^m.  With C = sum_m sums_m A^{m-1}/m it is sum_{n>=1} (-A C)^{n-1} C w/n!.  Entry by entry
+        |theta_k - theta_0 - tau_k w| <= sum_{n>=2} tau^n |A|^{n-1}|w|/n!, and a chord doubles it.
+        """
+
+        def c(x: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
+            out, power = sums[0] * x, x
+            for m, s in enumerate(sums[1:], 2):
+                power = self.a @ power
+                out = out + s * power / m
+            return out
+
+        term = c(w)
+        total, n = term.copy(), 1
+        while np.abs(term).max() > SMALL * np.abs(total).max() and n < 200:
+            n += 1
+            term = -(self.a @ c(term)) / n
+            total += term
+        size, tau = np.abs(self.a), float(sums[0])
+        part = tau * np.abs(w)
+        off, n = np.zeros_like(w), 1
+        while n < 200:
+            n += 1
+            part = tau * (size @ part) / n
+            off += part
+            if part.max() <= 1e-3 * off.max():
+                break
+        return total, 2.01 * off
+
+
+def mean_step(pop: Population, theta: Float[np.ndarray, "p"]) -> tuple[Float[np.ndarray, "p"], Int[np.ndarray, "O"]]:
+    """w(theta) and the pair index of the greedy option on every observation."""
+    table = pop.offset + pop.psi @ theta
+    shape = pop.q_f.shape
+    policy, value = greedy(table.reshape(shape), pop.analysis.interface.available)
+    target = pop.analysis.interface.reward.reshape(-1) + pop.analysis.interface.kernel @ value
+    step = np.linalg.solve(pop.metric, pop.psi.T @ (pop.d * (target - table)))
+    return step, np.arange(shape[0]) * shape[1] + policy
+
+
+def population_path(
+    pop: Population,
+    alpha: Float[np.ndarray, "T"],
+    theta_0: Float[np.ndarray, "p"],
+    knots: Sequence[int] | Int[np.ndarray, "m"] = (),
+) -> Path:
+    """The population path through handoffs 0, ..., T - 1 of these steps; `knots` are times that become knots.
+
+    Where a step would overshoot (alpha ||A||_inf >= 1/2) every handoff is a stretch.
+    """
+    last = len(alpha)
+    stops = sorted({int(k) for k in knots if 0 < k < last} | {last})
+    clock = np.concatenate([[0.0], np.cumsum(alpha)])
+    times, thetas, pairs, offs = [0], [np.asarray(theta_0, np.float64)], [], []
+    for stop in stops:
+        while times[-1] < stop:
+            end, theta, chosen, off = _stretch(pop, alpha, clock, times[-1], stop, thetas[-1])
+            times.append(end)
+            thetas.append(theta)
+            pairs.append(chosen)
+            offs.append(off)
+    pairs.append(mean_step(pop, thetas[-1])[1])
+    return Path(np.array(times), np.array(thetas), np.array(pairs), np.array(offs).reshape(len(offs), -1))
+
+
+_PIECES: dict[tuple[int, bytes], _Piece] = {}
+
+
+def _stretch(
+    pop: Population, alpha: Float[np.ndarray, "T"], clock: Float[np.ndarray, "L"], first: int, stop: int,
+    theta: Float[np.ndarray, "p"],
+) -> tuple[int, Float[np.ndarray, "p"], Int[np.ndarray, "O"], Float[np.ndarray, "p"]]:  # fmt: skip
+    """The longest stretch from `first` that keeps the greedy options and the reach; at least one handoff."""
+    w, chosen = mean_step(pop, theta)
+    piece = _piece(pop, chosen)
+    reach = REACH / max(piece.size, 1e-300)
+    end = min(int(np.searchsorted(clock, clock[first] + reach, side="right")) - 1, stop)
+    while end > first + 1 and alpha[first:end].max() * piece.size < 0.5:
+        sums = _sums(alpha[first:end], piece.size)
+        moved, off = piece.products(w, sums)
+        if _options_stay(pop, chosen, theta, w, float(sums[0]), off):
+            return end, theta + moved, chosen, off
+        end = first + max((end - first) // 2, 1)
+    return first + 1, theta + alpha[first] * w, chosen, np.zeros_like(theta)
+
+
+def _piece(pop: Population, chosen: Int[np.ndarray, "O"]) -> _Piece:
+    key = (id(pop), chosen.tobytes())
+    if key not in _PIECES or _PIECES[key].pop is not pop:
+        if len(_PIECES) > 64:
+            _PIECES.clear()
+        _PIECES[key] = _Piece(pop, chosen)
+    return _PIECES[key]
+
+
+def _sums(alpha: Float[np.ndarray, "n"], size: float) -> Float[np.ndarray, "m"]:
+    """sum alpha^m for m = 1, 2, ... until what is left out cannot matter."""
+    sums, power = [float(alpha.sum())], alpha
+    while sums[-1] * size ** len(sums) > SMALL * sums[0] * size and len(sums) < 60:
+        power = power * alpha
+        sums.append(float(power.sum()))
+    return np.array(sums)
+
+
+def _options_stay(
+    pop: Population, chosen: Int[np.ndarray, "O"], theta: Float[np.ndarray, "p"], w: Float[np.ndarray, "p"],
+    tau: float, off: Float[np.ndarray, "p"],
+) -> bool:  # fmt: skip
+    """Whether the options stay greedy at every iterate: their margins are linear in tau_k up to `off`."""
+    available, shape = pop.analysis.interface.available, pop.q_f.shape
+    rows = np.repeat(chosen, shape[1])
+    table, moved = pop.offset + pop.psi @ theta, pop.psi @ w
+    spread = np.abs(pop.psi) @ off
+    margin = table[rows] - table
+    end = margin + tau * (moved[rows] - moved)
+    rest = np.minimum(margin, end) - (spread[rows] + spread)
+    rival = available.reshape(-1) & (np.arange(len(rows)) != rows)
+    tolerance = 1e-13 * max(float(np.abs(table).max()), 1e-300)
+    return bool((rest[rival] >= -tolerance).all())
