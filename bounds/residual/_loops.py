@@ -67,8 +67,8 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive, rate, chi):  # ty
     """(V, A) at increasing `times` from V_0 = v_0.
 
     data [n, ROW] holds for the handoffs ends[i - 1] <= k < ends[i]; alpha [T + 2].  V: bounds on V_T.  A: bounds on
-    sum w_k E||Q_k - reference||_d^2 / sum w_k over k <= T if `inclusive`, else k < T (NaN for an empty sum), the smaller
-    of what the drift says (Lemma weighted) and of what V says; weights [T + 1] >= 0.
+    sum w_k E||Q_k - reference||_d^2 / sum w_k over k <= T if `inclusive`, else k < T (NaN for an empty sum), the
+    smaller of what the drift says (Lemma weighted) and of what V says; weights [T + 1] >= 0.
     """
     last = times[-1]
     found, means = np.empty(len(times)), np.full(len(times), np.nan)
