@@ -1,8 +1,8 @@
 """The constants of the Poisson certificate at moving references (docs/theory.md section 5d).
 
 Letters: bounds.residual.correction and bounds.residual.constants.  A reference is a parameter thbar with the TD errors
-delta-bar of its table and the mean step ubar = E_d[u delta-bar], which is 0 at Q_F only.  The learner is theta = thbar +
-e with Delta = L'e, and what moves Delta is Gamma = u delta - ubar.  Constants of differences (c, L, V, u, c_3, lam_2,
+delta-bar of its table and the mean step ubar = E_d[u delta-bar], which is 0 at Q_F only.  The learner is theta =
+thbar + e with Delta = L'e, and what moves Delta is Gamma = u delta - ubar.  Constants of differences (c, L, V, u, c_3, lam_2,
 a_1) are those of section 5b and do not depend on the reference; the others are here, for many references at once.
 """
 

@@ -1,7 +1,7 @@
-"""The sharp twin along the population path: where the observed error should lie, not a bound (docs/theory.md section 5d).
+"""Where the observed error should lie along the population path; not a bound (docs/theory.md section 5d).
 
-C_{k+1} = (I - alpha_k A_k) C_k (I - alpha_k A_k)' + alpha_k^2 M^{-1} Sigma(thbar_k) M^{-1},  C_0 = 0,  A_k = M^{-1}J of the
-greedy options at thbar_k, Sigma = Sigma_0 + Sigma_mix of the centred update there.
+C_{k+1} = (I - alpha_k A_k) C_k (I - alpha_k A_k)' + alpha_k^2 M^{-1} Sigma(thbar_k) M^{-1}, C_0 = 0, A_k = M^{-1}J of
+the greedy options at thbar_k, Sigma = Sigma_0 + Sigma_mix of the centred update there.
 """
 
 from __future__ import annotations
