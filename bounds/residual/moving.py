@@ -17,7 +17,7 @@ from bounds.core.steps import Steps, schedule
 from bounds.residual import _loops
 from bounds.residual.path import Path, mean_step, population_path
 from bounds.residual.population import Population
-from bounds.residual.recursion import Lyapunov
+from bounds.residual.recursion import Lyapunov, row
 from bounds.residual.reference import References, Structure, inequality, references, structure, worst
 from bounds.residual.weights import Weight
 from icq.display import Shown
@@ -45,16 +45,12 @@ class Moving(Shown):
         """Bounds on (E||Q_T - Q_thbar_T||_d^2)^{1/2}, and with weights [T + 1] of Q_0, ..., Q_T on the root of the
         weighted mean of E||Q_k - Q_thbar_k||_d^2 over k <= T.
         """
-        s, rows = self.structure, np.array([_row(x) for x in self.data])
+        s, rows = self.structure, np.array([row(x) for x in self.data])
         given = np.zeros(len(self.alpha) - 1) if weights is None else weights
         v, mean = _loops.iterate(
             rows, self.ends, self.alpha, 0.0, np.asarray(times, np.int64), given, True, s.rate, s.chi
         )
         return s.chi * np.sqrt(v), np.sqrt(mean)
-
-
-def _row(x: Lyapunov) -> list[float]:
-    return [x.mu, *x.gain_2, *x.gain_3, *x.gain_4, *x.slack_1, *x.slack_2, *x.growth]
 
 
 def moving(

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from bounds.core.bound import Assumption, below
 from bounds.core.steps import Steps, schedule
+from bounds.residual import _loops
 from icq.display import Shown, shown
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -235,9 +236,28 @@ def iterate(
     cap: a bound on ||Delta|| that holds on every path (projected learners).  The conditions of
     `Lyapunov.conditions` must hold at the largest step.
     """
+    if not isinstance(steps, float) and math.isinf(cap):
+        alpha = schedule(steps, int(times[-1]) + 2)
+        return _compiled(lyapunov, alpha, v_0, times, np.zeros(len(alpha) - 1), 1.0)[0]
     wanted = times.tolist()
     found = {now.time: now.x * now.x for now in walk(lyapunov, steps, v_0, wanted, cap)}
     return np.array([found[time] for time in wanted])
+
+
+def row(lyapunov: Lyapunov) -> list[float]:
+    """The coefficients of an inequality as one row of `bounds.residual._loops`."""
+    x = lyapunov
+    return [x.mu, *x.gain_2, *x.gain_3, *x.gain_4, *x.slack_1, *x.slack_2, *x.growth]
+
+
+def _compiled(
+    lyapunov: Lyapunov, alpha: Float[np.ndarray, "steps"], v_0: float, times: Int[np.ndarray, "n"],
+    weights: Float[np.ndarray, "L"], rate: float,
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:  # fmt: skip
+    """Single steps of one inequality through any schedule, about a tenth of a microsecond each."""
+    ends = np.array([len(alpha) - 1])
+    data = np.array([row(lyapunov)])
+    return _loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False, rate, math.inf)
 
 
 def average(
@@ -259,6 +279,10 @@ def average(
     wanted = times.tolist()
     if burn_in >= wanted[0]:
         raise ValueError(f"times[0] = {wanted[0]} must exceed burn_in = {burn_in}")
+    if not isinstance(steps, float) and math.isinf(cap):
+        alpha = schedule(steps, wanted[-1] + 2)
+        weights = np.where(np.arange(len(alpha) - 1) < burn_in, 0.0, alpha[:-1])
+        return _compiled(lyapunov, alpha, v_0, times, weights, rate)[1]
     found, total, weight = {}, 0.0, 0.0
     for now in walk(lyapunov, steps, v_0, [burn_in, *wanted], cap):
         if now.time > burn_in:

@@ -2,8 +2,9 @@
 
 Letters: bounds.residual.correction and bounds.residual.constants.  A reference is a parameter thbar with the TD errors
 delta-bar of its table and the mean step ubar = E_d[u delta-bar], which is 0 at Q_F only.  The learner is theta =
-thbar + e with Delta = L'e, and what moves Delta is Gamma = u delta - ubar.  Constants of differences (c, L, V, u, c_3, lam_2,
-a_1) are those of section 5b and do not depend on the reference; the others are here, for many references at once.
+thbar + e with Delta = L'e, and what moves Delta is Gamma = u delta - ubar.  Constants of differences (c, L, V, u, c_3,
+lam_2, a_1) are those of section 5b and do not depend on the reference; the others are here, for many references at
+once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,6 +32,7 @@ from bounds.residual.weights import Weight
 from icq.display import Shown
 
 CHUNK = 32  # references at once
+_Growths: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # c, L, V, u, one entry a row
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ class Structure(Shown):
     chi: float
     single: tuple[float, float, float, float]
     mean: tuple[float, float, float, float]
-    rows: tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"], Float[np.ndarray, "S"], Float[np.ndarray, "S"]]
+    rows: _Growths
     lam_2: float
     a_1: float
     kick_c: float
@@ -61,17 +64,17 @@ def structure(pop: Population, weight: Weight | None = None, iid: bool = False) 
     c = Correction(pop, deviation, None if weight is None else weight.matrix)
     size, one, d = np.abs(deviation), np.eye(states), pop.analysis.d[None]
 
-    def growths(rows: Float[np.ndarray, "R S"], onward: Float[np.ndarray, "R S"]) -> list[Float[np.ndarray, "R"]]:
-        parts = (update_growth(c, rows)[1], correction_growth(c, onward)[1], response_growth(c, rows))
-        return [*parts, kink_growth(c, rows)[1]]
+    def growths(rows: Float[np.ndarray, "R S"], onward: Float[np.ndarray, "R S"]) -> _Growths:
+        first, second = update_growth(c, rows)[1], correction_growth(c, onward)[1]
+        return first, second, response_growth(c, rows), kink_growth(c, rows)[1]
 
-    def largest(found: list[Float[np.ndarray, "R"]]) -> tuple[float, float, float, float]:
+    def largest(found: _Growths) -> tuple[float, float, float, float]:
         a, b, v, u = (float(part.max()) for part in found)
         return a, b, v, u
 
     by_row = growths(size, size @ pop.analysis.transition)
     return Structure(
-        c, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)), tuple(by_row), k.lam_2, k.a_1,
+        c, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)), by_row, k.lam_2, k.a_1,
         k.kick_c, float(size.sum(1).max()),
     )  # fmt: skip
 
@@ -183,23 +186,28 @@ def worst(s: Structure, ends: References, off: Float[np.ndarray, "n"]) -> Refere
     With fixed greedy options the TD error is affine in the reference, so each constant is a convex function of it,
     largest on a chord at an end; off the chord it grows by what section 5b says of differences.
     """
-    n = len(off)
+    n, root = len(off), math.sqrt(s.z)
     c, lipschitz, _, u = s.single
     c_d, l_d, v_d, u_d = s.mean
     c_z, l_z, v_z, u_z = s.rows
-    root = np.sqrt(s.z)
-    a_0 = 2 * ((c_z + l_z) * (c_z + root * c_d) + (l_z + v_z) * c_z + u_z)
-    grow = References(
-        np.sqrt(c_d**2 + 2 * l_d * c_d) + 0 * off, 4 * c_d**2 + 4 * c_d * l_d + 2 * c_d * v_d + 2 * u_d + 0 * off,
-        c + 0 * off, c + c_d + 0 * off, lipschitz + 0 * off, u + 0 * off, s.kick_c + 0 * off, c_d + 0 * off,
-        a_0.max() + 0 * off, c_z.max() + root * c_d + 0 * off, l_z.max() + 0 * off,
-    )  # fmt: skip
+    growth = {
+        "noise": math.sqrt(c_d**2 + 2 * l_d * c_d),  # of the root of Sc, a seminorm
+        "lam_1": 4 * c_d**2 + 4 * c_d * l_d + 2 * c_d * v_d + 2 * u_d,
+        "sigma": c,
+        "centred": c + c_d,
+        "nu": lipschitz,
+        "kink": u,
+        "kick": s.kick_c,
+        "drift": c_d,
+        "a_0": float((2 * ((c_z + l_z) * (c_z + root * c_d) + (l_z + v_z) * c_z + u_z)).max()),
+        "centred_z": float(c_z.max()) + root * c_d,
+        "nu_z": float(l_z.max()),
+    }
     out = {}
-    for name in References.__dataclass_fields__:
-        value = getattr(ends, name)
-        high, extra = np.maximum(value[:n], value[n:]), off * getattr(grow, name)
-        # Sc is the square of a seminorm
-        out[name] = (np.sqrt(np.maximum(high, 0.0)) + extra) ** 2 if name == "noise" else high + extra
+    for name, per_unit in growth.items():
+        value = np.sqrt(np.maximum(getattr(ends, name), 0.0)) if name == "noise" else getattr(ends, name)
+        high = np.maximum(value[:n], value[n:]) + off * per_unit
+        out[name] = high**2 if name == "noise" else high
     return References(**out)
 
 

@@ -8,7 +8,7 @@ from hypothesis import assume
 from td import TrueUpdate, any_weight, chain, over_populations
 
 from bounds.core.steps import Decay, schedule
-from bounds.residual import _loops, recursion
+from bounds.residual import recursion
 from bounds.residual.constants import constants
 from bounds.residual.moving import average_weights, averaged, last_iterate, mean_path, moving
 from bounds.residual.path import mean_step, population_path
@@ -227,18 +227,22 @@ def test_the_mean_of_the_path_is_the_mean_of_the_loop(pop, rng):
 
 @over_populations("tabular", "plain")
 def test_the_compiled_recursion_is_the_stepwise_one(pop, rng):
-    """One row of data, any schedule: the numbers of `recursion.iterate` and `recursion.average`, to rounding."""
-    x = tier_2_inequality(constants(pop))
+    """Any schedule: the last iterate and the averages of `walk`, which takes Python steps, to rounding."""
+    x, rate = tier_2_inequality(constants(pop)), 1 - pop.kappa
     largest = 1.0
     while not all(a.holds for a in x.conditions(largest)):
         largest /= 1.5
     alpha = largest / (1 + np.arange(102) / 10) ** rng.choice([0.0, 0.6])
-    times, v_0 = np.array([1, 5, 100]), float(rng.exponential())
-    row = np.array([[x.mu, *x.gain_2, *x.gain_3, *x.gain_4, *x.slack_1, *x.slack_2, *x.growth]])
-    arguments = (row, np.array([101]), alpha, v_0, times)
-    v, mean = _loops.iterate(*arguments, alpha[:101], False, 1 - pop.kappa, np.inf)
-    assert np.allclose(v, recursion.iterate(x, alpha, v_0, times), rtol=1e-9, atol=0)
-    assert np.allclose(mean, recursion.average(x, 1 - pop.kappa, alpha, v_0, times), rtol=1e-9, atol=0)
+    times, v_0, burn_in = np.array([2, 5, 100]), float(rng.exponential()), int(rng.integers(2))
+    steps = list(recursion.walk(x, alpha, v_0, range(101)))
+    assert np.allclose(recursion.iterate(x, alpha, v_0, times), [steps[t].x ** 2 for t in times], rtol=1e-9, atol=0)
+    means = []
+    for t in times:
+        s0, s1, s2 = steps[t].slack
+        total = steps[burn_in].w + sum(now.gain(now.top) for now in steps[burn_in:t]) + s0 + s1**2 / (4 * (1 - s2))
+        means.append(total / (2 * rate * alpha[burn_in:t].sum()))
+    found = recursion.average(x, rate, alpha, v_0, times, burn_in=burn_in)
+    assert np.allclose(found, means, rtol=1e-9, atol=0)
 
 
 def test_the_twin_is_exact_at_small_steps():

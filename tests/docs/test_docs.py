@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 THEORY = ROOT / "docs" / "theory.md"
-PACKAGES = ("icq", "synthetic", "estimators", "bounds", "icq_bounds")
+PACKAGES = ("icq", "synthetic", "estimators", "bounds", "icq_bounds", "audits")
 STATEMENT = re.compile(r"^\*\*(?:Lemma|Theorem|Corollary) (\d+)\.(\d+)", re.MULTILINE)
 MACHINE = re.compile(r"(?<![\w.)/])(?:/(?:work|home|root|tmp|var|opt|mnt|usr|Users)/|[A-Z]:\\)|file://|localhost")
 
