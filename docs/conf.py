@@ -35,6 +35,7 @@ extensions = [
     "plain_docstrings",
     "mathml",
     "evidence",
+    "face",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_ext", "_templates"]

@@ -6,11 +6,13 @@ That is the interface operator, kappa its modulus in ||.||_d, ghat the largest r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
 from bounds.core.bound import Bound, below, conditional
-from bounds.interface.gap import contracts, dominating_value, round_up, rounding, sup_bound, value_range
+from bounds.interface.gap import contracts, dominating_value, local_gap, round_up, rounding, sup_bound, value_range
 from icq import coerce
 from icq.coerce import Numbers
 from icq.exact import Analysis, Model
@@ -119,6 +121,22 @@ def worst_pair(a: Analysis) -> tuple[Float[np.ndarray, "O A"], Float[np.ndarray,
     rows = np.arange(len(smallest))
     other[rows, mass.argmin(axis=1)] = top / np.sqrt(smallest)
     return np.zeros_like(other), other
+
+
+def certificate_oracle(a: Analysis, q: Numbers) -> Bound:
+    """Lemma: ||Q o phi - Q*||_d <= ||E||_d for every table Q; E = |T(Q o phi) - Q o phi| + K max_a E on S x A.
+
+    Interface gap, approximation and learning error together, from one residual in the true process.
+    """
+    q = table(a, q)
+    solution = dominating_value(a.oracle, local_gap(a, q))
+
+    def compute() -> tuple[float, dict[str, float]]:
+        return a.norm_d_state(solution.q), {"residual": a.norm_d_state(local_gap(a, q))}
+
+    roundoff = solution.error + rounding(a.oracle, q, q) / (1 - a.gamma_bar)
+    bound = sup_bound(a, "certificate, oracle", compute, "docs/theory.md section 3, rung 2", roundoff)
+    return replace(bound, trivial=table_cap(a.oracle, a.lift(q)))
 
 
 def policy_loss_certificate(a: Analysis, q: Numbers) -> Bound:

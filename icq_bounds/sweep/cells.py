@@ -126,9 +126,7 @@ def measure(
     runs, marks = q.shape[:2]
     q_f = np.broadcast_to(reference.q, (runs, *q.shape[2:]))
     observed, sup = decompose(a, q, q_f[:, None])
-    numerical = a.oracle_solution.error + a.interface_solution.error
-    slack = {"interface": numerical, "approximation": numerical + reference.error, "residual": reference.error}
-    slack["total"] = sum(slack.values())
+    slack = allowances(a, reference)
     out: Arrays = {
         "reference_residual": np.array(reference.residual), "reference_converged": np.array(reference.converged)
     }  # fmt: skip
@@ -141,7 +139,7 @@ def measure(
     for r in range(runs):
         approximation, certificate = certificate_pointwise(a, q_f[r])[0], certify(q_f[r])
         for k in range(marks):
-            residual = certificate(q[r, k]) if np.isfinite(q[r, k]).all() else _diverged()
+            residual = certificate(q[r, k]) if np.isfinite(q[r, k]).all() else diverged()
             total = add_bounds("total", gap, approximation, residual)
             for term, bound in zip(TERMS, (gap, approximation, residual, total), strict=True):
                 seen = float(out[f"e_{term}"][r, k])
@@ -152,7 +150,14 @@ def measure(
     return out
 
 
-def _diverged() -> Bound:
+def allowances(a: Analysis, reference: Reference) -> dict[str, float]:
+    """How far the numbers of each term may be off by solver error, in reward units."""
+    numerical = a.oracle_solution.error + a.interface_solution.error
+    slack = {"interface": numerical, "approximation": numerical + reference.error, "residual": reference.error}
+    return slack | {"total": sum(slack.values())}
+
+
+def diverged() -> Bound:
     """No certificate speaks of a table that is not finite."""
     finite = Assumption("finite table", False, -np.inf, "the run diverged: choose a smaller step")
     return conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4")

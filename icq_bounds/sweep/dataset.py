@@ -49,6 +49,7 @@ RECORDS = {
     "slack": ("slack", "allowance for numerical error"),
 }
 CODES: dict[str, int] = {"missing": -1} | {v.value: k for k, v in enumerate(Verdict)}
+FLAGS = {"flag_values": np.array(list(CODES.values()), np.int8), "flag_meanings": " ".join(CODES)}
 # source in the cell's result, units, long name
 NUMBERS = {
     "value_random": ("value_random", "reward", "stationary value of the behaviour policy"),
@@ -84,11 +85,11 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
     names = tuple(name for name, _ in spec.axes)
     ds = xr.Dataset(attrs=_attributes(spec, made or provenance.provenance(), machines, xla_flags, results))
     for name, values in spec.axes:
-        ds = ds.assign_coords({name: (name, np.array(values), _say(settings[name].units, settings[name].meaning))})
+        ds = ds.assign_coords({name: (name, np.array(values), labels(settings[name].units, settings[name].meaning))})
     ds = ds.assign_coords(
-        term=("term", np.array(TERMS), _say("1", "which error of Q - Q* = residual + approximation + interface")),
-        replica=("replica", np.arange(spec.replicas), _say("1", "seed of the run")),
-        checkpoint=("checkpoint", np.array(spec.checkpoints), _say("handoffs", "handoffs learned from")),
+        term=("term", np.array(TERMS), labels("1", "which error of Q - Q* = residual + approximation + interface")),
+        replica=("replica", np.arange(spec.replicas), labels("1", "seed of the run")),
+        checkpoint=("checkpoint", np.array(spec.checkpoints), labels("handoffs", "handoffs learned from")),
     )
 
     def add(name: str, dims: tuple[str, ...], parts: list[np.ndarray], said: dict[str, Any]) -> None:
@@ -96,20 +97,20 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
 
     records, full = ("term", "replica", "checkpoint"), (spec.replicas, len(spec.checkpoints))
     for name, (source, text) in RECORDS.items():
-        add(name, records, [_terms(_part, result, source, full) for result in results], _say("reward", text))
-    flags = {"flag_values": np.array(list(CODES.values()), np.int8), "flag_meanings": " ".join(CODES)}
+        add(name, records, [_terms(_part, result, source, full) for result in results], labels("reward", text))
     codes = [_terms(_codes, result, "verdict", full) for result in results]
-    add("verdict", records, codes, _say("1", "verdict of the bound") | flags)
+    add("verdict", records, codes, labels("1", "verdict of the bound") | FLAGS)
     value = [_part(result, "value", full[:1]) for result in results]
-    add("value", ("replica",), value, _say("reward", "stationary value of the learned policy"))
+    add("value", ("replica",), value, labels("reward", "stationary value of the learned policy"))
     for name, (source, units, text) in NUMBERS.items():
-        add(name, (), [_part(result, source, ()) for result in results], _say(units, text))
+        add(name, (), [_part(result, source, ()) for result in results], labels(units, text))
     done = np.array([result is not None for result in results]).reshape(spec.shape)
     ds["finished"] = (names, done, {"long_name": "whether the cell has a result"})
     return ds
 
 
-def _say(units: str, text: str) -> dict[str, Any]:
+def labels(units: str, text: str) -> dict[str, Any]:
+    """The attributes of a variable."""
     return {"units": units, "long_name": text.rstrip(".")}
 
 

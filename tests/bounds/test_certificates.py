@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from strategies import instances
 
 from bounds.approximation import certificate
+from bounds.core.bound import Verdict, verdict
 from icq.exact import analyse
 
 seeds = st.integers(0, 2**32 - 1)
@@ -162,3 +163,13 @@ def test_the_verifier_catches_a_missing_resolvent():
             return shrunk(bound, 1 - modulus) if bound.applicable else bound
 
         assert caught(broken, observe)
+
+
+@given(instances(), seeds)
+def test_the_certificate_against_the_oracle_holds_for_any_table(m, seed):
+    a = analyse(m)
+    q = table(a, seed)
+    bound, observed = certificate.certificate_oracle(a, q), a.norm_d_state(a.lift(q) - a.q_star)
+    said = verdict(bound, observed, observed, allowance=a.oracle_solution.error)
+    assert said in (Verdict.HOLDS, Verdict.VACUOUS)
+    assert observed <= certificate.table_cap(a.oracle, a.lift(q)) + slack(a, q)

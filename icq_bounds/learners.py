@@ -1,0 +1,57 @@
+"""How agents learn, in one word: `table()`, `features(8)`, `network(width=256)`.
+
+Every one of them takes a schedule: step k is step / (1 + k/decay_offset)^decay_power, with k in handoffs, and iterate k
+weighs like k^averaging_power in the average that is learned.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict, Unpack
+
+from icq_bounds.sweep.learning import Learning
+from icq_bounds.sweep.methods import Features, Mlp, Table
+
+
+class Steps(TypedDict, total=False):
+    """A schedule, of which any part may be left out."""
+
+    step: float
+    decay_power: float
+    decay_offset: float
+    averaging_power: float
+
+
+def table(**schedule: Unpack[Steps]) -> Table:
+    """One number per observation and option: the class represents everything, so its approximation error is 0.
+
+    schedule: step (1), decay_power (0.6), decay_offset (1000) and averaging_power (2); step k is
+    step / (1 + k/decay_offset)^decay_power, iterate k weighs like k^averaging_power in the average that is learned.
+    Raises ValueError for a number outside its range.
+    """
+    return _built(function_class="table", **schedule)
+
+
+def features(count: int = 2, **schedule: Unpack[Steps]) -> Features:
+    """`count` random features per agent: a linear class, misspecified where there are few.
+
+    schedule: as for `table`.  Raises ValueError for a number outside its range.
+    """
+    return _built(function_class="features", features=count, **schedule)
+
+
+def network(
+    width: int = 16, depth: int = 1, *, inputs: int = 3, reference_iterations: int = 2000, **schedule: Unpack[Steps]
+) -> Mlp:
+    """One tanh network per agent, on an embedding of what it sees in `inputs` random numbers; it learns by Adam.
+
+    reference_iterations: expected updates, from each run's own start, that find where it would stop.  schedule: as for
+    `table`, with step 0.02 and decay_offset 2000.  Raises ValueError for a number outside its range.
+    """
+    own = {"width": width, "depth": depth, "inputs": inputs, "reference_iterations": reference_iterations}
+    return _built(function_class="network", **own, **schedule)
+
+
+def _built(**settings: Any) -> Any:
+    learning = Learning(**settings)
+    learning.check()
+    return learning.build()
