@@ -206,6 +206,20 @@ def setting(a: Analysis) -> tuple[Assumption, ...]:
     )
 
 
+def solve_class(
+    a: Analysis,
+    psi: Float[np.ndarray, "X p"] | None = None,
+    metric: Float[np.ndarray, "p p"] | None = None,
+    offset: Float[np.ndarray, "X"] | None = None,
+) -> Population | Why:
+    """The class {offset + Psi theta} with its fixed point, or why there is none; arguments as in `theorem`."""
+    psi = tabular_features(a) if psi is None else psi
+    try:
+        return population(a, psi, local_clock(a, psi) if metric is None else metric, offset)
+    except NoNumber as error:
+        return error.why
+
+
 def theorem(
     a: Analysis,
     steps: Steps | int,
@@ -216,26 +230,25 @@ def theorem(
     offset: Float[np.ndarray, "X"] | None = None,
     start: Float[np.ndarray, "p"] | None = None,
     observed: Observations = NOTHING,
+    solved: Population | Why | None = None,
 ) -> Theorem:
     """The theorem for {offset + Psi theta} trained by theta <- theta + alpha_k M^{-1} psi(x) delta from `start`.
 
     psi: rows are pairs o*A + a; left out, the table.  metric: M; left out, Psi'D Psi, which for the table is a step
-    per own visit.  start: left out, 0.  times: handoffs, increasing, at least 1.  A class without a usable fixed point
-    leaves the interface term and says why the others are missing.  Raises ValueError for times or steps that are not
-    a run.
+    per own visit.  start: left out, 0.  times: handoffs, increasing, at least 1.  solved: what `solve_class` made of
+    psi, metric and offset, where that is known.  A class without a usable fixed point leaves the interface term and
+    says why the others are missing.  Raises ValueError for times or steps that are not a run.
     """
     if len(times) == 0 or times[0] < 1 or (np.diff(times) <= 0).any():
         raise ValueError(f"times = {times.tolist()}: at least one time, positive and increasing")
     name = "table" if psi is None else f"{psi.shape[1]} features"
-    psi = tabular_features(a) if psi is None else psi
     seen = Observed.exact(a.norm_d_state(a.gap), observed_error(a))
     gap = Term("interface", _GAP, ladder.interface_rungs(a), trivial_cap(a), observed=seen)
-    try:
-        pop = population(a, psi, local_clock(a, psi) if metric is None else metric, offset)
-    except NoNumber as error:
-        approximation, residual = _missing(error.why, len(times))
+    pop = solve_class(a, psi, metric, offset) if solved is None else solved
+    if isinstance(pop, Why):
+        approximation, residual = _missing(pop, len(times))
     else:
-        first = np.zeros(psi.shape[1]) if start is None else start
+        first = 0 * pop.theta_star if start is None else start
         run = Run(float(steps) if isinstance(steps, int) else steps, first, times)
         approximation, residual = _approximation(pop), _residual(pop, run, observed)
     return Theorem(a, name, times, setting(a), gap, approximation, residual, observed)

@@ -21,15 +21,13 @@ from bounds.residual.population import (
     Population,
     block_features,
     local_clock,
-    population,
     tabular_features,
 )
-from bounds.theorem import NOTHING, Observations, Output, Theorem, theorem
+from bounds.theorem import NOTHING, Observations, Output, Theorem, solve_class, theorem
 from icq.coerce import Instance
 from icq.display import latex_number, latex_text
 from icq.exact import Analysis, analyse
 from icq.learn import classes
-from icq.reason import NoNumber
 
 STEPS = 10.0 ** np.linspace(-8, 0, 65)  # tried steps, over the largest one the certificate allows
 
@@ -77,13 +75,11 @@ def theorem_report(
     a = analyse(m)
     psi = class_features(a, features, seed)
     metric = local_clock(a, psi) if features == 0 else np.eye(psi.shape[1])
-    if step is None:
-        try:
-            step = best_step(population(a, psi, metric), handoffs)
-        except NoNumber:
-            step = 1e-3 / psi.shape[0]  # the theorem says what is wrong with the class
+    solved = solve_class(a, psi, metric)
+    if step is None:  # without a fixed point any step will do: the theorem says what is wrong with the class
+        step = best_step(solved, handoffs) if isinstance(solved, Population) else 1e-3 / psi.shape[0]
     times = np.unique(np.geomspace(min(64, handoffs), handoffs, points).round().astype(int))
-    return theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed)
+    return theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed, solved=solved)
 
 
 def as_json(t: Theorem) -> dict[str, Any]:

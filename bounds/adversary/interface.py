@@ -57,7 +57,7 @@ def rounding(a: Analysis) -> float:
 def pointwise_gap(s: Sample) -> Iterator[Case]:
     """|Q* - Qbar o phi| <= E entry by entry."""
     a = s.analysis
-    e = gap.gap_value(a)
+    e = a.gap_value
     local = np.abs(a.local_gap)
     yield worst(e.q, np.abs(a.gap), a.oracle.available, e.error, rounding(a), local=local)
 
@@ -191,7 +191,7 @@ def greedy_loss(s: Sample) -> Iterator[Case]:
     """V* - V^pi <= max U + L <= 2 max E in every state."""
     a = s.analysis
     live = np.ones((len(a.d), 1), bool)
-    e = gap.gap_value(a)
+    e = a.gap_value
     shift = 2 * (rounding(a) + e.error) + gap.loss_error(a)
     for upper in (gap.greedy_loss_cap(a), gap.signed_loss_cap(a)):
         yield worst(upper[:, None], a.policy_loss[:, None], live, shift, shift)

@@ -59,14 +59,9 @@ def local_gap(a: Analysis, q: Numbers) -> Float[np.ndarray, "S A"]:
 def dominating_value(model: Model, residual: Float[np.ndarray, "n A"]) -> Solution:
     """Lemma: with T the operator of `model` and E = |T Q - Q| + K max_a E, |Q^ - Q| <= E pointwise, T Q^ = Q^.
 
-    Unconditional.  On the oracle with residual b it is the gap value (rung 2): |Q* - Qbar o phi| <= E.
+    Unconditional.  On the oracle with residual b it is the gap value (rung 2), `Analysis.gap_value`.
     """
     return solve(np.abs(residual), model.kernel, model.available)
-
-
-def gap_value(a: Analysis) -> Solution:
-    """The gap value E [S, A] of the interface model."""
-    return dominating_value(a.oracle, a.local_gap)
 
 
 def signed_gap_value(a: Analysis, q: Numbers) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], float]:
@@ -79,7 +74,8 @@ def signed_gap_value(a: Analysis, q: Numbers) -> tuple[Float[np.ndarray, "S A"],
     b = local_gap(a, q)
     upper = solve(b, a.oracle.kernel, a.oracle.available)
     policy, _ = greedy(q, a.interface.available)
-    value = a.oracle.evaluate(policy[a.smdp.observation])
+    known = np.array_equal(policy, a.interface_solution.policy)
+    value = a.interface_value if known else a.oracle.evaluate(policy[a.smdp.observation])
     own = a.oracle.reward + (a.oracle.kernel @ value.v).reshape(b.shape)
     return upper.q, np.where(a.oracle.available, a.lift(q) - own, 0.0), upper.error + value.error
 
@@ -128,7 +124,7 @@ def exact_gap(a: Analysis) -> Bound:
 
 def gap_value_bound(a: Analysis) -> Bound:
     """Rung 2: ||Q* - Qbar o phi||_inf <= max_{s,a} E."""
-    solution = gap_value(a)
+    solution = a.gap_value
 
     def compute() -> tuple[float, dict[str, float]]:
         return float(solution.v.max()), {"local_gap": float(np.abs(a.local_gap).max())}
@@ -157,7 +153,7 @@ def gap_value_bound_d(a: Analysis) -> Bound:
 
     Rung 2 in the d-norm; it needs no contraction in that norm.
     """
-    solution = gap_value(a)
+    solution = a.gap_value
 
     def compute() -> tuple[float, dict[str, float]]:
         return a.norm_d_state(solution.q), {"local_gap": a.norm_d_state(a.local_gap)}
@@ -189,7 +185,7 @@ def loss_error(a: Analysis) -> float:
 
 def greedy_loss_cap(a: Analysis) -> Float[np.ndarray, "S"]:
     """Lemma: V*(s) - V^pi(s) <= 2 max_a E(s,a) in every state; pi greedy in Qbar, V^pi its true value."""
-    return 2 * gap_value(a).v
+    return 2 * a.gap_value.v
 
 
 def signed_loss_cap(a: Analysis) -> Float[np.ndarray, "S"]:
@@ -201,7 +197,7 @@ def signed_loss_cap(a: Analysis) -> Float[np.ndarray, "S"]:
 
 def greedy_loss_bound(a: Analysis) -> Bound:
     """Lemma: max_s V*(s) - V^pi(s) <= max_s 2 max_a E(s,a), pi greedy in Qbar."""
-    solution = gap_value(a)
+    solution = a.gap_value
 
     def compute() -> tuple[float, dict[str, float]]:
         return 2 * float(solution.v.max()), {"gap_value": float(solution.v.max())}

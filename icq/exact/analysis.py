@@ -231,6 +231,11 @@ class Analysis(Shown):
         return self.q_star - self.lift(self.q_bar)
 
     @cached_property
+    def gap_value(self) -> Solution:
+        """The gap value E [S, A]: E = |b| + K max_a E, so that |Q* - Qbar o phi| <= E (docs/theory.md section 3)."""
+        return solve(np.abs(self.local_gap), self.oracle.kernel, self.oracle.available)
+
+    @cached_property
     def slem(self) -> float:
         """Second largest eigenvalue modulus of P_beta (NaN when it did not converge)."""
         return chains.slem(self.transition)

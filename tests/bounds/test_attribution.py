@@ -41,7 +41,7 @@ def test_agent_gap_value_is_the_fixed_point(m):
 def test_agent_rung_is_between_its_neighbours(m):
     a = analyse(m)
     e, bound = agents.agent_gap_value(a, a.local_gap), agents.agent_gap_bound(a)
-    assert (gap.gap_value(a).v <= e.value[owner(m)] + slack(a)).all(), "rung 2 <= rung 3, agent by agent"
+    assert (a.gap_value.v <= e.value[owner(m)] + slack(a)).all(), "rung 2 <= rung 3, agent by agent"
     assert bound.value == pytest.approx(e.value.max())
     assert gap.gap_value_bound(a).value <= bound.value + slack(a)
     assert bound.value <= gap.scalar_gap_bound(a).value + slack(a)
