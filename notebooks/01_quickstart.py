@@ -18,13 +18,12 @@
 # everything that is exact about an instance: the stationary law $d$, $Q^\ast$ and $\bar Q$.
 
 # %%
-from icq.exact import analyse
+import icq_bounds as ib
 from notebooks.explore import pictures
-from synthetic.dials import Dials, dials_instance
 
 pictures.use_style()
-m = dials_instance(dials=Dials(gap=1.0, mixing=0.3), seed=0)
-a = analyse(m)
+m = ib.dials(agents=10, gap=1.0, mixing=0.3)
+a = ib.analyse(m)
 m
 
 # %% [markdown]
@@ -37,7 +36,7 @@ m
 # %%
 import numpy as np
 
-from icq.learn import classes, sampling
+from icq.learn import classes
 from icq.learn.learner import LearnerConfig, learn
 
 seen = np.arange(m.num_observations) % 2  # the last part of an observation; the others say whose and where
@@ -48,7 +47,7 @@ psi[:, 0, 2] *= -1
 how = LearnerConfig(step=1.0, decay_power=0.6, decay_offset=1000.0, averaging_power=2.0)
 handoffs = [2**k for k in range(7, 18)]
 agents = classes.linear(m, psi.astype(np.float32))
-record = learn(sampling.tables(a), agents, how, seeds=range(16), checkpoints=handoffs)
+record = learn(a, agents, how, seeds=16, checkpoints=handoffs)
 
 # %% [markdown]
 # ## Three terms
@@ -59,11 +58,10 @@ record = learn(sampling.tables(a), agents, how, seeds=range(16), checkpoints=han
 # %%
 from bounds.approximation.class_error import class_fixed_point
 from bounds.approximation.classes import linear_class
-from estimators.decomposition import decompose
 
 q = np.asarray(record.q_average, np.float64)
 members = linear_class(a, psi)
-errors, _ = decompose(a, q, class_fixed_point(members).q)
+errors, _ = ib.decompose(a, q, class_fixed_point(members).q)
 
 # %% [markdown]
 # ## A bound beside each
@@ -99,6 +97,8 @@ Markdown(pictures.terms_table(handoffs, errors, certified))
 # ([Theorem 8.2](../docs/theory.md#83-gap-the-logs-do-not-change-at-all)). No number of handoffs says anything about
 # it: the learner converges like $1/\sqrt T$, to a table that is wrong by the two flat lines. Only seeing more, or a
 # richer class, moves those.
+#
+# With agents of a usual class, `ib.verify(m)` does all of this in one call.
 #
 # **Next**: [what makes the interface gap, and whose it is](02_interface_gap.ipynb);
 # [what width buys](03_function_approximation.ipynb).

@@ -13,7 +13,7 @@
 # a reward and how many hours it takes.
 
 # %%
-from icq.build import Outcome, from_functions
+import icq_bounds as ib
 
 OPTIONS = {"planner": ["sketch", "spec"], "coder": ["quick", "careful"], "tester": ["ship", "send back"]}
 START = {("planner", False, False): 2, ("planner", True, False): 1}  # one request in three is hard
@@ -22,14 +22,14 @@ START = {("planner", False, False): 2, ("planner", True, False): 1}  # one reque
 def outcomes(state, option):
     holder, hard, spec, *works = state
     if holder == "planner":
-        return [Outcome(1.0, ("coder", hard, option == "spec"), *((-0.1, 8) if option == "spec" else (0.0, 4)))]
+        return [ib.Outcome(1.0, ("coder", hard, option == "spec"), *((-0.1, 8) if option == "spec" else (0.0, 4)))]
     if option == "send back":
-        return [Outcome(1.0, ("coder", hard, spec), reward=-0.1, duration=4)]
+        return [ib.Outcome(1.0, ("coder", hard, spec), reward=-0.1, duration=4)]
     if option == "ship":
-        return [Outcome(1.0, None, reward=1.0 if works[0] else -1.0)]  # None: the task ends
+        return [ib.Outcome(1.0, None, reward=1.0 if works[0] else -1.0)]  # None: the task ends
     good = 0.25 + 0.25 * spec + 0.3 * (option == "careful") if hard else 0.9
     reward, steps = (-0.3, 8) if option == "careful" else (-0.1, 4)
-    return [Outcome(p, ("tester", hard, spec, w), reward, steps) for p, w in ((good, True), (1 - good, False))]
+    return [ib.Outcome(p, ("tester", hard, spec, w), reward, steps) for p, w in ((good, True), (1 - good, False))]
 
 
 # %% [markdown]
@@ -45,7 +45,7 @@ def observe(state, told=()):
 
 
 def pipeline(told=()):
-    return from_functions(
+    return ib.from_functions(
         start=START, agent=lambda state: state[0], observe=lambda state: observe(state, told),
         options=lambda state: OPTIONS[state[0]], outcomes=outcomes, gamma=0.9,
     )
@@ -64,13 +64,12 @@ workflow.smdp
 # %%
 from IPython.display import Markdown
 
-from icq.exact import analyse
 from icq_bounds.sweep.cells import learn_and_measure
 from icq_bounds.sweep.methods import Features, Table
 from notebooks.explore import curves, pictures
 
 pictures.use_style()
-a = analyse(workflow.smdp)
+a = ib.analyse(workflow)
 marks = (1000, 4000, 16000, 64000)
 classes = {"tables": Table(), "one feature per agent": Features(1)}
 measured = {name: learn_and_measure(a, method, 8, marks, iid=False) for name, method in classes.items()}
@@ -88,7 +87,7 @@ from bounds.interface.gap import trivial_cap
 from notebooks.explore.terms import Terms, hidden, learned, positions, sliders
 
 designs = {"nobody": (), "coder": ("coder",), "tester": ("tester",), "both": ("coder", "tester")}
-exact = {name: analyse(pipeline(told).smdp) for name, told in designs.items()}
+exact = {name: ib.analyse(pipeline(told)) for name, told in designs.items()}
 parts = {name: (hidden(a), learned(a, 0)) for name, a in exact.items()}
 rows = ["| told | interface gap | earned | of the oracle's | handoffs |", "| --- | --- | --- | --- | --- |"]
 for name, a in exact.items():
@@ -118,7 +117,7 @@ sliders(budget, told=list(designs), handoffs=[10**k for k in range(3, 9)])
 # %% [markdown]
 # ## From a log
 #
-# A running system has no table of outcomes. It can write down its handoffs: put `Recorder` into your own agent loop
+# A running system has no table of outcomes. It can write down its handoffs: put `ib.Recorder` into your own agent loop
 # ([the format](../docs/logs.md)). Here is such a loop; `context` is the richest view you can record, and what an
 # interface gap is estimated from.
 
@@ -126,8 +125,6 @@ sliders(budget, told=list(designs), handoffs=[10**k for k in range(3, 9)])
 import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from estimators.logs.recorder import Recorder
 
 
 def work(recorder, number, rng):
@@ -144,14 +141,12 @@ def work(recorder, number, rng):
 
 
 # %%
-from estimators.logs.reader import read
-
 with TemporaryDirectory() as folder:
     path, rng = Path(folder) / "pipeline.jsonl", random.Random(0)
-    with Recorder(path, gamma=0.9) as recorder:
+    with ib.Recorder(path, gamma=0.9) as recorder:
         for number in range(5000):
             work(recorder, number, rng)
-    log, report = read(path)
+    log, report = ib.read_log(path)
 Markdown(f"{report.tasks} tasks, {len(log)} handoffs, {'nothing' if report.faultless else 'something'} torn or missing.")
 
 # %% [markdown]
@@ -160,10 +155,10 @@ Markdown(f"{report.tasks} tasks, {len(log)} handoffs, {'nothing' if report.fault
 
 # %%
 from estimators import td_noise
-from icq_bounds.diagnosis.diagnosis import diagnose, root
+from icq_bounds.diagnosis.diagnosis import root
 from icq_bounds.diagnosis.words import words
 
-found = diagnose(log)
+found = ib.diagnose(log)
 a = exact["nobody"]
 truth = {"interface gap": a.norm_d_state(a.gap), "approximation": 0.0}
 truth["residual"] = root(td_noise.residual_constant(a), len(log)).value
@@ -183,5 +178,5 @@ print(page.get())
 # The log points at the tester, as the exact analysis did. `icq diagnose FILE` prints this page in a
 # terminal, and saves it with `--html`.
 #
-# **Your turn.** Replace `OPTIONS`, `START`, `observe` and `outcomes` by yours, or `read` your own log. More:
+# **Your turn.** Replace `OPTIONS`, `START`, `observe` and `outcomes` by yours, or `ib.read_log` your own. More:
 # [your own model](../docs/howto/own-model.md), [your own class](../docs/howto/own-class.md), [logs](../docs/logs.md).
