@@ -68,7 +68,7 @@ class Recovery(Shown):
     def holds(self, term: str) -> bool:
         """The exact value is inside the interval."""
         e = self.found[term]
-        return e.result == "ok" and bool(e.interval[0] <= self.truth[term] <= e.interval[1])
+        return e.known and bool(e.interval[0] <= self.truth[term] <= e.interval[1])
 
     def _facts_(self) -> list[Fact]:
         terms = (Fact(f"{term}, exact {number(x)}", self.found[term]) for term, x in self.truth.items())
@@ -126,7 +126,7 @@ def table(found: list[Recovery]) -> Table:
         if term == EVERY:
             out.add_row(term, f"{held} of {len(found)}", "", "", "", "")
             continue
-        good = [r for r in found if r.found[term].result == "ok"]
+        good = [r for r in found if r.found[term].known]
         ends = [(e.interval[1] - e.interval[0]) / 2 for r in good for e in [r.found[term]]]
         means = [np.mean([r.truth[term] for r in good]), np.mean([r.found[term].value for r in good]), np.mean(ends)]
         shown = [f"{m:.4g}" for m in means] if good else ["-"] * 3

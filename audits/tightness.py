@@ -6,7 +6,6 @@ itself with the real maximum over options; intervals are 99.9% over independent 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jaxtyping import Array, Float, Int, Key
-from scipy import stats
 
 from bounds.core.sheet import Sheet, SheetTable
 from bounds.core.statement import interval, number
 from bounds.core.term import Observed, Term
 from bounds.residual.population import Population, local_clock, population
 from bounds.theorem import Observations, Output, Theorem, theorem
+from estimators.statistics import estimate
 from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
 from icq.learn import classes, sampling
@@ -99,10 +98,9 @@ class Errors(Shown):
 
 
 def root_mean_square(squares: Float[np.ndarray, "R"]) -> Observed:
-    """The root of a mean of squares with its interval (Student's t on the mean).  Needs two runs."""
-    mean, error = float(squares.mean()), float(stats.sem(squares))
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(squares) - 1)) * error
-    return Observed(math.sqrt(mean), math.sqrt(max(mean - reach, 0.0)), math.sqrt(mean + reach))
+    """The root of a mean of squares over independent runs with its covering interval."""
+    e = estimate.root_mean_square(np.sqrt(squares), CONFIDENCE)
+    return Observed(e.value, *e.interval)
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from estimators.statistics import estimate
-from estimators.statistics.estimate import Estimate, missing
+from estimators.statistics.estimate import Estimate, attempt, jackknife, mean_squares, positive
 from icq import coerce
 from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
@@ -119,34 +119,27 @@ def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], co
     (`icq.learn.learner.learn` with iid False and True).
 
     Intervals leave out whole pairs, so whatever the common random numbers correlate is used; that of the quotient is
-    one of its logarithm.  Fewer than `FEWEST` pairs, or errors that are all 0, are a `result`.  Raises ValueError when
+    one of its logarithm.  Fewer than `FEWEST` pairs, or errors that are all 0, have no number.  Raises ValueError when
     the numbers of runs differ: nothing would be paired.
     """
     if markov.shape != iid.shape:
         raise ValueError(f"markov has {len(markov)} runs, iid {len(iid)}: run r of both must have the same key")
     variance, apart = float(np.var(markov) + np.var(iid)), float(np.var(markov - iid))
-    excess_rms, ratio = _compared(np.stack([markov, iid], axis=1), confidence)
+    pairs = np.stack([markov, iid], axis=1)
     return MixingSplit(
         markov=estimate.root_mean_square(markov, confidence), iid=estimate.root_mean_square(iid, confidence),
-        excess=estimate.mean(markov - iid, confidence), excess_rms=excess_rms, ratio=ratio,
-        saved=variance / apart if apart > 0 else float("nan"),
+        excess=estimate.mean(markov - iid, confidence), excess_rms=attempt(_difference, pairs, confidence),
+        ratio=attempt(_quotient, pairs, confidence), saved=variance / apart if apart > 0 else float("nan"),
     )  # fmt: skip
 
 
-def _compared(pairs: Float[np.ndarray, "R 2"], confidence: float) -> tuple[Estimate, Estimate]:
-    """Difference and quotient of the root mean squares of two columns."""
-    n, square = len(pairs), np.asarray(pairs, np.float64) ** 2
-    total = square.sum(axis=0)
-    if n < FEWEST:
-        why = f"{n} run(s), at least {FEWEST} are needed to compare root mean squares"
-    elif not np.isfinite(square).all():
-        why = "samples are not finite"
-    elif (total - square).min() <= 0:
-        why = "all runs but one have no error at all: there is no scatter to speak of"
-    else:
-        (a, b), without = np.sqrt(total / n), np.sqrt((total - square) / (n - 1))
-        return (
-            estimate.delete_one(float(a - b), without[:, 0] - without[:, 1], confidence),
-            estimate.delete_one_positive(float(a / b), without[:, 0] / without[:, 1], confidence),
-        )
-    return missing(why, float(n)), missing(why, float(n))
+def _difference(pairs: Float[np.ndarray, "R 2"], confidence: float) -> Estimate:
+    """Of the root mean squares of two columns."""
+    whole, without = (np.sqrt(square) for square in mean_squares(pairs, FEWEST))
+    return jackknife(float(whole[0] - whole[1]), without[:, 0] - without[:, 1], confidence=confidence, plain=True)
+
+
+def _quotient(pairs: Float[np.ndarray, "R 2"], confidence: float) -> Estimate:
+    """The same, on the log scale."""
+    whole, without = (np.sqrt(square) for square in mean_squares(pairs, FEWEST))
+    return positive(float(whole[0] / whole[1]), without[:, 0] / without[:, 1], confidence=confidence, plain=True)

@@ -23,18 +23,18 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from estimators.cells import COVERED_ONWARD, Cells
-from estimators.context import ContextLaw, total
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
+from estimators.law import Law, total
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, missing
-from estimators.statistics.jackknife import jackknife
+from estimators.statistics.estimate import Estimate, estimator, jackknife
+from icq.reason import NoNumber, Reason
 
 Witness: TypeAlias = Callable[
     [Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]], Float[np.ndarray, "SA O"]
 ]  # p, q -> the f that tells them apart most
 
 
-def next_laws(law: ContextLaw) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]]:
+def next_laws(law: Law) -> tuple[Float[np.ndarray, "SA O"], Float[np.ndarray, "SA O"]]:
     """p and q, one row per cell; rows of cells without discounted mass are 0 in both."""
     cells, observations = law.mass.size, len(law.frame.agent)
     code = law.frame.source * observations + law.frame.arrival
@@ -53,11 +53,13 @@ def _sign(p: Float[np.ndarray, "SA O"], q: Float[np.ndarray, "SA O"]) -> Float[n
     return 0.5 * np.sign(p - q)
 
 
+@estimator
 def total_variation(source: Source, *, agent: int | None = None) -> Estimate:
     """Mean of TV(p, q) = (1/2) sum |p - q| over handoffs, in [0, 1]; from a log with a guaranteed interval."""
     return _mean(source, lambda law: _sign, agent)
 
 
+@estimator
 def mean_discrepancy(
     source: Source, kernel: Float[np.ndarray, "O O"] | None = None, *, agent: int | None = None
 ) -> Estimate:
@@ -68,18 +70,15 @@ def mean_discrepancy(
     """
     factor = None if kernel is None else _factor(kernel)
 
-    def table(law: ContextLaw) -> Float[np.ndarray, "S A k"]:
+    def table(law: Law) -> Float[np.ndarray, "S A k"]:
         p, q = next_laws(law)
         apart = p - q if factor is None else (p - q) @ factor[law.frame.code]
         return apart.reshape(*law.mass.shape, -1)
 
     found = law_of(source)
     if isinstance(found, Cells) and found.led_once > 1 - COVERED_ONWARD:
-        why = (
-            f"{found.led_once:.2%} of the handoffs are in cells (observation, context, option) after which a task was "
-            f"seen to go on in one batch only; at most {1 - COVERED_ONWARD:.1%} may be: log longer"
-        )
-        return missing(why, found.n_eff)
+        place = f"{found.led_once:.2%} of them, at most {1 - COVERED_ONWARD:.1%} may be"
+        raise NoNumber(Reason.LED_ONCE, place, "log longer", n_eff=found.n_eff)
     return norm(found if isinstance(found, Cells) else source, table, agent=agent, optimum=False, note=LOWER)
 
 
@@ -96,6 +95,7 @@ def _factor(kernel: Float[np.ndarray, "O O"]) -> Float[np.ndarray, "O O"]:
         raise ValueError(f"kernel has the eigenvalue {least:.3g}: it must be strictly positive definite") from None
 
 
+@estimator
 def wasserstein(
     source: Source, features: Float[np.ndarray, "O k"] | None = None, *, agent: int | None = None
 ) -> Estimate:
@@ -112,7 +112,7 @@ def wasserstein(
         raise ValueError(f"features[{o}, {k}] = {features[o, k]} is not finite")
     place = np.asarray(features, np.float64)
 
-    def potential(law: ContextLaw) -> Witness:
+    def potential(law: Law) -> Witness:
         here = place[law.frame.code]
         if here.shape[1] == 1:
             return partial(_line, place=here[:, 0])
@@ -148,15 +148,13 @@ def _potential(
     return f
 
 
-def _along(law: ContextLaw, f: Float[np.ndarray, "SA O"], agent: int | None) -> float:
+def _along(law: Law, f: Float[np.ndarray, "SA O"], agent: int | None) -> float:
     """The mean over handoffs of (p - q).f."""
     p, q = next_laws(law)
     return float(weight(law, agent).reshape(-1) @ ((p - q) * f).sum(axis=1))
 
 
-def _mean(
-    source: Source, witness: Callable[[ContextLaw], Witness], agent: int | None, confidence: float = 0.95
-) -> Estimate:
+def _mean(source: Source, witness: Callable[[Law], Witness], agent: int | None, confidence: float = 0.95) -> Estimate:
     """The mean over handoffs of max over f of (p - q).f.
 
     Lemma: E[(p - q).f] with f chosen on other batches <= distance <= E[plug-in].  So the lower limit is that of the
@@ -164,15 +162,15 @@ def _mean(
     conservative.  The value is the jackknifed plug-in, moved into the interval.
     """
 
-    def best(law: ContextLaw) -> Float[np.ndarray, "SA O"]:
+    def best(law: Law) -> Float[np.ndarray, "SA O"]:
         return witness(law)(*next_laws(law))
 
-    def plug_in(law: ContextLaw) -> float:
+    def plug_in(law: Law) -> float:
         return max(_along(law, best(law), agent), 0.0)  # rounding
 
     cells = law_of(source)
-    found = scalar(source if isinstance(cells, ContextLaw | str) else cells, plug_in, note=LOWER)
-    if found.result != "ok" or not isinstance(cells, Cells):
+    found = scalar(source if isinstance(cells, Law) else cells, plug_in, note=LOWER)
+    if not found.known or not isinstance(cells, Cells):
         return found
     halves = (np.arange(cells.batches) % 2 == 0, np.arange(cells.batches) % 2 == 1)
     under = []

@@ -10,7 +10,7 @@ sections 1, 4 and 7.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial, singledispatch
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -21,9 +21,10 @@ from jaxtyping import Array, Float, Key
 from rich.progress import Progress
 
 from estimators.approximation import bellman_residual
-from estimators.law import Law, law, sums
+from estimators.law import Law
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate
+from estimators.statistics.estimate import Estimate, expect
+from estimators.sums import pair_law, sums
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.learn.classes import MLP, FunctionClass, Network, Params, q_table
@@ -78,9 +79,8 @@ def _one_hot(owner: np.ndarray) -> Float[np.ndarray, "O F"]:
     return np.eye(int(rank.max()) + 1, dtype=np.float32)[rank]
 
 
-@singledispatch
 def fit(
-    source: object, cls: FunctionClass, key: Key[Array, ""], *, sweeps: int = 200, rate: float = 1e-2,
+    source: Analysis | Log, cls: FunctionClass, key: Key[Array, ""], *, sweeps: int = 200, rate: float = 1e-2,
     tolerance: float = 1e-3, progress: bool = False,
 ) -> Fit:  # fmt: skip
     """Fitted iteration of any class on an instance (its population limit) or on a log (offline IC-Q), in float32.
@@ -89,23 +89,9 @@ def fit(
     hundredth of it over `sweeps`, and the sweeps end early once one moves less than tolerance ||q||_d.  A fit that
     did not converge says so.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@fit.register
-def _(
-    source: Analysis, cls: FunctionClass, key: Key[Array, ""], *, sweeps: int = 200, rate: float = 1e-2,
-    tolerance: float = 1e-3, progress: bool = False,
-) -> Fit:  # fmt: skip
-    return _iterate(law(source), cls, key, sweeps, rate, tolerance, progress)
-
-
-@fit.register
-def _(
-    source: Log, cls: FunctionClass, key: Key[Array, ""], *, sweeps: int = 200, rate: float = 1e-2,
-    tolerance: float = 1e-3, progress: bool = False,
-) -> Fit:  # fmt: skip
-    return _iterate(sums(source, 1).whole(), cls, key, sweeps, rate, tolerance, progress)
+    expect("source", source, Analysis, Log)
+    law = pair_law(source) if isinstance(source, Analysis) else sums(source, 1).whole
+    return _iterate(law, cls, key, sweeps, rate, tolerance, progress)
 
 
 def _iterate(

@@ -1,6 +1,6 @@
 """How much the interface hides, from an exact analysis or from a log with context.
 
-Each quantity is one function of the law of a handoff (`estimators.context.ContextLaw`).  An `Analysis` gives its exact
+Each quantity is one function of the law of a handoff (`estimators.law.Law`).  An `Analysis` gives its exact
 value.  A `Log` gives an estimate: the plug-in value without each batch in turn, with every fixed point solved again,
 which removes the bias of squared noise (docs/theory.md section 7).  A log without context has no estimate: its law is
 the same with and without a gap (docs/theory.md section 8).  `Cells` are a log already counted: several quantities of
@@ -15,68 +15,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, singledispatch
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from estimators.cells import DOUBTFUL, Cells, gather
-from estimators.context import ContextLaw, exact_law
+from estimators.cells import Cells, gather
+from estimators.doubt import MANY
+from estimators.law import Law, exact_law
 from estimators.logs.log import Log
-from estimators.statistics import jackknife
-from estimators.statistics.estimate import Estimate, exact, missing
+from estimators.statistics import estimate, jackknife
+from estimators.statistics.estimate import Estimate, estimator, exact, expect
 from icq import coerce
 from icq.coerce import Numbers
 from icq.display import shown
 from icq.exact import Analysis
+from icq.reason import NoNumber, Reason, Why
 
 SHARED = 300_000  # rows up to which a log keeps its cells; of a longer one, gather them once and pass them
 Source: TypeAlias = Analysis | Log | Cells
-Table: TypeAlias = Callable[[ContextLaw], Float[np.ndarray, "S A *k"]]
+Table: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
 ENTRIES = 200_000_000  # numbers that a table may have in all batches together, 1.5 GiB
 KINK = 0.25  # standard errors that halves may be off beyond noise: a bias of 0.35 costs 1.4 % of coverage
 ROUNDING = 1e-12  # of the largest reward
 TIES = "best options tie, which moves the number: the interval is longer by what that may be"
-NEEDS_CONTEXT = (
-    "needs context: without it the log has the same law with and without a gap (docs/theory.md section 8); "
-    "log a context column, the richest view of the state there is"
-)
-NEEDS_PROBABILITY = "needs probability: log the probability with which the behaviour chose the option"
 LOWER = "a lower bound of the true gap unless the context is Markov"
 CONTEXT = "of the process whose state is observation and context: the true one if the context is Markov"
 
 
-@singledispatch
-def law_of(source: Source, onward: bool = False) -> ContextLaw | Cells | str:
-    """The exact law of a source, the statistics of its batches, or why there are none."""
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis, a Log or Cells")
-
-
-@law_of.register
-def _(source: Analysis, onward: bool = False) -> ContextLaw | Cells | str:
-    return exact_law(source)
-
-
-@law_of.register
-def _(source: Cells, onward: bool = False) -> ContextLaw | Cells | str:
-    if onward and not source.frame.onward:
-        raise ValueError("these cells do not know the next context: use gather(log, onward=True)")
-    return source
-
-
-@law_of.register
-def _(source: Log, onward: bool = False) -> ContextLaw | Cells | str:
+def law_of(source: Source, onward: bool = False) -> Law | Cells:
+    """The exact law of a source, or the sums of its batches.  Raises NoNumber for a log that has none."""
+    expect("source", source, Analysis, Log, Cells)
+    if isinstance(source, Analysis):
+        return exact_law(source)
+    if isinstance(source, Cells):
+        if onward and not source.frame.onward:
+            raise ValueError("these cells do not know the next context: use gather(log, onward=True)")
+        return source
     if source.context is None:
-        return NEEDS_CONTEXT
+        raise NoNumber(Reason.NO_CONTEXT, need="log a context column, the richest view of the state there is")
     if len(source) < jackknife.BATCHES:
-        return f"{len(source)} handoffs, at least {jackknife.BATCHES} are needed: log longer"
+        raise NoNumber(Reason.FEW_HANDOFFS, f"{len(source)}, at least {jackknife.BATCHES} are needed", "log longer")
     if len(source) > SHARED:
         return gather(source, onward=onward)
     return source.once(f"cells, onward {onward}", lambda: gather(source, onward=onward))
 
 
-def weight(law: ContextLaw, agent: int | None) -> Float[np.ndarray, "S A"]:
+def gathered(source: Source, onward: bool = False) -> Source:
+    """The cells of a log, for several quantities of it; the source itself where there are none."""
+    try:
+        found = law_of(source, onward)
+    except NoNumber:
+        return source
+    return found if isinstance(found, Cells) else source
+
+
+def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
     """d(s) beta(a|o), or its conditional law given that the agent acts.  Raises ValueError if it never does."""
     if agent is None:
         return law.mass
@@ -87,6 +82,7 @@ def weight(law: ContextLaw, agent: int | None) -> Float[np.ndarray, "S A"]:
     return chosen / total
 
 
+@estimator
 def norm(
     source: Source,
     table: Table,
@@ -105,21 +101,19 @@ def norm(
     standard errors, its interval is longer by what that may be, and its note says so.
     """
     found = law_of(source, onward)
-    if isinstance(found, str):
-        return missing(found)
-    if isinstance(found, ContextLaw):
+    if isinstance(found, Law):
         return exact(float(np.sqrt(_square(found, table(found), agent))))
     if why := found.lacking(optimum=optimum and not onward):
-        return missing(why, found.n_eff)
+        raise NoNumber(why, n_eff=found.n_eff)
     whole = table(found.whole)
     if whole.size * found.batches > ENTRIES:
-        return missing(f"{whole.size} entries in {found.batches} batches do not fit: coarsen the context", found.n_eff)
+        place = f"{whole.size} entries in {found.batches} batches"
+        raise NoNumber(Reason.NO_ROOM, place, "log a coarser context", n_eff=found.n_eff)
     square, bias = _square(found.whole, whole, agent), (0.0, 0.0)
-    if not (onward or (optimum and found.doubt > DOUBTFUL)):
+    if not (onward or (optimum and found.doubt.share > MANY)):
         pseudo, influence = _left_out(found, table, whole, agent, square)
-    elif why := _absent(found, agent):
-        return missing(why, found.n_eff)
     else:
+        _check_halves(found, agent)
         pseudo, influence = _halves(found, table, whole, agent, square)
         off, stderr = jackknife.kink(square, pseudo, influence)
         if abs(off) > KINK * stderr and np.sqrt(square) > ROUNDING * np.abs(found.whole.reward).max():
@@ -141,18 +135,15 @@ def _left_out(
     return jackknife.leave_one_out(square, squares), influence
 
 
-def _absent(found: Cells, agent: int | None) -> str | None:
-    """Why halves of the batches say nothing of an agent; None if it acts in all of them."""
+def _check_halves(found: Cells, agent: int | None) -> None:
+    """Raise NoNumber where halves of the batches say nothing of an agent, as it does not act in all of them."""
     if agent is None:
-        return None
+        return
     acts = found.visits @ (found.frame.agent == agent)[found.frame.observation]
     plus = jackknife.signs(found.batches) > 0
-    if (plus @ acts > 0).all() and (~plus @ acts > 0).all():
-        return None
-    return (
-        f"agent {agent} acts in {int((acts > 0).sum())} of {found.batches} batches of the log only, so halves of them "
-        "are without it: log longer"
-    )
+    if not ((plus @ acts > 0).all() and (~plus @ acts > 0).all()):
+        place = f"it acts in {int((acts > 0).sum())} of {found.batches} batches only"
+        raise NoNumber(Why(Reason.ABSENT_AGENT, place, "log longer", agent=agent), n_eff=found.n_eff)
 
 
 def _halves(
@@ -179,25 +170,24 @@ def _moved(
     return ((part - whole).reshape(scale.size, -1) * scale.reshape(-1, 1)).reshape(-1)
 
 
-def _square(law: ContextLaw, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:
+def _square(law: Law, table: Float[np.ndarray, "S A *k"], agent: int | None) -> float:
     mass = weight(law, agent)
     return float((mass.reshape(-1, 1) * table.reshape(mass.size, -1) ** 2).sum())
 
 
-def scalar(source: Source, of: Callable[[ContextLaw], float], *, onward: bool = False, note: str = "") -> Estimate:
+@estimator
+def scalar(source: Source, of: Callable[[Law], float], *, onward: bool = False, note: str = "") -> Estimate:
     """A number that depends smoothly on the law and on no fixed point, with its jackknife interval."""
     found = law_of(source, onward)
-    if isinstance(found, str):
-        return missing(found)
-    if isinstance(found, ContextLaw):
+    if isinstance(found, Law):
         return exact(of(found))
     if why := found.lacking(optimum=False):
-        return missing(why, found.n_eff)
+        raise NoNumber(why, n_eff=found.n_eff)
     without = np.array([of(law) for law in found.without])
-    return replace(jackknife.jackknife(of(found.whole), without, n_eff=found.n_eff), note=note)
+    return replace(estimate.jackknife(of(found.whole), without, n_eff=found.n_eff), note=note)
 
 
-def residual(law: ContextLaw, q: Numbers | None = None) -> Float[np.ndarray, "S A"]:
+def residual(law: Law, q: Numbers | None = None) -> Float[np.ndarray, "S A"]:
     """b = E[R + g max_a Q(o', a) | cell] - Q(x); for Qbar if q is None, else for q [O, A] in the source's own codes.
 
     Raises ValueError for a table that lacks an observation or an option, or has an option that is not there.
@@ -207,7 +197,7 @@ def residual(law: ContextLaw, q: Numbers | None = None) -> Float[np.ndarray, "S 
     return np.where(law.mass > 0, law.reward + law.follow(value) - law.lift(table), 0.0)
 
 
-def _own(law: ContextLaw, q: Numbers) -> Float[np.ndarray, "O A"]:
+def _own(law: Law, q: Numbers) -> Float[np.ndarray, "O A"]:
     """The rows of a table that the source has; a log may lack some that there are."""
     every, rows, options = coerce.numbers("q", q), int(law.frame.code.max()) + 1, law.interface.available.shape[1]
     if every.ndim != 2 or len(every) < rows or every.shape[1] != options:
@@ -234,11 +224,12 @@ def local_gap_by_agent(source: Source) -> dict[int, Estimate]:
 
     Empty when there is no estimate for the whole.
     """
-    found = law_of(source)
-    if isinstance(found, str):
+    keep = gathered(source)
+    try:
+        found = law_of(keep)
+    except NoNumber:
         return {}
-    law = found if isinstance(found, ContextLaw) else found.whole
-    keep = found if isinstance(found, Cells) else source
+    law = found if isinstance(found, Law) else found.whole
     return {agent: local_gap(keep, agent=agent) for agent in sorted(set(law.frame.agent.tolist()))}
 
 
@@ -252,7 +243,7 @@ class Channels(NamedTuple):
 
 
 def channel_tables(
-    law: ContextLaw,
+    law: Law,
 ) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]]:
     """r - rhat, (gamma(s,a) - ghat(x)) vbar(x) and (K V)(s,a) - gamma(s,a) vbar(x), vbar(x) = (Khat V)(x)/ghat(x).
 
@@ -265,7 +256,7 @@ def channel_tables(
     return law.reward - law.mean(law.reward), (mass - mean_mass) * worth, carried - mass * worth
 
 
-def _channel(law: ContextLaw, which: int) -> Float[np.ndarray, "S A"]:
+def _channel(law: Law, which: int) -> Float[np.ndarray, "S A"]:
     return channel_tables(law)[which]
 
 
@@ -274,12 +265,11 @@ def local_gap_channels(source: Source, *, agent: int | None = None) -> Channels:
 
     Each is a lower bound of its true value unless the context is Markov.
     """
-    found = law_of(source)
-    keep = found if isinstance(found, Cells) else source
+    keep = gathered(source)
     return Channels(*(norm(keep, partial(_channel, which=k), agent=agent, note=LOWER) for k in range(3)))
 
 
-def gap(law: ContextLaw) -> Float[np.ndarray, "S A"]:
+def gap(law: Law) -> Float[np.ndarray, "S A"]:
     """Q* - Qbar o phi."""
     return np.where(law.mass > 0, law.q_star - law.lift(law.q_bar), 0.0)
 
@@ -294,7 +284,7 @@ def interface_gap(source: Source, *, agent: int | None = None, confidence: float
     return norm(source, gap, agent=agent, onward=True, note=CONTEXT, confidence=confidence)
 
 
-def modulus(law: ContextLaw) -> float:
+def modulus(law: Law) -> float:
     """kappa_S: the d-norm modulus of the operator of the process whose state is observation and context.
 
     The least likely option of a state enters, and where options tie the least of their frequencies would be too low:
@@ -305,25 +295,25 @@ def modulus(law: ContextLaw) -> float:
     return law.modulus
 
 
+@estimator
 def oracle_contraction(source: Source) -> Estimate:
     """kappa_S = ||D^{1/2} K Dmin^{-1/2}||_2, without unit; below 1 the oracle's operator contracts in ||.||_d."""
     found = law_of(source, onward=True)
     if isinstance(found, Cells) and found.frame.behaviour is None:
-        return missing(NEEDS_PROBABILITY, found.n_eff)
+        raise NoNumber(Reason.NO_PROBABILITY, need="log the column `probability`", n_eff=found.n_eff)
     return scalar(found if isinstance(found, Cells) else source, modulus, onward=True, note=CONTEXT)
 
 
+@estimator
 def certified_gap(source: Source, *, agent: int | None = None) -> Estimate:
     """||b||_d/(1 - kappa_S) >= the interface gap, in reward; no number unless kappa_S is below 1 beyond its interval.
 
     From a log both come from the process of contexts: a certificate only if the context is Markov.
     """
-    found = law_of(source, onward=True)
-    keep = found if isinstance(found, Cells) else source
+    keep = gathered(source, onward=True)
     kappa = oracle_contraction(keep)
-    if kappa.result != "ok":
+    if kappa.known and kappa.interval[1] >= 1:
+        raise NoNumber(Reason.NOT_CONTRACTING, f"kappa_S = {kappa}", "use interface_gap", n_eff=kappa.n_eff)
+    if not kappa.known:
         return kappa
-    if kappa.interval[1] >= 1:
-        why = f"kappa_S = {kappa} is not surely below 1, and no bound in ||.||_d follows: use interface_gap"
-        return missing(why, kappa.n_eff)
     return norm(keep, lambda law: residual(law) / (1 - modulus(law)), agent=agent, onward=True, note=CONTEXT)

@@ -1,196 +1,234 @@
-"""What the log says about each pair x = (o, a): the empirical interface model, batch by batch.
+"""The law of one handoff between states, from which everything that is estimated of a workflow follows.
 
-A cell is a pair together with the observation handed over to.  Sums of 1, R, g, R^2, R g and g^2 per cell determine
-the law d(x), the interface model rhat, Khat and the second moment of every TD error, so a functional of the log is
-computed once per left-out batch without touching the rows again.  The same `Law` comes from an instance exactly.
-Letters: docs/theory.md sections 1 and 7.
+A cell is a state with an option, an edge is a cell with what follows it.  States are observations where the interface
+model is wanted (a cell is then a pair x = (o, a)), and pairs of observation and context where the interface gap is.  A
+log amounts to such a law with and without each of its batches (`estimators.sums`), and so does an exact analysis, so
+that every quantity is one function of it.  Letters: docs/theory.md sections 1 and 7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from estimators.logs.log import Log
-from estimators.statistics.jackknife import BATCHES
-from icq.display import Shown
-from icq.exact import Analysis, Model, outcome_discount
-from icq.exact.fixed_point import Solution, solve
+from icq.display import Shown, shown
+from icq.exact import Analysis, Model, contraction
+from icq.exact.fixed_point import greedy
 
-KEYS = 2_000_000  # largest table of possible cells that is indexed directly instead of sorted
+DENSE = 300  # states up to which a dense solve beats a sparse one
+TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sorting
+
+
+@dataclass(frozen=True)
+class Frame(Shown):
+    """Which cells and edges there are.
+
+    observation [S] of each state; code [O], agent [O] of each observation in the log or instance; options A; cells are
+    rows s*A + a.  Edge e leads from cell source[e] to target[e], a state if `onward`, else an observation.  behaviour
+    [O, A]: beta(a|o), None where the log does not tell.
+    """
+
+    observation: Int[np.ndarray, "S"]
+    code: Int[np.ndarray, "O"]
+    agent: Int[np.ndarray, "O"]
+    options: int
+    onward: bool
+    source: Int[np.ndarray, "E"]
+    target: Int[np.ndarray, "E"]
+    behaviour: Float[np.ndarray, "O A"] | None = None
+
+    @property
+    def states(self) -> int:
+        """S."""
+        return len(self.observation)
+
+    @cached_property
+    def pair(self) -> Int[np.ndarray, "SA"]:
+        """The pair x = o*A + a of each cell."""
+        return (self.observation[:, None] * self.options + np.arange(self.options)).reshape(-1)
+
+    @cached_property
+    def arrival(self) -> Int[np.ndarray, "E"]:
+        """The observation that each edge leads to."""
+        return self.observation[self.target] if self.onward else self.target
+
+    @cached_property
+    def merged(self) -> tuple[Int[np.ndarray, "F"], Int[np.ndarray, "E"]]:
+        """The distinct codes x*O + o' of edges between a pair and an observation, and the one each edge belongs to."""
+        code = self.pair[self.source] * len(self.agent) + self.arrival
+        return compress(code, len(self.agent) ** 2 * self.options)
+
+
+@shown
+class SecondMoments(NamedTuple):
+    """E[R^2 | cell] [S, A], and E[R g 1{edge} | cell], E[g^2 1{edge} | cell] [E]."""
+
+    square: Float[np.ndarray, "S A"]
+    cross: Float[np.ndarray, "E"]
+    second: Float[np.ndarray, "E"]
+
+
+@shown
+class Fixed(NamedTuple):
+    """A fixed point: q [n, A] (0 where unavailable), its greedy options [n] and their values v [n]."""
+
+    q: Float[np.ndarray, "n A"]
+    policy: Int[np.ndarray, "n"]
+    v: Float[np.ndarray, "n"]
 
 
 @dataclass(frozen=True, eq=False)
 class Law(Shown):
-    """d(x) [O, A], the interface model, and E[R^2|x] [X], E[R g 1{o'}|x], E[g^2 1{o'}|x] [X, O] (x = o*A + a)."""
+    """The law of one handoff: mass [S, A] of cells (sums to 1), mean reward [S, A], discount [E] = E[g 1{edge} | cell].
 
-    mass: Float[np.ndarray, "O A"]
-    model: Model
-    square: Float[np.ndarray, "X"]
-    cross: sp.csr_array
-    second: sp.csr_array
+    Cells that do not occur have mass and reward 0.  moments: those of second order, where the noise of TD errors is
+    wanted; near: a law on the same frame whose greedy options are tried first.
+    """
 
-    @cached_property
-    def solution(self) -> Solution:
-        """Qbar of the interface model, certified."""
-        return solve(self.model.reward, self.model.kernel, self.model.available)
+    frame: Frame
+    mass: Float[np.ndarray, "S A"]
+    reward: Float[np.ndarray, "S A"]
+    discount: Float[np.ndarray, "E"]
+    moments: SecondMoments | None = None
+    near: Law | None = None
 
     @property
-    def flat(self) -> Float[np.ndarray, "X"]:
-        """d(x), flat."""
+    def flat(self) -> Float[np.ndarray, "SA"]:
+        """The mass, flat: d(x) where states are observations."""
         return self.mass.reshape(-1)
 
+    @cached_property
+    def pair_mass(self) -> Float[np.ndarray, "O A"]:
+        """d(x)."""
+        return self.fold(self.mass)
+
+    def fold(self, table: Float[np.ndarray, "S A"]) -> Float[np.ndarray, "O A"]:
+        """Sums of a table of cells over the states of each observation."""
+        size = (len(self.frame.agent), self.frame.options)
+        return np.bincount(self.frame.pair, table.reshape(-1), size[0] * size[1]).reshape(size)
+
+    def mean(self, table: Float[np.ndarray, "S A"]) -> Float[np.ndarray, "S A"]:
+        """E[table | x], on cells; 0 where nothing occurs."""
+        sums = self.fold(self.mass * table)
+        mean = np.divide(sums, self.pair_mass, out=np.zeros_like(sums), where=self.pair_mass > 0)
+        return np.where(self.mass > 0, mean[self.frame.observation], 0.0)
+
+    def follow(
+        self, value: Float[np.ndarray, "O"], discount: Float[np.ndarray, "E"] | None = None
+    ) -> Float[np.ndarray, "S A"]:
+        """E[g V(o') | cell], or with another weight of the edges in the place of g."""
+        weight = (self.discount if discount is None else discount) * value[self.frame.arrival]
+        return total(self.frame.source, weight, self.mass.size).reshape(self.mass.shape)
+
+    @cached_property
+    def interface(self) -> Model:
+        """rhat and Khat."""
+        code, edge = self.frame.merged
+        observations = len(self.frame.agent)
+        rows, columns = code // observations, code % observations
+        weight = total(edge, self.mass.reshape(-1)[self.frame.source] * self.discount, len(code))
+        mass = self.pair_mass
+        inverse = np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0)
+        kernel = _csr(weight * inverse.reshape(-1)[rows], rows, columns, (mass.size, observations))
+        return Model(self.fold(self.mass * self.reward) * inverse, kernel, mass > 0)
+
+    @cached_property
+    def model(self) -> Model:
+        """r and K of the process of the states; needs edges that lead to states."""
+        kernel = _csr(self.discount, self.frame.source, self.frame.target, (self.mass.size, self.frame.states))
+        return Model(self.reward, kernel, self.mass > 0)
+
+    @cached_property
+    def modulus(self) -> float:
+        """The d-norm modulus of the process of the states, kappa_S (NaN where the behaviour is not known)."""
+        if self.frame.behaviour is None:
+            return float("nan")
+        chosen = self.mass.sum(axis=1, keepdims=True) * self.frame.behaviour[self.frame.observation]
+        return contraction(self.model.kernel, np.where(self.mass > 0, chosen, 0.0), self.model.available)
+
+    @cached_property
+    def interface_solution(self) -> Fixed:
+        """The interface fixed point."""
+        return fixed_point(self.interface, None if self.near is None else self.near.interface_solution.policy)
+
+    @cached_property
+    def solution(self) -> Fixed:
+        """The fixed point of the process of the states: the interface fixed point where these are observations."""
+        return fixed_point(self.model, None if self.near is None else self.near.solution.policy)
+
+    @property
+    def q_bar(self) -> Float[np.ndarray, "O A"]:
+        """Qbar."""
+        return self.interface_solution.q
+
+    @property
+    def q_star(self) -> Float[np.ndarray, "S A"]:
+        """Q* of the process of the states."""
+        return self.solution.q
+
+    def lift(self, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, "S A"]:
+        """A table of pairs on cells, 0 where nothing occurs."""
+        return np.where(self.mass > 0, q[self.frame.observation], 0.0)
+
     def noise(self, q: Float[np.ndarray, "O A"], v: Float[np.ndarray, "O"]) -> Float[np.ndarray, "X"]:
-        """E[(R + g v(o') - q(x))^2 | x]; 0 where nothing is known."""
-        table = q.reshape(-1)
-        mean = self.model.reward.reshape(-1) + self.model.kernel @ v
-        second = self.square + 2 * (self.cross @ v) + self.second @ v**2
-        return np.where(self.flat > 0, second - 2 * table * mean + table**2, 0.0)
+        """E[(R + g v(o') - q(x))^2 | x] where states are observations; 0 where nothing is known.  Needs `moments`."""
+        assert self.moments is not None
+        square, cross, second = self.moments
+        total = square + 2 * self.follow(v, cross) + self.follow(v**2, second)
+        return np.where(self.mass > 0, total - 2 * q * (self.reward + self.follow(v)) + q**2, 0.0).reshape(-1)
 
 
-@dataclass(frozen=True, eq=False)
-class Sums(Shown):
-    """Sums per batch: visits, R, R^2 by pair [B, X]; g, R g, g^2 by cell [B, C]; a cell c is (pair[c], target[c])."""
-
-    shape: tuple[int, int]
-    pair: Int[np.ndarray, "C"]
-    target: Int[np.ndarray, "C"]
-    visits: Float[np.ndarray, "B X"]
-    reward: Float[np.ndarray, "B X"]
-    square: Float[np.ndarray, "B X"]
-    discount: Float[np.ndarray, "B C"]
-    cross: Float[np.ndarray, "B C"]
-    second: Float[np.ndarray, "B C"]
-
-    def whole(self) -> Law:
-        """The law of everything."""
-        return self._whole
-
-    @cached_property
-    def _whole(self) -> Law:
-        return self._law(*(part.sum(0) for part in self._parts()))
-
-    def without(self) -> Iterable[Law]:
-        """The law of everything but batch b; small ones are kept, large ones are made one at a time."""
-        return self._kept if self.discount.size <= KEYS else self._each()
-
-    @cached_property
-    def _kept(self) -> tuple[Law, ...]:
-        return tuple(self._each())
-
-    def _each(self) -> Iterator[Law]:
-        total = [part.sum(0) for part in self._parts()]
-        for b in range(len(self.visits)):
-            yield self._law(*(all_ - part[b] for all_, part in zip(total, self._parts())))
-
-    def _parts(self) -> tuple[Float[np.ndarray, "B _"], ...]:
-        return self.visits, self.reward, self.square, self.discount, self.cross, self.second
-
-    def _law(
-        self,
-        visits: Float[np.ndarray, "X"],
-        reward: Float[np.ndarray, "X"],
-        square: Float[np.ndarray, "X"],
-        discount: Float[np.ndarray, "C"],
-        cross: Float[np.ndarray, "C"],
-        second: Float[np.ndarray, "C"],
-    ) -> Law:
-        seen = visits > 0
-        scale = np.divide(1.0, visits, out=np.zeros_like(visits), where=seen)
-        ends = np.searchsorted(self.pair, np.arange(len(visits) + 1))
-        size = (len(visits), self.shape[0])
-
-        def matrix(value: Float[np.ndarray, "C"]) -> sp.csr_array:
-            return sp.csr_array((value * scale[self.pair], self.target, ends), shape=size)
-
-        model = Model((reward * scale).reshape(self.shape), matrix(discount), seen.reshape(self.shape))
-        mass = (visits / visits.sum()).reshape(self.shape)
-        return Law(mass, model, square * scale, matrix(cross), matrix(second))
+def fixed_point(model: Model, near: Int[np.ndarray, "n"] | None) -> Fixed:
+    """The fixed point of a model, certified; if the options `near` are still greedy, one linear solve."""
+    if near is not None and len(near) <= DENSE:
+        rows, shape = np.arange(len(near)), model.reward.shape
+        kernel = model.kernel.toarray().reshape(*shape, len(near))
+        v = np.linalg.solve(np.eye(len(near)) - kernel[rows, near], model.reward[rows, near])
+        q = np.where(model.available, model.reward + kernel @ v, 0.0)
+        if (greedy(q, model.available)[0] == near).all():
+            return Fixed(q, near, q[rows, near])
+    solution = model.solve()
+    return Fixed(solution.q, solution.policy, solution.v)
 
 
-@dataclass(frozen=True)
-class Rows(Shown):
-    """Rows (or weighted outcomes) to add up."""
-
-    pair: Int[np.ndarray, "n"]
-    target: Int[np.ndarray, "n"]
-    reward: Float[np.ndarray, "n"]
-    discount: Float[np.ndarray, "n"]
-    weight: Float[np.ndarray, "n"] | None = None
+def _csr(
+    data: Float[np.ndarray, "E"], rows: Int[np.ndarray, "E"], columns: Int[np.ndarray, "E"], shape: tuple[int, int]
+) -> sp.csr_array:
+    """A matrix from entries already sorted by row and column."""
+    starts = np.searchsorted(rows, np.arange(shape[0] + 1))
+    return sp.csr_array((data, columns.astype(np.int64), starts.astype(np.int64)), shape=shape)
 
 
-def slices(n: int, batches: int = BATCHES) -> list[slice]:
-    """The rows of each batch, as `estimators.statistics.jackknife.batch_index` cuts them."""
-    edges = [-(-b * n // batches) for b in range(batches + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
+def total(index: Int[np.ndarray, "n"], weight: Float[np.ndarray, "n"], size: int) -> Float[np.ndarray, "size"]:
+    """Sums of weights by index (`np.bincount` forgets that they are floats when there are none)."""
+    return np.bincount(index, weight, size).astype(np.float64, copy=False)
 
 
-def sums(log: Log, batches: int = BATCHES) -> Sums:
-    """The sums of a log in `batches` consecutive batches."""
-    return log.once(f"sums in {batches} batches", lambda: _sums(log, batches))
+def compress(code: Int[np.ndarray, "n"], size: int) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "n"]]:
+    """The distinct codes among 0..size-1, sorted, and the position of each code among them."""
+    if size > min(TABLE, 16 * len(code) + 1024):
+        distinct, position = np.unique(code, return_inverse=True)
+        return distinct, position
+    distinct = np.flatnonzero(np.bincount(code, minlength=size))
+    table = np.zeros(size, np.int64)
+    table[distinct] = np.arange(len(distinct))
+    return distinct, table[code]
 
 
-def _sums(log: Log, batches: int) -> Sums:
-    options = log.num_options
-    parts = (
-        Rows(log.observation[rows] * options + log.option[rows], log.next_observation[rows], log.reward[rows],
-             log.discount[rows])
-        for rows in slices(len(log), batches)
+def exact_law(a: Analysis) -> Law:
+    """The stationary law of one handoff of an analysed instance, on the states of positive mass (no others follow)."""
+    keep = a.d > 0
+    options = a.oracle.reward.shape[1]
+    kernel = a.oracle.kernel[np.repeat(keep, options)][:, keep].tocoo()
+    order = np.lexsort((kernel.col, kernel.row))
+    agent = np.asarray(a.smdp.agent)
+    frame = Frame(
+        np.asarray(a.smdp.observation)[keep].astype(np.int64), np.arange(len(agent)), agent, options, True,
+        kernel.row[order].astype(np.int64), kernel.col[order].astype(np.int64), np.asarray(a.smdp.behaviour),
     )  # fmt: skip
-    return _add((log.num_observations, options), parts)
-
-
-def law(a: Analysis) -> Law:
-    """The exact law of an instance under its behaviour policy, in the stationary regime."""
-    m = a.smdp
-    obs, weight = np.asarray(m.observation), (a.d_state_pair[..., None] * m.prob).reshape(-1)
-    keep = np.flatnonzero(weight > 0)
-    pair = np.broadcast_to((obs[:, None] * m.num_options + np.arange(m.num_options))[..., None], m.prob.shape)
-    rows = Rows(
-        pair.reshape(-1)[keep], obs[np.asarray(m.next_state).reshape(-1)[keep]],
-        np.asarray(m.reward, np.float64).reshape(-1)[keep], outcome_discount(m).reshape(-1)[keep], weight[keep],
-    )  # fmt: skip
-    return _add((m.num_observations, m.num_options), [rows]).whole()
-
-
-def _add(shape: tuple[int, int], parts: Iterable[Rows]) -> Sums:
-    """Batch after batch, so that a batch stays in the cache; then the cells of all batches side by side."""
-    pairs = shape[0] * shape[1]
-    by_pair, by_cell, keys = [], [], []
-    for rows in parts:
-        by_pair.append([_sum(rows.pair, v, rows.weight, pairs) for v in (None, rows.reward, rows.reward**2)])
-        alive = np.flatnonzero(rows.discount > 0)
-        index, key = codes(rows.pair[alive] * shape[0] + rows.target[alive], pairs * shape[0])
-        g, r = rows.discount[alive], rows.reward[alive]
-        weight = None if rows.weight is None else rows.weight[alive]
-        by_cell.append([_sum(index, v, weight, len(key)) for v in (g, r * g, g**2)])
-        keys.append(key)
-    every = np.unique(np.concatenate(keys))
-    cells = np.zeros((3, len(keys), len(every)))
-    for b, (key, part) in enumerate(zip(keys, by_cell)):
-        cells[:, b, np.searchsorted(every, key)] = part
-    visits, reward, square = np.array(by_pair).transpose(1, 0, 2)
-    return Sums(shape, every // shape[0], every % shape[0], visits, reward, square, *cells)
-
-
-def _sum(
-    slot: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"] | None, weight: Float[np.ndarray, "n"] | None, size: int
-) -> Float[np.ndarray, "size"]:
-    parts = value if weight is None else weight if value is None else value * weight
-    return np.bincount(slot, weights=parts, minlength=size).astype(np.float64)
-
-
-def codes(key: Int[np.ndarray, "n"], limit: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "C"]]:
-    """The index of each key among the distinct ones, and those in increasing order."""
-    if limit > KEYS:
-        distinct, index = np.unique(key, return_inverse=True)
-        return index, distinct
-    seen = np.zeros(limit, bool)
-    seen[key] = True
-    return (np.cumsum(seen) - 1)[key], np.flatnonzero(seen)
+    return Law(frame, a.d_state_pair[keep], a.oracle.reward[keep], kernel.data[order])

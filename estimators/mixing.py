@@ -2,7 +2,7 @@
 
 `mixing_time` and `contraction_rate` have *guaranteed* intervals: they hold at every length of the log with at least
 the stated probability, and are wide.  `kemeny`, `relaxation_time` and `pseudo_spectral_gap` have *calibrated* ones:
-their error tends to the stated probability as the log grows, and too short a log is a `result`.
+their error tends to the stated probability as the log grows, and too short a log has no number.
 
 All speak of the chain of the view (`estimators.view.transition`): observations, or with `context` the logged context.
 If the view is not Markov they describe the Markov chain with the same one-step probabilities.  A hidden part that the
@@ -11,43 +11,35 @@ view does not show may be slower.  Letters and lemmas: docs/theory.md section 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import singledispatch
-
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Float
 
 from estimators import dobrushin
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, exact, missing
-from estimators.statistics.jackknife import jackknife, positive
-from estimators.view import Counts, counts, memory, too_short, transition
+from estimators.statistics.estimate import Estimate, estimator, exact, jackknife, positive
+from estimators.view import Counts, check_one_class, counts, effective, memory, transition
 from icq.exact import Analysis
 from icq.exact import markov as chains
+from icq.reason import NoNumber, Reason
 
 HORIZON = 10  # powers over which the pseudo-spectral gap is maximised
 APART = 3.0  # standard errors that decide which of two eigenvalues is the slower one
 GUARANTEED = "guaranteed, hence wide; of the Markov chain with the one-step probabilities of the view"
 
 
-@singledispatch
-def kemeny(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+@estimator
+def kemeny(source: Analysis | Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
     """Kemeny's constant sum_{i>=2} 1/(1 - lambda_i): mean handoffs to a state drawn from the stationary law.
 
     The trace of the deviation matrix, so a smooth function of the one-step probabilities at any spectrum, tied,
     complex or slow.  Calibrated interval.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@kemeny.register
-def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    return exact(_kemeny(transition(source, context=context)))
-
-
-@kemeny.register
-def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    return _calibrated(source, context, confidence, _kemeny)
+    if isinstance(source, Analysis):
+        return exact(_kemeny(transition(source, context=context)))
+    seen, n_eff = _pieces(source, context)
+    without = np.array([_kemeny(part) for part in seen.without])
+    return jackknife(_kemeny(seen.whole()), without, n_eff=n_eff, confidence=confidence)
 
 
 def _kemeny(p: sp.csr_array) -> float:
@@ -56,35 +48,21 @@ def _kemeny(p: sp.csr_array) -> float:
     return float(np.trace(np.linalg.inv(np.eye(size) - p.toarray() + 1.0 / size))) - 1.0
 
 
-@singledispatch
-def relaxation_time(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+@estimator
+def relaxation_time(source: Analysis | Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
     """1/(1 - |lambda_2|) of the view's chain, in handoffs.
 
     Calibrated interval, computed on the log scale.  Two eigenvalues (other than a conjugate pair) that are equally
-    slow within sampling error are a `result`: their maximum has no normal law; `kemeny` has one.
+    slow within sampling error have no number: their maximum has no normal law; `kemeny` has one.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@relaxation_time.register
-def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    return exact(1 / (1 - _moduli(transition(source, context=context))[0]))
-
-
-@relaxation_time.register
-def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    found = _pieces(source, context)
-    if isinstance(found, Estimate):
-        return found
-    seen, n_eff = found
+    if isinstance(source, Analysis):
+        return exact(1 / (1 - _moduli(transition(source, context=context))[0]))
+    seen, n_eff = _pieces(source, context)
     whole = _moduli(seen.whole())
     without = np.array([_moduli(part) for part in seen.without])
-    apart = jackknife(whole[0] - whole[1], without[:, 0] - without[:, 1], n_eff=n_eff)
-    if whole[0] - whole[1] <= APART * apart.stderr:
-        return missing(
-            f"two eigenvalues are equally slow within sampling error ({whole[0]:.4g}, {whole[1]:.4g}): no normal law",
-            n_eff,
-        )
+    _check_apart(
+        whole[0] - whole[1], without[:, 0] - without[:, 1], f"eigenvalues {whole[0]:.4g}, {whole[1]:.4g}", n_eff
+    )
     return positive(1 / (1 - whole[0]), 1 / (1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
 
 
@@ -100,34 +78,27 @@ def _moduli(p: sp.csr_array) -> tuple[float, float]:
     return float(abs(values[0])), float(np.abs(rest).max(initial=0.0))
 
 
-@singledispatch
-def pseudo_spectral_gap(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+@estimator
+def pseudo_spectral_gap(source: Analysis | Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
     """max_{k <= HORIZON} gap((P*)^k P^k)/k, the second opinion for chains that are not reversible.
 
     P* is the time reversal; the gap is 1 - sigma_2(D^{1/2} P^k D^{-1/2})^2.  The mixing time to epsilon is at most
-    (1 + 2 log(1/(2 epsilon)) + log(1/min d))/gap.  Calibrated interval; ties are a `result` as in `relaxation_time`.
+    (1 + 2 log(1/(2 epsilon)) + log(1/min d))/gap.  Calibrated interval; ties as in `relaxation_time`.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@pseudo_spectral_gap.register
-def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    return exact(_pseudo(transition(source, context=context))[0])
-
-
-@pseudo_spectral_gap.register
-def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    found = _pieces(source, context)
-    if isinstance(found, Estimate):
-        return found
-    seen, n_eff = found
+    if isinstance(source, Analysis):
+        return exact(_pseudo(transition(source, context=context))[0])
+    seen, n_eff = _pieces(source, context)
     whole = _pseudo(seen.whole())
     without = np.array([_pseudo(part) for part in seen.without])
-    for i, what in ((1, "two directions are equally slow"), (2, "two powers are equally good")):
-        apart = jackknife(whole[i], without[:, i], n_eff=n_eff)
-        if whole[i] <= APART * apart.stderr:
-            return missing(f"{what} within sampling error ({whole[i]:.3g} apart): no normal law", n_eff)
+    for i, what in ((1, "directions"), (2, "powers")):
+        _check_apart(whole[i], without[:, i], f"two {what}, {whole[i]:.3g} apart", n_eff)
     return positive(whole[0], without[:, 0], n_eff=n_eff, confidence=confidence)
+
+
+def _check_apart(whole: float, without: Float[np.ndarray, "B"], what: str, n_eff: float) -> None:
+    """Raise NoNumber where the lead of the largest of several numbers is within sampling error."""
+    if whole <= APART * jackknife(whole, without).stderr:
+        raise NoNumber(Reason.TIE, what, n_eff=n_eff)
 
 
 def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
@@ -148,8 +119,10 @@ def _pseudo(p: sp.csr_array) -> tuple[float, float, float]:
     return float(gaps[order[-1]]), float(leads[order[-1]]), float(gaps[order[-1]] - gaps[order[-2]])
 
 
-@singledispatch
-def mixing_time(source: object, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+@estimator
+def mixing_time(
+    source: Analysis | Log, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95
+) -> Estimate:
     """min{t: max_i TV(P^t(i, .), d) <= epsilon} of the view's chain, in handoffs, with a guaranteed interval.
 
     From a `Log`: the mixing time of the counted one-step probabilities, and bounds by Dobrushin's coefficient of
@@ -157,55 +130,29 @@ def mixing_time(source: object, epsilon: float = 0.25, *, context: bool = False,
     whatever the start, reversible or not, at every length of the log.  The upper limit is infinite as long as nothing
     can be guaranteed; stderr is NaN, as no normal law is claimed.  Raises ValueError outside 0 < epsilon < 1/2.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@mixing_time.register
-def _(source: Analysis, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    _check(epsilon)
-    return exact(_mixing_time(transition(source, context=context), epsilon))
-
-
-@mixing_time.register
-def _(source: Log, epsilon: float = 0.25, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    _check(epsilon)
-    found = _powers(source, context, confidence, epsilon)
-    if isinstance(found, Estimate):
-        return found
-    p, steps, n_eff = found
+    if not 0 < epsilon < 0.5:
+        raise ValueError(f"epsilon = {epsilon} is not inside (0, 1/2)")
+    if isinstance(source, Analysis):
+        return exact(_mixing_time(transition(source, context=context), epsilon))
+    p, steps, n_eff = _powers(source, context, confidence, epsilon)
     return Estimate(
         _mixing_time(p, epsilon), float("nan"), dobrushin.mixing_bounds(steps, epsilon), n_eff, note=GUARANTEED,
         confidence=confidence,
     )  # fmt: skip
 
 
-@singledispatch
-def contraction_rate(source: object, *, context: bool = False, confidence: float = 0.95) -> Estimate:
+@estimator
+def contraction_rate(source: Analysis | Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
     """max over s = 1, 2, 4, ... of (1 - D(P^s))/s, per handoff, with a guaranteed interval (see `mixing_time`).
 
     D is Dobrushin's coefficient; one over this is the mixing time up to constants, for every chain.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@contraction_rate.register
-def _(source: Analysis, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    p = transition(source, context=context).toarray()
-    return exact(dobrushin.rate(dobrushin.powers(p, np.zeros(len(p)), small=1e-3))[0])
-
-
-@contraction_rate.register
-def _(source: Log, *, context: bool = False, confidence: float = 0.95) -> Estimate:
-    found = _powers(source, context, confidence, 1e-3)
-    if isinstance(found, Estimate):
-        return found
-    value, low, high = dobrushin.rate(found[1])
-    return Estimate(value, float("nan"), (low, high), found[2], note=GUARANTEED, confidence=confidence)
-
-
-def _check(epsilon: float) -> None:
-    if not 0 < epsilon < 0.5:
-        raise ValueError(f"epsilon = {epsilon} is not inside (0, 1/2)")
+    if isinstance(source, Analysis):
+        p = transition(source, context=context).toarray()
+        return exact(dobrushin.rate(dobrushin.powers(p, np.zeros(len(p)), small=1e-3))[0])
+    _, steps, n_eff = _powers(source, context, confidence, 1e-3)
+    value, low, high = dobrushin.rate(steps)
+    return Estimate(value, float("nan"), (low, high), n_eff, note=GUARANTEED, confidence=confidence)
 
 
 def _mixing_time(p: sp.csr_array, epsilon: float) -> float:
@@ -214,37 +161,28 @@ def _mixing_time(p: sp.csr_array, epsilon: float) -> float:
 
 def _powers(
     log: Log, context: bool, confidence: float, small: float
-) -> tuple[sp.csr_array, list[dobrushin.Power], float] | Estimate:
+) -> tuple[sp.csr_array, list[dobrushin.Power], float]:
     """The counted one-step probabilities, guaranteed bounds of its powers, and the effective number of handoffs."""
     seen = counts(log, context=context, batches=1)
-    if seen.size > chains.DENSE_LIMIT:
-        return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not multiplied densely")
+    _check_dense(seen)
     p = seen.whole()
-    problems = chains.structure(p).problems() if (p.sum(axis=1) > 0).all() else ["a state was seen and never left"]
-    if len(chains.structure(p).closed) != 1 or not (p.sum(axis=1) > 0).all():
-        return missing(f"{problems[0]}: log until every state has been left")
+    if not (p.sum(axis=1) > 0).all():
+        raise NoNumber(Reason.RARE_STATE, "seen and never left", "log until every state has been left")
+    check_one_class(p)
     steps = np.zeros((seen.size, seen.size))
     steps[seen.source, seen.target] = seen.steps[0]
     radius = dobrushin.row_radius(steps, 1 - confidence)
     return p, dobrushin.powers(p.toarray(), radius, small), len(log) / memory(p)
 
 
-def _pieces(log: Log, context: bool) -> tuple[Counts, float] | Estimate:
-    """The counts by batch and n_eff, or why there are not enough."""
-    why, n_eff = too_short(log, context=context)
-    if why:
-        return missing(why, n_eff)
+def _pieces(log: Log, context: bool) -> tuple[Counts, float]:
+    """The counts by batch and n_eff.  Raises NoNumber when there are not enough."""
+    n_eff = effective(log, context=context)
     seen = log.once(f"counts, context {context}", lambda: counts(log, context=context))
-    if seen.size > chains.DENSE_LIMIT:
-        return missing(f"{seen.size} states, more than {chains.DENSE_LIMIT} are not inverted densely", n_eff)
+    _check_dense(seen, n_eff)
     return seen, n_eff
 
 
-def _calibrated(log: Log, context: bool, confidence: float, statistic: Callable[[sp.csr_array], float]) -> Estimate:
-    """Jackknife over batches of a smooth function of the one-step probabilities."""
-    found = _pieces(log, context)
-    if isinstance(found, Estimate):
-        return found
-    seen, n_eff = found
-    without = np.array([statistic(part) for part in seen.without])
-    return jackknife(statistic(seen.whole()), without, n_eff=n_eff, confidence=confidence)
+def _check_dense(seen: Counts, n_eff: float = 0.0) -> None:
+    if seen.size > chains.DENSE_LIMIT:
+        raise NoNumber(Reason.TOO_LARGE, f"{seen.size} states, at most {chains.DENSE_LIMIT}", n_eff=n_eff)

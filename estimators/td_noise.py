@@ -10,7 +10,7 @@ covariance of batch sums per handoff.  Every function has one number for an `Ana
     control_constant       tr(G J^{-1} Sigma_0 J^{-T}), G = Psi'D Psi: T E||Qavg - Q_F||_d^2 of the i.i.d. control
     residual_constant      tr(G J^{-1} L J^{-T}): T E||Qavg - Q_F||_d^2 of the trajectory
 
-The last two also take the whitened `Noise` of a log, when more than one number is wanted of a long one.
+The last two also take the whitened `TDNoise` of a log, when more than one number is wanted of a long one.
 The class is a table (None or `Tabular`) or `Linear`; it is solved for on the log's own interface model.  A log shows
 the correlation of what it contains, whatever the hidden state is.  Letters and lemmas: docs/theory.md sections 5a, 7.
 """
@@ -18,34 +18,23 @@ the correlation of what it contains, whatever the hidden state is.  Letters and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import singledispatch
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 from estimators.approximation import enough
-from estimators.fixed import (
-    CHANCE,
-    DOUBT,
-    REST,
-    Doubt,
-    Fixed,
-    FixedPointError,
-    Span,
-    class_fixed_point,
-    doubtful,
-    influence,
-    rests_on,
-    span,
-)
-from estimators.law import Law, law, slices
+from estimators.doubt import CHANCE, SHARE, Doubt, doubt
+from estimators.fixed import Span, check_rest, class_fixed_point, influence, span
+from estimators.law import Fixed, Law
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, exact, missing
-from estimators.statistics.jackknife import BATCHES, jackknife, positive
+from estimators.statistics.estimate import Estimate, estimator, exact, jackknife, positive
+from estimators.statistics.jackknife import BATCHES, slices
+from estimators.sums import pair_law
 from icq.display import Fact, Shown
 from icq.exact import Analysis, outcome_discount
 from icq.learn.classes import Linear, Tabular
+from icq.reason import NoNumber, Reason
 
 FINE = 4  # short batches in a long one; the difference between the two shows the bias
 INFLATION = (FINE**2 - 2 + 1 / FINE) / (FINE - 1) ** 2  # of the variance, by taking the bias off
@@ -55,7 +44,7 @@ TABLE = 20_000_000  # entries of the table of batch sums
 
 
 @dataclass(frozen=True)
-class LongRun(Shown):
+class BatchMeans(Shown):
     """tr(M L M') of noise u = M z, by batch means: value, its degrees of freedom as a scaled chi-square, batches."""
 
     value: float
@@ -68,7 +57,7 @@ class LongRun(Shown):
         return self.value * self.freedom / float(tail[0]), self.value * self.freedom / float(tail[1])
 
 
-def batch_means(fine: Float[np.ndarray, "b p"], n: int) -> LongRun:
+def batch_means(fine: Float[np.ndarray, "b p"], n: int) -> BatchMeans:
     """tr L from the sums of u over FINE B consecutive short batches of n rows in all.
 
     Lemma (batch means): with long batches of m rows, sum_b |U_b - mean|^2/((B-1) m) has mean tr L - tr Gamma/m up to
@@ -86,11 +75,11 @@ def batch_means(fine: Float[np.ndarray, "b p"], n: int) -> LongRun:
     square = float((gram**2).sum()) / scale**2
     square = max((count - 1) ** 2 / ((count + 1) * (count - 2)) * (square - long**2 / (count - 1)), 0.0)
     variance = INFLATION * 2 * square / (count - 1)
-    return LongRun(value, 2 * value**2 / variance if variance > 0 else float("inf"), count)
+    return BatchMeans(value, 2 * value**2 / variance if variance > 0 else float("inf"), count)
 
 
 @dataclass(frozen=True, eq=False)
-class Noise(Shown):
+class TDNoise(Shown):
     """The noise of a log at the fixed point of a class: its law with and without each batch, and sums per batch."""
 
     law: Law
@@ -105,8 +94,8 @@ class Noise(Shown):
         """Rows G^{1/2} J^{-1} psi(x)."""
         return influence(self.law, self.span, self.fixed.policy)
 
-    def long_run(self, rows: Float[np.ndarray, "X k"]) -> LongRun | Estimate:
-        """tr L of rows(x) delta with as many batches as their length allows, or why there are too few."""
+    def long_run(self, rows: Float[np.ndarray, "X k"]) -> BatchMeans:
+        """tr L of rows(x) delta with as many batches as their length allows.  Raises NoNumber with too few."""
         fine, alone = self.table @ rows, float(_second(self.law, self.fixed, rows))
         while True:
             found = batch_means(fine, self.n)
@@ -115,11 +104,9 @@ class Noise(Shown):
             if length >= LENGTH * held:
                 return found
             if found.batches <= BATCHES:
-                return missing(
-                    f"noise is correlated over about {held:.3g} handoffs and batches are {length:.3g} long: "
-                    f"log at least {LENGTH * held * len(fine):.3g} handoffs",
-                    self.n / held,
-                )
+                place = f"noise is correlated over about {held:.3g} handoffs and batches are {length:.3g} long"
+                need = f"log at least {LENGTH * held * len(fine):.3g} handoffs"
+                raise NoNumber(Reason.SHORT, place, need, n_eff=self.n / held)
             fine = fine.reshape(len(fine) // 2, 2, -1).sum(1)
 
     def _facts_(self) -> list[Fact]:
@@ -132,39 +119,28 @@ def _second(law: Law, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> float:
     return float(law.flat * law.noise(fixed.q, fixed.v) @ (rows**2).sum(1))
 
 
-def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0) -> Noise | Estimate:
-    """The noise of a log at Q_F of a class, or why there is none.
+def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0) -> TDNoise:
+    """The noise of a log at Q_F of a class.
 
     Solved again without each batch, as E[delta^2] moves at first order with the fixed point; batch sums do not.
-    Greedy options in doubt are a `result`: the limits of section 5a need them to be unique; so is noise that rests on
-    few handoffs (`estimators.fixed.rests_on`).  chance: accepted
-    probability that any of them is wrong (CHANCE where the Jacobian is wanted, which jumps with them).
+    Raises NoNumber for greedy options in doubt, as the limits of section 5a need them to be unique, and for noise that
+    rests on few handoffs (`estimators.fixed.rests_on`).  chance: accepted probability that any of them is wrong
+    (CHANCE where the Jacobian is wanted, which jumps with them).
     """
-    found = log.once("noise", lambda: _noise(log, cls), cls)
-    if isinstance(found, Estimate):
-        return found
-    known, doubt = found
-    if doubt.share > DOUBT or doubt.chance > chance:
-        return missing(doubt.where, known.n_eff)
+    known, unsure = log.once("noise", lambda: _noise(log, cls), cls)
+    unsure.check(share=SHARE, chance=chance, n_eff=known.n_eff)
     return known
 
 
-def _noise(log: Log, cls: Tabular | Linear | None) -> tuple[Noise, Doubt] | Estimate:
-    known, n_eff = enough(log)
-    if isinstance(known, Estimate):
-        return known
+def _noise(log: Log, cls: Tabular | Linear | None) -> tuple[TDNoise, Doubt]:
+    found, n_eff = enough(log)
     members = log.once("span", lambda: span(cls, log.available), cls)
-    try:
-        whole = known.whole()
-        fixed = class_fixed_point(whole, members)
-        parts = tuple((part, class_fixed_point(part, members)) for part in known.without())
-    except FixedPointError as error:
-        return missing(str(error), n_eff)
-    rest, where = rests_on(whole, members, fixed, len(log))
-    if rest < REST:
-        return missing(where, n_eff)
-    doubt = doubtful(whole, fixed.q, np.stack([part.q for _, part in parts]))
-    return Noise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff), doubt
+    whole = found.whole
+    fixed = class_fixed_point(whole, members)
+    parts = tuple((part, class_fixed_point(part, members)) for part in found.without)
+    check_rest(whole, members, fixed, len(log), n_eff)
+    unsure = doubt(fixed.q, np.stack([part.q for _, part in parts]), whole.model.available, whole.mass.sum(1))
+    return TDNoise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff), unsure
 
 
 def _batch_table(log: Log, fixed: Fixed) -> Float[np.ndarray, "b X"]:
@@ -183,14 +159,14 @@ def _batch_table(log: Log, fixed: Fixed) -> Float[np.ndarray, "b X"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments(Shown):
+class NoisePower(Shown):
     """Exact iid = E|u|^2 and markov = sum over k != 0 of E[u_0'u_k] of u = rows(x) delta at a fixed point."""
 
     iid: float
     markov: float
 
 
-def moments(a: Analysis, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> Moments:
+def power(a: Analysis, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> NoisePower:
     """Lemma (sigma_mix of docs/theory.md section 5a), contracted: markov = 2 sum_s E[u_0 1{s_1=s}]'(Z h)(s)."""
     m = a.smdp
     states, options, _ = m.prob.shape
@@ -205,67 +181,41 @@ def moments(a: Analysis, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> Moment
     arrive = np.bincount(
         slot.reshape(-1), weights=(a.d[:, None, None] * weight * delta).reshape(-1), minlength=states * rows.shape[0]
     ).reshape(states, -1)
-    return Moments(iid, 2 * float(((arrive @ rows) * (a.deviation @ mean)).sum()))
+    return NoisePower(iid, 2 * float(((arrive @ rows) * (a.deviation @ mean)).sum()))
 
 
-def _exact(a: Analysis, cls: Tabular | Linear | None, *, whitened: bool) -> Moments | Estimate:
-    known = law(a)
+def _exact(a: Analysis, cls: Tabular | Linear | None, *, whitened: bool) -> NoisePower:
+    known = pair_law(a)
     members = span(cls, known.model.available)
-    try:
-        fixed = class_fixed_point(known, members)
-    except FixedPointError as error:
-        return missing(str(error))
-    return moments(a, fixed, influence(known, members, fixed.policy) if whitened else members.psi)
+    fixed = class_fixed_point(known, members)
+    return power(a, fixed, influence(known, members, fixed.policy) if whitened else members.psi)
 
 
-@singledispatch
-def sigma_0(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def sigma_0(source: Analysis | Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
     """tr Sigma_0 = E[|psi(x)|^2 delta^2] at Q_F; for a table E[delta^2], squared reward units."""
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+    if isinstance(source, Analysis):
+        return exact(_exact(source, cls, whitened=False).iid)
+    return _alone(noise(source, cls), confidence)
 
 
-@sigma_0.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=False)
-    return found if isinstance(found, Estimate) else exact(found.iid)
-
-
-@sigma_0.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls)
-    return found if isinstance(found, Estimate) else _alone(found, confidence)
-
-
-def _alone(found: Noise, confidence: float) -> Estimate:
+def _alone(found: TDNoise, confidence: float) -> Estimate:
     """tr Sigma_0 by the jackknife on the log scale, every fixed point solved again."""
     rows = found.span.psi
     without = np.array([_second(part, fixed, rows) for part, fixed in found.parts])
     return positive(_second(found.law, found.fixed, rows), without, n_eff=found.n_eff, confidence=confidence)
 
 
-@singledispatch
-def sigma_mix(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def sigma_mix(source: Analysis | Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
     """tr Sigma_mix = sum over k != 0 of E[z_0'z_k] at Q_F: what correlation along the trajectory adds, of either sign.
 
     From a `Log`: batch means less tr Sigma_0.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@sigma_mix.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=False)
-    return found if isinstance(found, Estimate) else exact(found.markov)
-
-
-@sigma_mix.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+    if isinstance(source, Analysis):
+        return exact(_exact(source, cls, whitened=False).markov)
     found = noise(source, cls)
-    if isinstance(found, Estimate):
-        return found
     run, alone = found.long_run(found.span.psi), _alone(found, confidence)
-    if isinstance(run, Estimate) or alone.result != "ok":
-        return run if isinstance(run, Estimate) else alone
     low, high = run.interval(confidence)
     less, more = alone.interval
     value = run.value - alone.value
@@ -274,55 +224,33 @@ def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0
     return Estimate(value, stderr, (value - float(down), value + float(up)), found.n_eff, confidence=confidence)
 
 
-@singledispatch
-def autocorrelation_time(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def autocorrelation_time(
+    source: Analysis | Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95
+) -> Estimate:
     """1 + tr Sigma_mix/tr Sigma_0, the integrated autocorrelation time of the TD noise at Q_F, in handoffs.
 
     T handoffs average the noise as well as T over this many independent ones; below 1 where correlation helps.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@autocorrelation_time.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=False)
-    return found if isinstance(found, Estimate) else exact(1 + found.markov / found.iid)
-
-
-@autocorrelation_time.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+    if isinstance(source, Analysis):
+        known = _exact(source, cls, whitened=False)
+        return exact(1 + known.markov / known.iid)
     found = noise(source, cls)
-    if isinstance(found, Estimate):
-        return found
     run, alone = found.long_run(found.span.psi), _alone(found, confidence)
-    if isinstance(run, Estimate) or alone.result != "ok":
-        return run if isinstance(run, Estimate) else alone
     return _scaled(run, 1 / alone.value, alone.stderr / alone.value, found.n_eff, confidence)
 
 
-@singledispatch
-def control_constant(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def control_constant(
+    source: Analysis | Log | TDNoise, cls: Tabular | Linear | None = None, *, confidence: float = 0.95
+) -> Estimate:
     """tr(G J^{-1} Sigma_0 J^{-T}): the limit of T E||Qavg - Q_F||_d^2 if handoffs were independent.
 
     From a `Log`: the jackknife on the log scale, as errors of rare pairs are amplified and skewed.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@control_constant.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=True)
-    return found if isinstance(found, Estimate) else exact(found.iid)
-
-
-@control_constant.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls, chance=CHANCE)
-    return found if isinstance(found, Estimate) else control_constant(found, confidence=confidence)
-
-
-@control_constant.register
-def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
+    if isinstance(source, Analysis):
+        return exact(_exact(source, cls, whitened=True).iid)
+    found = source if isinstance(source, TDNoise) else noise(source, cls, chance=CHANCE)
     without = np.array([
         _second(part, fixed, influence(part, found.span, fixed.policy)) for part, fixed in found.parts
     ])  # fmt: skip
@@ -330,33 +258,20 @@ def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
     return positive(whole, without, n_eff=found.n_eff, confidence=confidence)
 
 
-@singledispatch
-def residual_constant(source: object, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def residual_constant(
+    source: Analysis | Log | TDNoise, cls: Tabular | Linear | None = None, *, confidence: float = 0.95
+) -> Estimate:
     """tr(G J^{-1}(Sigma_0 + Sigma_mix)J^{-T}): the limit of T E||Qavg - Q_F||_d^2 along the trajectory.
 
     So after T handoffs an averaged learner is off by about sqrt(constant/T).  From a `Log`: batch means of the
     whitened noise; the uncertainty of G and J is added by the jackknife.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@residual_constant.register
-def _(source: Analysis, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = _exact(source, cls, whitened=True)
-    return found if isinstance(found, Estimate) else exact(found.iid + found.markov)
-
-
-@residual_constant.register
-def _(source: Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
-    found = noise(source, cls, chance=CHANCE)
-    return found if isinstance(found, Estimate) else residual_constant(found, confidence=confidence)
-
-
-@residual_constant.register
-def _(found: Noise, cls: None = None, *, confidence: float = 0.95) -> Estimate:
+    if isinstance(source, Analysis):
+        known = _exact(source, cls, whitened=True)
+        return exact(known.iid + known.markov)
+    found = source if isinstance(source, TDNoise) else noise(source, cls, chance=CHANCE)
     run = found.long_run(found.maps())
-    if isinstance(run, Estimate):
-        return run
     logs = []
     for part, fixed in found.parts:
         fine = found.table @ influence(part, found.span, fixed.policy)
@@ -370,7 +285,7 @@ def _at(fine: Float[np.ndarray, "b k"], batches: int) -> Float[np.ndarray, "c k"
     return fine.reshape(FINE * batches, -1, fine.shape[1]).sum(1)
 
 
-def _scaled(run: LongRun, factor: float, spread: float, n_eff: float, confidence: float) -> Estimate:
+def _scaled(run: BatchMeans, factor: float, spread: float, n_eff: float, confidence: float) -> Estimate:
     """A long-run variance times a factor known up to a relative standard error, combined on the log scale."""
     low, high = run.interval(confidence)
     value, half = run.value * factor, spread * float(stats.t.ppf(0.5 + confidence / 2, BATCHES - 1))

@@ -8,49 +8,40 @@ fitted must not come from the same rows.  Letters: docs/theory.md sections 1 and
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import singledispatch
 
 import numpy as np
 from jaxtyping import Float
 
 from estimators.approximation import enough, length, table
-from estimators.fixed import DIMENSION_LIMIT, REST, UNSURE, Fixed, doubtful, interface_fixed_point, rests_on, span
-from estimators.law import Law, slices
+from estimators.doubt import UNSURE, doubt
+from estimators.fixed import DIMENSION_LIMIT, check_rest, span
+from estimators.law import Fixed, Law
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, exact, missing
-from estimators.statistics.jackknife import BATCHES, degenerate, jackknife
-from estimators.td_noise import Noise
+from estimators.statistics.estimate import Estimate, estimator, exact, jackknife
+from estimators.statistics.jackknife import BATCHES, degenerate, slices
+from estimators.td_noise import TDNoise
 from icq.coerce import Numbers
 from icq.exact import Analysis
+from icq.reason import NoNumber, Reason
 
 SMALL = 0.05  # scatter of the squared noise, in squares of an error, up to which a difference of errors is smooth
 
 
-@singledispatch
-def value_error(source: object, q: Numbers, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def value_error(source: Analysis | Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - Qbar||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
 
-    A greedy option of Qbar in doubt is a `result`, and so is noise that rests on few handoffs, which is looked at up to
+    A greedy option of Qbar in doubt has no number, nor has noise that rests on few handoffs, which is looked at up to
     DIMENSION_LIMIT pairs (`estimators.fixed.rests_on`).  Raises ValueError for a table that lacks a pair of the log.
     """
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
-
-
-@value_error.register
-def _(source: Analysis, q: Numbers, *, confidence: float = 0.95) -> Estimate:
-    return exact(source.norm_d(table(q, source.interface.available, whole=True) - source.q_bar))
-
-
-@value_error.register
-def _(source: Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
+    if isinstance(source, Analysis):
+        return exact(source.norm_d(table(q, source.interface.available, whole=True) - source.q_bar))
     q = table(q, source.available)
-    known = _fixed_points(source)
-    if isinstance(known, Estimate):
-        return known
-    whole, parts, n_eff = known
-    return length(_apart(q, *whole), np.stack([_apart(q, *part) for part in parts]), n_eff, confidence)
+    whole, parts, n_eff = _laws(source)
+    return length(_apart(q, whole), np.stack([_apart(q, part) for part in parts]), n_eff, confidence)
 
 
+@estimator
 def value_error_change(
     log: Log, before: Float[np.ndarray, "O A"], after: Float[np.ndarray, "O A"], *, confidence: float = 0.95
 ) -> Estimate:
@@ -62,15 +53,12 @@ def value_error_change(
     both errors are subtracted, each at half the risk (Bonferroni), and `note` says so.
     """
     first, second = table(before, log.available), table(after, log.available)
-    known = _fixed_points(log)
-    if isinstance(known, Estimate):
-        return known
-    (law, fixed), parts, n_eff = known
+    law, parts, n_eff = _laws(log)
 
-    def pair(law: Law, fixed: Fixed) -> Float[np.ndarray, "2 X"]:
-        return np.stack([_apart(first, law, fixed), _apart(second, law, fixed)])
+    def pair(law: Law) -> Float[np.ndarray, "2 X"]:
+        return np.stack([_apart(first, law), _apart(second, law)])
 
-    whole, without = pair(law, fixed), np.stack([pair(*part) for part in parts])
+    whole, without = pair(law), np.stack([pair(part) for part in parts])
     old, new = (length(whole[k], without[:, k], n_eff, (1 + confidence) / 2) for k in (0, 1))
     noise = degenerate((len(without) - 1) * (whole[0] - without[:, 0])).variance
     if min(old.interval[0], new.interval[0]) <= 0 or noise**0.5 > SMALL * min(old.value, new.value) ** 2:
@@ -87,37 +75,30 @@ def value_error_change(
     )  # fmt: skip
 
 
-def _fixed_points(log: Log) -> tuple[tuple[Law, Fixed], list[tuple[Law, Fixed]], float] | Estimate:
-    """The law and Qbar of everything and without each batch, or why they are not known well enough."""
+def _laws(log: Log) -> tuple[Law, list[Law], float]:
+    """The law of everything and without each batch, and n_eff.  Raises NoNumber when Qbar is not known well enough."""
     found, n_eff = enough(log)
-    if isinstance(found, Estimate):
-        return found
-    law = found.whole()
-    fixed = interface_fixed_point(law)
-    parts = [(part, interface_fixed_point(part)) for part in found.without()]
-    doubt = doubtful(law, fixed.q, np.stack([f.q for _, f in parts]))
-    if doubt.chance > UNSURE:
-        return missing(doubt.where, n_eff)
+    law, parts = found.whole, list(found.without)
+    unsure = doubt(law.q_star, np.stack([part.q_star for part in parts]), law.model.available, law.mass.sum(1))
+    unsure.check(chance=UNSURE, n_eff=n_eff)
     if log.available.sum() <= DIMENSION_LIMIT:
-        rest, where = rests_on(law, span(None, log.available), fixed, len(log))
-        if rest < REST:
-            return missing(where, n_eff)
-    return (law, fixed), parts, n_eff
+        check_rest(law, span(None, log.available), law.solution, len(log), n_eff)
+    return law, parts, n_eff
 
 
-def _apart(q: Float[np.ndarray, "O A"], law: Law, fixed: Fixed) -> Float[np.ndarray, "X"]:
+def _apart(q: Float[np.ndarray, "O A"] | float, law: Law) -> Float[np.ndarray, "X"]:
     """sqrt(d)(q - Qbar)."""
-    return np.where(law.flat > 0, np.sqrt(law.flat) * (q - fixed.q).reshape(-1), 0.0)
+    return np.where(law.flat > 0, np.sqrt(law.flat) * (q - law.q_star).reshape(-1), 0.0)
 
 
-def typical_value(known: Noise, *, confidence: float = 0.95) -> Estimate:
-    """||Qbar||_d: the size of the values themselves, which errors are compared with."""
-    parts = np.stack([_apart(np.zeros_like(f.q), law, f) for law, f in known.parts])
-    whole = _apart(np.zeros_like(known.fixed.q), known.law, known.fixed)
-    return length(whole, parts, known.n_eff, confidence)
+def typical_value(known: TDNoise, *, confidence: float = 0.95) -> Estimate:
+    """||Qbar||_d: the size of the values themselves, which errors are compared with; known: noise at the table."""
+    parts = np.stack([_apart(0.0, law) for law, _ in known.parts])
+    return length(_apart(0.0, known.law), parts, known.n_eff, confidence)
 
 
-def sent_error(log: Log, known: Noise, *, confidence: float = 0.95) -> Estimate:
+@estimator
+def sent_error(log: Log, known: TDNoise, *, confidence: float = 0.95) -> Estimate:
     """Root mean square over handoffs of (mean scalar sent back on o') - Vbar(o'), in reward units.
 
     What the learner that ran believed, against what the log says: its approximation error and residual together.
@@ -135,7 +116,7 @@ def sent_error(log: Log, known: Noise, *, confidence: float = 0.95) -> Estimate:
     often = (count > 0).sum(0) >= 2
     count, total, square = (np.where(acted & often, sums, 0.0) for sums in (count, total, square))
     if count.sum() == 0:
-        return missing("no scalar was logged (`scalar`)")
+        raise NoNumber(Reason.NO_SCALAR, need="log the column `scalar`")
 
     def vector(drop: int | None, fixed: Fixed) -> Float[np.ndarray, "O"]:
         n, s = (x.sum(0) - (0.0 if drop is None else x[drop]) for x in (count, total))

@@ -8,18 +8,20 @@ view is Markov (docs/theory.md section 7).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, singledispatch
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from estimators.law import codes, slices
+from estimators.law import compress
 from estimators.logs.log import Log
-from estimators.statistics.jackknife import BATCHES
+from estimators.statistics.estimate import expect
+from estimators.statistics.jackknife import BATCHES, slices
 from icq.display import Fact, Shown
 from icq.exact import Analysis
 from icq.exact import markov as chains
+from icq.reason import NoNumber, Reason, Why
 
 PER_BATCH = 5  # memories that a batch must be long
 LEAVES = 2  # batches in which every pair or state must have been seen
@@ -56,19 +58,17 @@ class Counts(Shown):
         """How often each state was left in each batch."""
         return np.stack([np.bincount(self.source, weights=row, minlength=self.size) for row in self.steps])
 
-    def shortage(self) -> str:
-        """Why this is not yet a chain to speak of; empty when it is."""
+    def check(self, context: bool) -> None:
+        """Raise NoNumber where this is not yet a chain (of contexts, or observations) to speak of."""
         visits = self.visits
         rare = np.flatnonzero((visits > 0).sum(0) < LEAVES)
         if len(rare):
-            return (
-                f"state {rare[0]} was left in fewer than {LEAVES} of {len(visits)} batches ({len(rare)} such states): "
-                "log until every state has been left many times"
-            )
-        return "; ".join(chains.structure(self.whole()).problems()[:1]) if self._closed() != 1 else ""
-
-    def _closed(self) -> int:
-        return len(chains.structure(self.whole()).closed)
+            code = int(rare[0])
+            some = f"context {code}, in" if context else "in"
+            place = f"{some} fewer than {LEAVES} of {len(visits)}, one of {len(rare)} such states"
+            need = "log until every state has been left many times"
+            raise NoNumber(Why(Reason.RARE_STATE, place, need, observation=None if context else code))
+        check_one_class(self.whole())
 
     def _facts_(self) -> list[Fact]:
         return [Fact("states", self.size), Fact("kinds of steps", len(self.source)), Fact("batches", len(self.steps)),
@@ -85,7 +85,7 @@ def counts(log: Log, *, context: bool = False, batches: int = BATCHES) -> Counts
     size = int(log.context.max(initial=-1)) + 1 if context and log.context is not None else log.num_observations
     keys, steps = [], []
     for rows in slices(len(log), batches):
-        index, key = codes(_steps(log, rows, context) @ np.array([size, 1]), size**2)
+        key, index = compress(_steps(log, rows, context) @ np.array([size, 1]), size**2)
         keys.append(key)
         steps.append(np.bincount(index, minlength=len(key)))
     every = np.unique(np.concatenate(keys))
@@ -110,26 +110,20 @@ def _steps(log: Log, rows: slice, context: bool) -> Int[np.ndarray, "n 2"]:
     return step[step[:, 1] >= 0]
 
 
-@singledispatch
-def transition(source: object, *, context: bool = False) -> sp.csr_array:
-    """One-step probabilities of the view: of observations, or (context) of the context; of an instance or a log."""
-    raise TypeError(f"source is a {type(source).__name__}, expected an Analysis or a Log")
+def transition(source: Analysis | Log, *, context: bool = False) -> sp.csr_array:
+    """One-step probabilities of the view: of observations, or (context) of the context; of an instance or a log.
 
-
-@transition.register
-def _exact(source: Analysis, *, context: bool = False) -> sp.csr_array:
-    """The handoff chain itself, or lumped with the stationary weights of states given observations."""
+    Of an instance the handoff chain itself, or lumped with the stationary weights of states given observations.
+    """
+    expect("source", source, Analysis, Log)
+    if isinstance(source, Log):
+        return counts(source, context=context, batches=1).whole()
     if context:
         return source.transition
     states, obs = len(source.d), np.asarray(source.smdp.observation)
     lump = sp.csr_array((np.ones(states), (np.arange(states), obs)), shape=(states, len(source.d_obs)))
     weigh = sp.csr_array((source.w, (obs, np.arange(states))), shape=(len(source.d_obs), states))
     return sp.csr_array(weigh @ source.transition @ lump)
-
-
-@transition.register
-def _logged(source: Log, *, context: bool = False) -> sp.csr_array:
-    return counts(source, context=context, batches=1).whole()
 
 
 def memory(p: sp.csr_array) -> float:
@@ -144,24 +138,27 @@ def memory(p: sp.csr_array) -> float:
     return max(slow / (1 - slow), 1.0) if slow < 1 else float("inf")
 
 
-def too_short(log: Log, *, context: bool = False) -> tuple[str, float]:
-    """Why batches of this log are not independent enough to have intervals ('' when they are), and n_eff.
+def check_one_class(p: sp.csr_array) -> None:
+    """Raise NoNumber unless a chain has one closed class."""
+    structure = chains.structure(p)
+    if len(structure.closed) != 1:
+        raise NoNumber(Reason.REDUCIBLE, structure.problems()[0], "log until every state has been left")
 
-    n_eff = rows over the memory of the view; each batch must hold PER_BATCH memories, and every state must
-    be left in LEAVES batches.
+
+def effective(log: Log, *, context: bool = False) -> float:
+    """n_eff, how many independent handoffs a log is worth: its rows over the memory of the view.
+
+    Raises NoNumber when its batches are not independent enough to have intervals: each must hold PER_BATCH memories,
+    and every state must be left in LEAVES batches.
     """
-    n = len(log)
-    if n < BATCHES * PER_BATCH:
-        return f"{n} rows, at least {BATCHES * PER_BATCH} are needed", float(n)
+    n, least = len(log), BATCHES * PER_BATCH
+    if n < least:
+        raise NoNumber(Reason.FEW_HANDOFFS, f"{n} rows, at least {least} are needed", "log longer", n_eff=float(n))
     seen = counts(log, context=context)
-    if why := seen.shortage():
-        return why, 0.0
+    seen.check(context)
     held = memory(seen.whole())
-    n_eff = n / held
-    if not n_eff >= BATCHES * PER_BATCH:
-        return (
-            f"the {'context' if context else 'observation'} chain remembers about {held:.3g} handoffs, "
-            f"so {n} rows are {n_eff:.3g} effective ones: "
-            f"log at least {BATCHES * PER_BATCH * held:.3g}"
-        ), n_eff
-    return "", n_eff
+    if not n / held >= least:
+        place = f"{'contexts' if context else 'observations'} are remembered for about {held:.3g} handoffs, so {n} rows"
+        place += f" are {n / held:.3g} effective ones"
+        raise NoNumber(Reason.SHORT, place, f"log at least {least * held:.3g} handoffs", n_eff=n / held)
+    return n / held

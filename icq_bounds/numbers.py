@@ -22,8 +22,8 @@ def parts(e: Estimate) -> list[str]:
 
 def text(e: Estimate, unknown: str = "") -> str:
     """An estimate on one line; `unknown`, or else why, where there is none."""
-    if e.result != "ok":
-        return unknown or f"none: {e.result}"
+    if not e.known:
+        return unknown or f"none: {e.why}"
     value, *ends = parts(e)
     return f"{value} [{', '.join(ends)}]" if ends else value
 

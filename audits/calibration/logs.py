@@ -15,9 +15,10 @@ from jaxtyping import Array, Float, Key
 
 from audits.calibration.rows import Quantity, Source
 from estimators import approximation, distances, interface, mixing, td_noise, values
-from estimators.fixed import UNSURE
+from estimators.doubt import UNSURE
 from estimators.logs.log import Log, from_handoffs
-from estimators.statistics.estimate import Estimate, exact
+from estimators.statistics.estimate import Estimate, attempt, exact
+from estimators.td_noise import TDNoise
 from icq.display import Shown
 from icq.exact import Analysis, analyse
 from icq.learn import sampling
@@ -121,7 +122,7 @@ SOURCES = (
 
 
 def _truth(found: Estimate) -> float:
-    return found.value if found.result == "ok" else math.nan
+    return found.value if found.known else math.nan
 
 
 def channel(name: str) -> Quantity:
@@ -141,13 +142,12 @@ def of_log(name: str, of: Callable[[Analysis | Log, KnownWorkflow], Estimate], *
 
 
 def of_noise(
-    name: str, of: Callable[[Log, td_noise.Noise], Estimate], truth: Callable[[KnownWorkflow], float]
+    name: str, of: Callable[[Log, TDNoise], Estimate], truth: Callable[[KnownWorkflow], float]
 ) -> Quantity:
     """A quantity of a log and of its noise at the fixed point of the table."""
 
     def estimate(data: Logged) -> Estimate:
-        known = td_noise.noise(data.log, chance=UNSURE)
-        return known if isinstance(known, Estimate) else of(data.log, known)
+        return attempt(lambda: of(data.log, td_noise.noise(data.log, chance=UNSURE)))
 
     return Quantity(name, estimate, truth)
 

@@ -2,7 +2,7 @@
 
 A quantity is an estimator and the number it estimates; a source draws independent data sets of any size from a law
 whose truth is known.  Every pair is judged by the share of intervals that hold the truth, among the data sets on
-which the estimator says that it had enough (`Estimate.result`).
+which the estimator says that it had enough (`Estimate.known`).
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def estimates(
             for j, quantity in enumerate(quantities):
                 start = process_time()
                 found = quantity.estimate(part)
-                given = float(found.result == "ok")
+                given = float(found.known)
                 out[j, k, r] = (given, found.value, *found.interval, found.n_eff, process_time() - start)
     return out
 

@@ -118,7 +118,7 @@ class JsonLines:
             try:
                 values = {name: self._value(name, row.get(name)) for name in wanted}
             except _Wrong as wrong:
-                self._refuse(wrong.column, str(wrong))
+                self._refuse(wrong.column, wrong.message)
                 continue
             for name, value in values.items():
                 columns[name].append(value)
@@ -235,7 +235,7 @@ class _Wrong(Exception):
 
     def __init__(self, column: str, message: str) -> None:
         super().__init__(message)
-        self.column = column
+        self.column, self.message = column, message
 
 
 def _is_number(value: Any) -> bool:

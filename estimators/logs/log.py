@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,9 +18,17 @@ from icq import coerce
 from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown, word
 from icq.learn.sampling import Handoff
+from icq.reason import NoNumber, Why
 from icq.smdp import ICSMDP
 
 T = TypeVar("T")
+
+
+class Missed(NamedTuple):
+    """What a `NoNumber` said."""
+
+    why: Why
+    n_eff: float
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,21 @@ class Log(Shown):
     _memo: dict[Hashable, tuple[Any, object]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, name: str, make: Callable[[], T], *about: object) -> T:
-        """make(), computed once per log, name and `about` (compared by identity): what several estimators share."""
+        """make(), computed once per log, name and `about` (compared by identity): what several estimators share.
+
+        A NoNumber that it raises is raised every time.
+        """
         key = (name, *(id(part) for part in about))
         if key not in self._memo:
-            self._memo[key] = (make(), about)  # holding `about` keeps its identity from being used again
-        return cast(T, self._memo[key][0])
+            try:
+                made: T | Missed = make()
+            except NoNumber as none:
+                made = Missed(none.why, none.n_eff)
+            self._memo[key] = (made, about)  # holding `about` keeps its identity from being used again
+        made = self._memo[key][0]
+        if isinstance(made, Missed):
+            raise NoNumber(made.why, n_eff=made.n_eff)
+        return made
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -1,4 +1,4 @@
-"""Rows in the order of a log: tasks together, handoffs by k, every irregularity counted.
+"""FileRows in the order of a log: tasks together, handoffs by k, every irregularity counted.
 
 Chains come in the order in which they first appear, tasks of a chain likewise, handoffs of a task by k.
 """
@@ -19,7 +19,7 @@ Columns = dict[str, np.ndarray]
 
 
 @dataclass
-class Rows:
+class FileRows:
     """The columns of a log, and where each row stood in the file (None: row i stood in place i)."""
 
     columns: Columns
@@ -47,7 +47,7 @@ class Rows:
             self.found[name] = self.found.get(name, Finding()) + Finding(len(marked), self.number(int(first)))
 
 
-def arrange(rows: Rows, *, skip_bad: bool) -> Bool[np.ndarray, "n"]:
+def arrange(rows: FileRows, *, skip_bad: bool) -> Bool[np.ndarray, "n"]:
     """Order the rows in place; which rows follow the one before them is returned.
 
     Raises LogError for a task in two chains, and for conflicting copies of a handoff unless `skip_bad`.
@@ -74,8 +74,8 @@ def _steps(c: Columns) -> tuple[Bool[np.ndarray, "m"], Int[np.ndarray, "m"]]:
     return c["task"][1:] == c["task"][:-1], np.diff(c["k"])
 
 
-def _count_disorder(rows: Rows) -> None:
-    """Rows after a later one of their task, and rows that return to a task, in the order of the file."""
+def _count_disorder(rows: FileRows) -> None:
+    """FileRows after a later one of their task, and rows that return to a task, in the order of the file."""
     task, k = rows.columns["task"], rows.columns["k"]
     if (np.diff(task) >= 0).all():
         rows.note("out_of_order", (task[1:] == task[:-1]) & (np.diff(k) < 0), 1)
@@ -88,7 +88,7 @@ def _count_disorder(rows: Rows) -> None:
     rows.note("out_of_order", late)
 
 
-def _chain_order(rows: Rows) -> None:
+def _chain_order(rows: FileRows) -> None:
     """Number the tasks chain by chain."""
     c = rows.columns
     c["chain"] = by_appearance(c["chain"])
@@ -102,7 +102,7 @@ def _chain_order(rows: Rows) -> None:
     c["task"] = rank[c["task"]]
 
 
-def _drop_copies(rows: Rows, copy: Bool[np.ndarray, "m"], skip_bad: bool) -> None:
+def _drop_copies(rows: FileRows, copy: Bool[np.ndarray, "m"], skip_bad: bool) -> None:
     """Exact copies once; conflicting ones are an error, or all left out.  copy[i]: row i+1 has the task and k of i."""
     c = rows.columns
     pair = np.flatnonzero(copy)
@@ -130,7 +130,7 @@ def _drop_copies(rows: Rows, copy: Bool[np.ndarray, "m"], skip_bad: bool) -> Non
     rows.take(np.flatnonzero(~left_out & ~extra))
 
 
-def _count_missing(rows: Rows, same: Bool[np.ndarray, "m"], step: Int[np.ndarray, "m"]) -> None:
+def _count_missing(rows: FileRows, same: Bool[np.ndarray, "m"], step: Int[np.ndarray, "m"]) -> None:
     """Handoffs that k says must have been there."""
     k = rows.columns["k"]
     absent = np.zeros(len(k), np.int64)
@@ -142,7 +142,7 @@ def _count_missing(rows: Rows, same: Bool[np.ndarray, "m"], step: Int[np.ndarray
         rows.found["missing"] = Finding(int(absent.sum()), rows.found["missing"].first)
 
 
-def _link(rows: Rows, next_k: Bool[np.ndarray, "m"], same: Bool[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
+def _link(rows: FileRows, next_k: Bool[np.ndarray, "m"], same: Bool[np.ndarray, "m"]) -> Bool[np.ndarray, "n"]:
     """Which rows continue the row before; what contradicts that is noted."""
     c = rows.columns
     done, named = c["done"][:-1], c["next_observation"][:-1] >= 0

@@ -57,7 +57,7 @@ class ParquetRows:
             raise LogError(f"damaged after row {seen}: {error}") from None
 
     def number(self, row: int) -> int:
-        """Rows are counted from 0."""
+        """FileRows are counted from 0."""
         return row
 
 

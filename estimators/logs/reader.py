@@ -19,9 +19,9 @@ from jaxtyping import Bool
 from estimators.logs.codes import Checks, Codebook, Coded, compact, integers, nulls
 from estimators.logs.lines import JsonLines
 from estimators.logs.log import Log, Vocabulary
-from estimators.logs.order import Columns, Rows, arrange
+from estimators.logs.order import Columns, FileRows, arrange
 from estimators.logs.parquet import ParquetRows
-from estimators.logs.report import Finding, Report
+from estimators.logs.report import Finding, ReaderReport
 from estimators.logs.schema import COLUMNS, OPTIONAL, REQUIRED, SCHEMA, LogError, check_gamma
 
 REALS = ("reward", "scalar", "probability")
@@ -37,7 +37,7 @@ def read(
     skip_bad: bool = False,
     context: bool = True,
     progress: Callable[[float], None] | None = None,
-) -> tuple[Log, Report]:
+) -> tuple[Log, ReaderReport]:
     """The log in a file, and a report on everything irregular in it.
 
     gamma: discount per primitive step, where the file does not say.  skip_bad: leave unusable rows out and count them,
@@ -60,7 +60,7 @@ def read(
 def _read(
     path: Path, source: Source, gamma: float | None, skip_bad: bool, context: bool,
     progress: Callable[[float], None] | None,
-) -> tuple[Log, Report]:  # fmt: skip
+) -> tuple[Log, ReaderReport]:  # fmt: skip
     gather = _Gather(source, skip_bad)
     wanted = tuple(name for name in COLUMNS if context or name != "context")
     for batch, fraction in source.batches(wanted):
@@ -79,7 +79,7 @@ def _read(
     rows.note("no_scalar", np.isnan(log.scalar) & ~log.done)
     rows.note("no_probability", np.isnan(rows.columns["probability"]))
     bad = {name: gather.bad.get(name, Finding()) + source.bad.get(name, Finding()) for name in gather.bad | source.bad}
-    return log, Report(
+    return log, ReaderReport(
         source=str(path), unit=source.unit, rows=size, kept=len(log), tasks=int(log.task.max(initial=-1)) + 1,
         torn=source.torn, bad=bad, ignored=tuple(sorted(source.ignored)), **rows.found,
     )  # fmt: skip
@@ -158,7 +158,7 @@ class _Gather:
     def _count(self, column: str, found: Finding) -> None:
         self.bad[column] = self.bad.get(column, Finding()) + found
 
-    def finish(self) -> tuple[Rows, dict[str, Coded]]:
+    def finish(self) -> tuple[FileRows, dict[str, Coded]]:
         """All rows as one set of columns, and the vocabularies; optional columns without any value are absent."""
         columns: Columns = {name: np.concatenate(self._numbers.pop(name)) for name in list(self._numbers)}
         coded = {}
@@ -170,13 +170,13 @@ class _Gather:
             coded[name] = compact(found) if book.named else found
             columns |= coded[name].codes
         place = np.concatenate(self._kept) if self._kept else None
-        rows = Rows(columns, place, self.source.unit, self.source.number)
+        rows = FileRows(columns, place, self.source.unit, self.source.number)
         for name in ("context", "chain"):
             if name in columns:
                 self.refuse(rows, name, columns[name] < 0, lambda row: "null, but other rows have one")
         return rows, coded
 
-    def refuse(self, rows: Rows, column: str, bad: Bool[np.ndarray, "n"], why: Callable[[int], str]) -> None:
+    def refuse(self, rows: FileRows, column: str, bad: Bool[np.ndarray, "n"], why: Callable[[int], str]) -> None:
         """Raise for the first bad row, or leave all of them out and count them."""
         if not bad.any():
             return
@@ -230,7 +230,7 @@ def _real(name: str, values: pa.Array | None, size: int, checks: Checks) -> np.n
     return (wide.fill_null(np.nan) if wide.null_count else wide).to_numpy(zero_copy_only=False)
 
 
-def _owners(rows: Rows, coded: dict[str, Coded], gather: _Gather) -> None:
+def _owners(rows: FileRows, coded: dict[str, Coded], gather: _Gather) -> None:
     """Refuse rows that give an observation to another agent than the first one seen with it."""
     c = rows.columns
     size = int(max(c["observation"].max(initial=-1), c["next_observation"].max(initial=-1))) + 1

@@ -43,7 +43,7 @@ NOTED = {
 
 
 @dataclass(frozen=True)
-class Report(Shown):
+class ReaderReport(Shown):
     """What the reader found in a log; `MENDED` and `NOTED` say what each finding means.
 
     unit: `line` counts from 1 (JSON Lines), `row` from 0 (Parquet).  rows: handoffs in the file; kept: in the `Log`.

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, wraps
+from inspect import signature
+from typing import Any, ParamSpec, get_args, get_type_hints
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 from icq.display import Fact, Shown, number
+from icq.reason import NoNumber, Reason, Why
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Estimate(Shown):
     """A measured number.
 
-    interval: confidence interval; n_eff: effective number of independent observations behind it; result: `ok`, or why
-    there is no number (value and interval are then NaN); note: what the number is where that is not what its name says;
-    confidence: level of the interval, None where there is none or it is not known.
+    interval: confidence interval; n_eff: effective number of independent observations behind it; why: why there is no
+    number (value and interval are then NaN), None where there is one; note: what the number is where that is not what
+    its name says; confidence: level of the interval, None where there is none or it is not known.
     """
 
     value: float
     stderr: float
     interval: tuple[float, float]
     n_eff: float
-    result: str = "ok"
+    why: Why | None = None
     note: str = ""
     confidence: float | None = None
 
+    @property
+    def known(self) -> bool:
+        """There is a number."""
+        return self.why is None
+
     def __str__(self) -> str:
-        if self.result != "ok":
-            return f"none ({self.result})"
+        if self.why is not None:
+            return f"none ({self.why})"
         return f"{self.value:.4g} [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
 
     def _line_(self) -> str:
-        if self.result != "ok":
+        if not self.known:
             return str(self)
         note = f", {self.note}" if self.note else ""
         if self.stderr == 0 and np.isinf(self.n_eff):
@@ -48,18 +59,38 @@ class Estimate(Shown):
         return f"{level}{number(self.interval[0])} to {number(self.interval[1])}"
 
     def _facts_(self) -> list[Fact]:
-        known = self.result == "ok"
         return [
-            Fact("", None if known else str(self)), Fact("value", self.value if known else None),
-            Fact("interval", self._range if known else None), Fact("n_eff", self.n_eff), Fact("", self.note or None),
+            Fact("", None if self.known else str(self)), Fact("value", self.value if self.known else None),
+            Fact("interval", self._range if self.known else None), Fact("n_eff", self.n_eff),
+            Fact("", self.note or None),
         ]  # fmt: skip
+
+
+OK = "ok"  # the `result` in files where there is a number
+
+
+def result(e: Estimate) -> str:
+    """What files say of it: `OK`, or the sentence that says why there is no number."""
+    return OK if e.why is None else str(e.why)
+
+
+def recorded(said: str) -> Why | None:
+    """The other way round: None for `OK`, else the sentence, whose reason is no longer known."""
+    return None if said == OK else Why(Reason.RECORDED, said)
 
 
 def as_dict(e: Estimate) -> dict[str, Any]:
     """An estimate as JSON; NaN becomes null."""
-    return {
-        "value": finite(e.value), "interval": [finite(x) for x in e.interval], "n": finite(e.n_eff), "result": e.result,
-    }  # fmt: skip
+    ends = [finite(x) for x in e.interval]
+    return {"value": finite(e.value), "interval": ends, "n": finite(e.n_eff), "result": result(e)}
+
+
+def from_dict(said: Mapping[str, Any]) -> Estimate:
+    """An estimate that `as_dict` wrote, without its standard error."""
+    value, low, high, n = (
+        float("nan") if x is None else float(x) for x in (said["value"], *said["interval"], said["n"])
+    )
+    return Estimate(value, float("nan"), (low, high), n, recorded(said["result"]))
 
 
 def finite(x: float) -> float | None:
@@ -67,9 +98,10 @@ def finite(x: float) -> float | None:
     return float(x) if np.isfinite(x) else None
 
 
-def missing(why: str, n_eff: float = 0.0) -> Estimate:
+def missing(why: Why | Reason, place: str = "", need: str = "", *, n_eff: float = 0.0) -> Estimate:
     """No number, and why."""
-    return Estimate(float("nan"), float("nan"), (float("nan"), float("nan")), n_eff, why)
+    nan = float("nan")
+    return Estimate(nan, nan, (nan, nan), n_eff, why if isinstance(why, Why) else Why(why, place, need))
 
 
 def exact(value: float) -> Estimate:
@@ -77,66 +109,139 @@ def exact(value: float) -> Estimate:
     return Estimate(value, 0.0, (value, value), float("inf"))
 
 
+def attempt(of: Callable[P, Estimate], *args: P.args, **kwargs: P.kwargs) -> Estimate:
+    """of(...), or the estimate without a value of the `NoNumber` that it raises: the border of all estimators."""
+    try:
+        return of(*args, **kwargs)
+    except NoNumber as none:
+        return missing(none.why, n_eff=none.n_eff)
+
+
+def expect(name: str, given: object, *kinds: type) -> None:
+    """Raise TypeError unless an argument is of one of these types."""
+    if not isinstance(given, kinds):
+        names = [f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}" for kind in kinds]
+        raise TypeError(f"{name} is a {type(given).__name__}, expected {' or '.join(names)}")
+
+
+def estimator(of: Callable[P, Estimate]) -> Callable[P, Estimate]:
+    """A function of one source whose `NoNumber` becomes an estimate without a value.
+
+    Raises TypeError when the first argument is none of the types in its annotation.
+    """
+    source, kinds = next(iter(signature(of).parameters)), cache(lambda: get_type_hints(of)[source])
+
+    @wraps(of)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> Estimate:
+        given = args[0] if args else kwargs.get(source)
+        expect(source, given, *(get_args(kinds()) or (kinds(),)))
+        return attempt(of, *args, **kwargs)
+
+    return asked
+
+
+def jackknife(
+    whole: float,
+    without: Float[np.ndarray, "B"],
+    *,
+    n_eff: float | None = None,
+    confidence: float = 0.95,
+    second: float = 0.0,
+    plain: bool = False,
+) -> Estimate:
+    """Bias-corrected Student interval of a statistic from its values without each batch, or each independent run.
+
+    whole: the statistic of everything; without [B]: of everything but batch b.  The centre of the interval is
+    B whole - (B-1) mean(without), and so is the value unless `plain`, which keeps `whole`;
+    stderr^2 = (B-1)/B sum (without - mean)^2.  n_eff: B if None.  second: the variance of a known term of second order
+    (`estimators.statistics.jackknife.degenerate`), which that sum counts twice, and which remains where the sum happens
+    to be small.
+    """
+    count = len(without)
+    centre = count * whole - (count - 1) * float(np.mean(without))
+    found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
+    stderr = float(np.sqrt(max(found - second, second)))
+    half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
+    value, n = whole if plain else centre, float(count) if n_eff is None else n_eff
+    return Estimate(value, stderr, (centre - half, centre + half), n, confidence=confidence)
+
+
+def positive(
+    whole: float,
+    without: Float[np.ndarray, "B"],
+    *,
+    n_eff: float | None = None,
+    confidence: float = 0.95,
+    plain: bool = False,
+) -> Estimate:
+    """The jackknife of the logarithm of a positive statistic, whose scatter grows with it.
+
+    A statistic that is 0 with and without every batch is 0.  Raises NoNumber for one that is 0 without some batch.
+    """
+    n = float(len(without)) if n_eff is None else n_eff
+    if whole <= 0 and without.max() <= 0:
+        return Estimate(0.0, 0.0, (0.0, 0.0), n, confidence=confidence)
+    if whole <= 0 or without.min() <= 0:
+        raise NoNumber(Reason.ONE_BATCH, need="log more handoffs", n_eff=n)
+    logs = jackknife(float(np.log(whole)), np.log(without), n_eff=n, confidence=confidence)
+    value, (low, high) = whole if plain else float(np.exp(logs.value)), np.exp(logs.interval)
+    return Estimate(value, value * logs.stderr, (float(low), float(high)), n, confidence=confidence)
+
+
 def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
-    """Mean of independent samples with Student's t interval.  NaN stays NaN; fewer than two samples is a `result`."""
+    """Mean of independent samples with Student's t interval.  NaN stays NaN; fewer than two samples have no number."""
     n = float(len(samples))
     if n < 2:
-        return missing(f"{n:g} sample(s), at least 2 are needed", n)
+        return missing(Reason.FEW_RUNS, f"{n:g}, at least 2 are needed", n_eff=n)
     value, stderr = float(np.mean(samples)), float(stats.sem(samples))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
     return Estimate(value, stderr, (value - half, value + half), n, confidence=confidence)
+
+
+def mean_squares(
+    errors: Float[np.ndarray, "R *k"], fewest: int = 2
+) -> tuple[Float[np.ndarray, "*k"], Float[np.ndarray, "R *k"]]:
+    """Mean squares over runs, and the same without each run.
+
+    Raises NoNumber for fewer than `fewest` runs, numbers that are not finite, and an error that only one run has.
+    """
+    n, square = len(errors), np.asarray(errors, np.float64) ** 2
+    if n < fewest:
+        raise NoNumber(Reason.FEW_RUNS, f"{n}, at least {fewest} are needed", n_eff=float(n))
+    if not np.isfinite(square).all():
+        raise NoNumber(Reason.NOT_FINITE, "the error of a run", n_eff=float(n))
+    rest = square.sum(axis=0) - square
+    if (rest <= 0).any():
+        raise NoNumber(Reason.ONE_RUN, n_eff=float(n))
+    return np.asarray(square.sum(axis=0) / n), rest / (n - 1)
 
 
 def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     """sqrt(E e^2) over independent runs: what a bound on a mean square speaks of.
 
     Student interval of its logarithm, centre and standard error by deleting one run at a time; on the scale itself
-    the interval would be far too short below (docs/calibration.md).
+    the interval would be far too short below (docs/calibration.md).  Errors of one size have no scatter.
     """
-    n = len(errors)
-    if n < 2:
-        return missing(f"{n} sample(s), at least 2 are needed", float(n))
-    square = np.asarray(errors, np.float64) ** 2
-    value = float(np.sqrt(square.mean()))
-    if not np.isfinite(square).all():
-        return Estimate(value, float("nan"), (float("nan"), float("nan")), float(n), "samples are not finite")
-    if (square == square[0]).all():
-        return Estimate(value, 0.0, (value, value), float(n), confidence=confidence)
-    rest = square.sum() - square
-    if rest.min() <= 0:
-        return missing("all runs but one have no error at all: there is no scatter to speak of", float(n))
-    return delete_one_positive(value, np.sqrt(rest / (n - 1)), confidence)
+    return attempt(_root_mean_square, np.asarray(errors, np.float64), confidence)
+
+
+def _root_mean_square(errors: Float[np.ndarray, "R"], confidence: float) -> Estimate:
+    square = errors**2
+    if len(square) > 1 and np.isfinite(square[0]) and (square == square[0]).all():
+        value = float(np.sqrt(square.mean()))
+        return Estimate(value, 0.0, (value, value), float(len(square)), confidence=confidence)
+    whole, without = mean_squares(errors)
+    return positive(float(np.sqrt(whole)), np.sqrt(without), confidence=confidence, plain=True)
 
 
 def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float = 0.95) -> Estimate:
     """Least-squares slope of log sqrt(E e^2) against log x; Student interval from deleting one whole run at a time."""
-    n = len(curves)
+    return attempt(_log_log_slope, x, np.asarray(curves, np.float64), confidence)
+
+
+def _log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float) -> Estimate:
     if len(x) < 2:
-        return missing(f"{len(x)} point(s), at least 2 are needed for a slope", float(n))
-    if n < 2:
-        return missing(f"{n} run(s), at least 2 are needed", float(n))
-    square = np.asarray(curves, np.float64) ** 2
-    total = square.sum(axis=0)
-
-    def slope(mean: Float[np.ndarray, "K *many"]) -> Float[np.ndarray, "*many"]:
-        return np.asarray(np.polyfit(np.log(x), 0.5 * np.log(mean), 1)[0])
-
-    if not np.isfinite(square).all() or ((total - square) <= 0).any():
-        return missing("a curve is not finite, or all runs but one have no error at all", float(n))
-    return delete_one(float(slope(total / n)), slope(((total - square) / (n - 1)).T), confidence)
-
-
-def delete_one(whole: float, without: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
-    """The jackknife of independent runs: whole, and the values without each run; bias-corrected Student interval."""
-    n = len(without)
-    centre = n * whole - (n - 1) * float(without.mean())
-    stderr = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
-    half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    return Estimate(whole, stderr, (centre - half, centre + half), float(n), confidence=confidence)
-
-
-def delete_one_positive(whole: float, without: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
-    """`delete_one` of the logarithm of positive numbers, whose scatter grows with them."""
-    found = delete_one(float(np.log(whole)), np.log(without), confidence)
-    low, high = (float(np.exp(end)) for end in found.interval)
-    return Estimate(whole, whole * found.stderr, (low, high), float(len(without)), confidence=confidence)
+        raise NoNumber(Reason.FEW_POINTS, f"{len(x)}, at least 2 are needed", n_eff=float(len(curves)))
+    whole, without = mean_squares(curves)
+    slopes = np.polyfit(np.log(x), 0.5 * np.log(np.vstack([whole, without]).T), 1)[0]
+    return jackknife(float(slopes[0]), slopes[1:], confidence=confidence, plain=True)

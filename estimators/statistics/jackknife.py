@@ -8,13 +8,14 @@ are nearly independent, whatever happens inside them, so the delete-a-batch jack
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 from scipy.linalg import hadamard
 
-from estimators.statistics.estimate import Estimate, missing
+from estimators.statistics.estimate import Estimate
 from icq.display import Shown
 
 BATCHES = 32
@@ -26,39 +27,14 @@ def batch_index(n: int, batches: int = BATCHES) -> Int[np.ndarray, "n"]:
     return np.arange(n) * batches // n
 
 
-def jackknife(
-    whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, confidence: float = 0.95, second: float = 0.0
-) -> Estimate:
-    """Bias-corrected value and Student interval of a statistic from its delete-a-batch values.
-
-    whole: the statistic of everything; without [B]: of everything but batch b.  value = B whole - (B-1) mean(without),
-    stderr^2 = (B-1)/B sum (without - mean)^2.  second: the variance of a known term of second order (`degenerate`),
-    which that sum counts twice, and which remains where the sum happens to be small.
-    """
-    count = len(without)
-    value = count * whole - (count - 1) * float(np.mean(without))
-    found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
-    stderr = float(np.sqrt(max(found - second, second)))
-    half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
-    return Estimate(value, stderr, (value - half, value + half), n_eff, confidence=confidence)
-
-
-def positive(whole: float, without: Float[np.ndarray, "B"], *, n_eff: float, confidence: float = 0.95) -> Estimate:
-    """The jackknife of the logarithm of a positive statistic, whose scatter grows with it.
-
-    A statistic that is 0 with and without every batch is 0; one that is 0 without some batch rests on that one.
-    """
-    if whole <= 0 or without.min() <= 0:
-        nothing = whole <= 0 and without.max() <= 0
-        why = "all of it comes from one batch of the log: log more handoffs"
-        return Estimate(0.0, 0.0, (0.0, 0.0), n_eff, confidence=confidence) if nothing else missing(why, n_eff)
-    logs = jackknife(float(np.log(whole)), np.log(without), n_eff=n_eff, confidence=confidence)
-    value, (low, high) = float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), n_eff, confidence=confidence)
+def slices(n: int, batches: int = BATCHES) -> list[slice]:
+    """The rows of each batch."""
+    edges = [-(-b * n // batches) for b in range(batches + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 @dataclass(frozen=True)
-class Noise(Shown):
+class SquareNoise(Shown):
     """What batch vectors X_b of mean zero and covariance S say of |mean X|^2.
 
     variance: of sum_{b != c} X_b.X_c / (B(B-1)), 2 tr(S^2)/(B(B-1)); trace: tr S; gram [B, B]: X_b.X_c for b != c,
@@ -86,7 +62,7 @@ class Noise(Shown):
         return 4 * float(scores @ self.gram @ scores) / (count * (count - 2) * length) if length > 0 else 0.0
 
 
-def degenerate(influence: Float[np.ndarray, "B K"]) -> Noise:
+def degenerate(influence: Float[np.ndarray, "B K"]) -> SquareNoise:
     """The noise of batch vectors, from rows X_b known up to a common vector.
 
     tr(S^2) is estimated without bias from the products of different rows, centred without their diagonal
@@ -101,7 +77,7 @@ def degenerate(influence: Float[np.ndarray, "B K"]) -> Noise:
     gram = gram - rows[:, None] - rows + gram.sum() / ((count - 1) * (count - 2))
     np.fill_diagonal(gram, 0.0)
     square = float((gram**2).sum()) / (count * (count - 3))
-    return Noise(2 * square / (count * (count - 1)), trace, gram)
+    return SquareNoise(2 * square / (count * (count - 1)), trace, gram)
 
 
 def norm(

@@ -19,15 +19,15 @@ from jaxtyping import Bool, Float
 from estimators import interface, td_noise
 from estimators.approximation import certificate, enough
 from estimators.cells import Cells, gather
-from estimators.context import ContextLaw
+from estimators.doubt import CHANCE, UNSURE
 from estimators.fit import Fit, fit, network_of, rows_of
-from estimators.fixed import CHANCE, UNSURE
 from estimators.interface import Channels
+from estimators.law import Law
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, exact, missing
-from estimators.statistics.jackknife import jackknife
+from estimators.statistics.estimate import Estimate, attempt, estimator, exact, jackknife, missing
 from estimators.values import sent_error, typical_value, value_error, value_error_change
 from icq.display import Fact, Shown
+from icq.reason import NoNumber, Reason
 
 CONFIDENCE = 0.95
 EACH = 1 - (1 - CONFIDENCE) / 3  # of each of the three terms: together they hold with CONFIDENCE (Bonferroni)
@@ -70,7 +70,7 @@ class Split(Shown):
 
 
 @dataclass(frozen=True)
-class Interface(Shown):
+class InterfaceTerm(Shown):
     """The interface gap, its source the local gap, and whose it is."""
 
     gap: Estimate
@@ -86,7 +86,7 @@ class Interface(Shown):
 
 
 @dataclass(frozen=True)
-class Approximation(Shown):
+class ApproximationTerm(Shown):
     """The distance of a class from the interface's fixed point.
 
     of: which class; certified: its a-posteriori bound; fitted: how the fit ended; wider: what twice the width buys.
@@ -100,7 +100,7 @@ class Approximation(Shown):
 
 
 @dataclass(frozen=True)
-class Residual(Shown):
+class ResidualTerm(Shown):
     """What `handoffs` handoffs leave to an averaged tabular learner.
 
     independent: what as many independent handoffs would leave; correlation: factor on the mean square by correlation
@@ -125,9 +125,9 @@ class Residual(Shown):
 class Diagnosis(Shown):
     """Everything `icq diagnose` says about a log, before words."""
 
-    interface: Interface
-    approximation: Approximation
-    residual: Residual
+    interface: InterfaceTerm
+    approximation: ApproximationTerm
+    residual: ResidualTerm
 
     @property
     def terms(self) -> dict[str, Estimate]:
@@ -177,51 +177,52 @@ def scaled(e: Estimate, factor: float) -> Estimate:
 # --- interface ------------------------------------------------------------------------------------------------------
 
 
-def _interface(log: Log, tell: Tell) -> Interface:
+def _interface(log: Log, tell: Tell) -> InterfaceTerm:
     tell("counting what the context shows")
-    cells = interface.law_of(log, onward=True)
-    if isinstance(cells, str):
-        none = missing(cells)
-        return Interface(none, none, Channels(none, none, none), (), None, 0.0)
+    try:
+        cells = interface.law_of(log, onward=True)
+    except NoNumber as lack:
+        none = missing(lack.why)
+        return InterfaceTerm(none, none, Channels(none, none, none), (), None, 0.0)
     assert isinstance(cells, Cells)
     tell("solving for the interface gap")
     gap = interface.interface_gap(cells, confidence=EACH)
     tell("whose interface hides it")
     near = gather(log) if cells.lacking(optimum=False) else cells  # the local gap needs less: no optimum over contexts
-    local, tables = interface.local_gap(near), Tables()
-    if local.result != "ok":
-        return Interface(gap, local, Channels(local, local, local), (), None, near.covered)
-    channels = _channels(near, tables, None)
-    return Interface(gap, local, channels, _agents(log, near, local, tables), _split(log, near, local), near.covered)
+    local, tables = interface.local_gap(near), GapTables()
+    if not local.known:
+        return InterfaceTerm(gap, local, Channels(local, local, local), (), None, near.covered)
+    channels, agents = _channels(near, tables, None), _agents(log, near, local, tables)
+    return InterfaceTerm(gap, local, channels, agents, _split(log, near, local), near.covered)
 
 
-class Tables:
+class GapTables:
     """The local gap and its channels of each law, computed once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ContextLaw, list[Float[np.ndarray, "S A"]]]] = {}
+        self._known: dict[int, tuple[Law, list[Float[np.ndarray, "S A"]]]] = {}
 
-    def __call__(self, law: ContextLaw, which: int) -> Float[np.ndarray, "S A"]:
+    def __call__(self, law: Law, which: int) -> Float[np.ndarray, "S A"]:
         """0, 1, 2: the channels; LOCAL: the local gap itself."""
         if id(law) not in self._known:
             self._known[id(law)] = law, [*interface.channel_tables(law), interface.residual(law)]
         return self._known[id(law)][1][which]
 
 
-def _channels(cells: Cells, tables: Tables, agent: int | None) -> Channels:
+def _channels(cells: Cells, tables: GapTables, agent: int | None) -> Channels:
     reward, duration, transition = (
         interface.norm(cells, partial(tables, which=k), agent=agent, note=interface.LOWER) for k in range(3)
     )
     return Channels(reward, duration, transition)
 
 
-def _agents(log: Log, cells: Cells, local: Estimate, tables: Tables) -> tuple[Agent, ...]:
+def _agents(log: Log, cells: Cells, local: Estimate, tables: GapTables) -> tuple[Agent, ...]:
     """Every agent that acts, largest share first."""
     frame = cells.frame
     acting = np.unique(frame.agent)
     place = np.searchsorted(acting, frame.agent)[frame.observation]
 
-    def shares(law: ContextLaw) -> Float[np.ndarray, "N"]:
+    def shares(law: Law) -> Float[np.ndarray, "N"]:
         part = (law.mass * tables(law, LOCAL) ** 2).sum(axis=1)
         found = np.bincount(place, part, len(acting))
         return found / found.sum() if found.sum() > 0 else found
@@ -231,14 +232,14 @@ def _agents(log: Log, cells: Cells, local: Estimate, tables: Tables) -> tuple[Ag
     out = []
     for rank, i in enumerate(np.argsort(-whole, kind="stable")):
         agent = int(acting[i])
-        share = missing("the local gap may be zero: there is nothing to share out", cells.n_eff)
+        share = missing(Reason.NOTHING_HIDDEN, need="there is nothing to share out", n_eff=cells.n_eff)
         if local.interval[0] > 0:
             share = _percentage(jackknife(float(whole[i]), without[:, i], n_eff=cells.n_eff))
         if rank < MOST:
             own = interface.norm(cells, partial(tables, which=LOCAL), agent=agent, note=interface.LOWER)
             channels = _channels(cells, tables, agent)
         else:
-            own = missing(f"only the {MOST} agents with the largest shares are looked at in detail", cells.n_eff)
+            own = missing(Reason.NOT_LOOKED_AT, f"{MOST} of them", n_eff=cells.n_eff)
             channels = Channels(own, own, own)
         out.append(Agent(name(log.names.agent, agent, "agent"), int(handoffs[agent]), share, own, channels))
     return tuple(out)
@@ -259,10 +260,10 @@ def _split(log: Log, cells: Cells, local: Estimate) -> Split | None:
     worst = int(law.fold(law.mass * interface.residual(law) ** 2).sum(axis=1).argmax())
     rest = cells.only(~first)
 
-    def without(law: ContextLaw) -> Float[np.ndarray, "S A"]:
+    def without(law: Law) -> Float[np.ndarray, "S A"]:
         return np.where((law.frame.observation == worst)[:, None], 0.0, interface.residual(law))
 
-    def saves(law: ContextLaw) -> float:
+    def saves(law: Law) -> float:
         return float(
             np.sqrt((law.mass * interface.residual(law) ** 2).sum()) - np.sqrt((law.mass * without(law) ** 2).sum())
         )
@@ -276,26 +277,28 @@ def _split(log: Log, cells: Cells, local: Estimate) -> Split | None:
 # --- approximation --------------------------------------------------------------------------------------------------
 
 
-def _approximation(log: Log, width: int | None, double: bool, seed: int, tell: Tell) -> Approximation:
+def _approximation(log: Log, width: int | None, double: bool, seed: int, tell: Tell) -> ApproximationTerm:
     if width is None:
-        return Approximation("a table", exact(0.0))
+        return ApproximationTerm("a table", exact(0.0))
     of = f"networks of width {width}, fitted on the first half of the log"
     if len(log) < 2:
-        return Approximation(of, missing("one handoff cannot be halved: log longer", 1.0))
+        return ApproximationTerm(of, missing(Reason.FEW_HANDOFFS, "one cannot be halved", "log longer", n_eff=1.0))
     middle = len(log) // 2
     learned, judged = rows_of(log, slice(0, middle)), rows_of(log, slice(middle, len(log)))
-    known, _ = enough(judged)
-    if isinstance(known, Estimate):  # no need to fit what cannot be judged
-        return Approximation(of, replace(known, result=f"on half of the log: {known.result}"))
+    try:  # no need to fit what cannot be judged
+        enough(judged)
+    except NoNumber as none:
+        place = "; ".join(filter(None, ("on half of the log", none.why.place)))
+        return ApproximationTerm(of, missing(replace(none.why, place=place), n_eff=none.n_eff))
     tell(f"fitting networks of width {width}")
     found = _fit(log, learned, width, seed)
     tell("judging them on the other half")
     error, certified = value_error(judged, found.q, confidence=EACH), certificate(judged, found.q)
     if not double:
-        return Approximation(of, error, certified, found.result)
+        return ApproximationTerm(of, error, certified, found.result)
     tell(f"fitting networks of width {2 * width}")
     wider = value_error_change(judged, found.q, _fit(log, learned, 2 * width, seed).q)
-    return Approximation(of, error, certified, found.result, wider)
+    return ApproximationTerm(of, error, certified, found.result, wider)
 
 
 def _fit(log: Log, learned: Log, width: int, seed: int) -> Fit:
@@ -305,32 +308,25 @@ def _fit(log: Log, learned: Log, width: int, seed: int) -> Fit:
 # --- residual -------------------------------------------------------------------------------------------------------
 
 
-def _residual(log: Log, tell: Tell) -> Residual:
+def _residual(log: Log, tell: Tell) -> ResidualTerm:
     tell("the noise of a learner on this log")
     n = len(log)
-    try:
-        noise = td_noise.noise(log, chance=UNSURE)
-        whitened = td_noise.noise(log, chance=CHANCE)  # the same one, unless a greedy option is in doubt
-    except ValueError as error:  # a table too large to be solved for
-        noise = whitened = missing(str(error))
-    if isinstance(noise, Estimate):
-        value = sent = noise
-    else:
-        value, sent = typical_value(noise), sent_error(log, noise)
+    noise = partial(td_noise.noise, log)
+    value = attempt(lambda: typical_value(noise(chance=UNSURE)))
+    sent = attempt(lambda: sent_error(log, noise(chance=UNSURE)))
     tell("what correlation costs")
-    if isinstance(whitened, Estimate):
-        whole = alone = whitened
-    else:
-        whole, alone = td_noise.residual_constant(whitened, confidence=EACH), td_noise.control_constant(whitened)
-    return Residual(n, root(whole, n), root(alone, n), _ratio(whole, alone), value, sent)
+    # the same noise, unless a greedy option is in doubt
+    whole = attempt(lambda: td_noise.residual_constant(noise(chance=CHANCE), confidence=EACH))
+    alone = attempt(lambda: td_noise.control_constant(noise(chance=CHANCE)))
+    return ResidualTerm(n, root(whole, n), root(alone, n), _ratio(whole, alone), value, sent)
 
 
+@estimator
 def root(constant: Estimate, handoffs: int) -> Estimate:
     """sqrt(constant/T) of the constant of a mean square."""
-    if constant.result != "ok":
+    if not constant.known:
         return constant
-    if not constant.interval[0] > 0:
-        return missing("the mean square is not surely positive: log longer", constant.n_eff)
+    _check_positive(constant)
     low, value, high = (
         float(np.sqrt(x / handoffs)) for x in (constant.interval[0], constant.value, constant.interval[1])
     )
@@ -338,13 +334,18 @@ def root(constant: Estimate, handoffs: int) -> Estimate:
     return Estimate(value, stderr, (low, high), constant.n_eff, confidence=constant.confidence)
 
 
+def _check_positive(e: Estimate) -> None:
+    if not e.interval[0] > 0:
+        raise NoNumber(Reason.NOT_POSITIVE, need="log longer", n_eff=e.n_eff)
+
+
+@estimator
 def _ratio(whole: Estimate, alone: Estimate) -> Estimate:
     """A ratio of positive estimates, their intervals put together on the log scale as if independent."""
     for e in (whole, alone):
-        if e.result != "ok":
+        if not e.known:
             return e
-    if not min(whole.interval[0], alone.interval[0]) > 0:
-        return missing("the mean square is not surely positive: log longer", whole.n_eff)
+        _check_positive(e)
     value = whole.value / alone.value
     down = np.hypot(np.log(whole.value / whole.interval[0]), np.log(alone.interval[1] / alone.value))
     up = np.hypot(np.log(whole.interval[1] / whole.value), np.log(alone.value / alone.interval[0]))

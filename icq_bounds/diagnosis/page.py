@@ -52,7 +52,7 @@ def show(d: Diagnosis, s: Said, console: Console) -> None:
     console.print()
     console.print(Text("What one more unit buys", style="bold"))
     for move in s.moves:
-        after = f" -> {said(move.after)}" if move.after.result == "ok" else ""
+        after = f" -> {said(move.after)}" if move.after.known else ""
         saves = f", saves {said(move.saves)}" if move.saves is not move.now else ""
         console.print(_indent(move.change))
         console.print(_indent(f"{move.error} {said(move.now)}{after}{saves}", 4, "dim"))
@@ -80,10 +80,10 @@ def _table(*header: str) -> Table:
 def _agent_table(agents: tuple[Agent, ...]) -> Table:
     table = _table("agent", "share", "of what is hidden", "local gap", "mostly")
     for agent in agents[:SHOWN]:
-        known = {key: e.value for key, e in _parts(agent).items() if e.result == "ok"}
-        mostly = CHANNELS[max(known, key=lambda key: known[key])] if known and agent.share.result == "ok" else "-"
+        known = {key: e.value for key, e in _parts(agent).items() if e.known}
+        mostly = CHANNELS[max(known, key=lambda key: known[key])] if known and agent.share.known else "-"
         bar, share = "", "-"
-        if agent.share.result == "ok":
+        if agent.share.known:
             bar, share = "█" * round(BAR * agent.share.value / 100), f"{agent.share.value:.0f} %"
         table.add_row(*(Text(x) for x in (agent.name, share, bar, said(agent.local), mostly)))
     return table
@@ -94,19 +94,19 @@ def _remarks(d: Diagnosis) -> list[str]:
     out = [f"Errors are root mean squares of a value over handoffs, in units of reward; the three intervals hold "
            f"together with 95 % ({EACH:.1%} each)."]  # fmt: skip
     r, a = d.residual, d.approximation
-    if r.value.result == "ok":
+    if r.value.known:
         out[0] += f" Values themselves are {said(r.value)} large."
-    if r.independent.result == "ok" and r.correlation.result == "ok":
+    if r.independent.known and r.correlation.known:
         out.append(f"Residual: {r.handoffs} independent handoffs would leave {said(r.independent)}; correlation along "
                    f"the trajectory multiplies its square by {said(r.correlation)}.")  # fmt: skip
-    if r.sent.result == "ok":
+    if r.sent.known:
         note = f" ({r.sent.note})" if r.sent.note else ""
         out.append(f"Scalars that agents sent were off by {said(r.sent)}{note}.")
-    if d.interface.gap.note and d.interface.gap.result == "ok":
+    if d.interface.gap.note and d.interface.gap.known:
         out.append(f"Interface gap: {d.interface.gap.note}.")
-    if a.fitted:
+    if a.certified is not None:
         out.append(f"Approximation: of {a.of} ({a.fitted}); the noise of that half is in it.")
-        if a.certified is not None and a.certified.result == "ok":
+        if a.certified.known:
             out.append(f"It is certified to be at most {said(a.certified)}.")
     else:
         out.append("Approximation: of a table, which represents everything. --width W fits networks instead.")
@@ -119,13 +119,13 @@ def _remarks(d: Diagnosis) -> list[str]:
 def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
     """The self-contained page of a diagnosis."""
     agents = d.interface.agents
-    known = any(a.local.result == "ok" for a in agents[:SHOWN])
+    known = any(a.local.known for a in agents[:SHOWN])
     return html.render(
         "diagnosis.html",
         title="Which error dominates?",
         lead=f"{source}: {s.facts['handoffs']} handoffs of {s.facts['agents']} agents",
         d=d, s=s, command=command, meaning=MEANING, remarks=_remarks(d), residual=_residual_table(d),
-        terms_drawn=_term_figure(d) if any(e.result == "ok" for e in d.terms.values()) else None,
+        terms_drawn=_term_figure(d) if any(e.known for e in d.terms.values()) else None,
         agents_drawn=_agent_figure(agents[:SHOWN]) if known else None,
         together={"all agents": d.interface.local} | dict(zip(CHANNELS.values(), d.interface.channels)),
         by_agent=Grid("By agent", ("agent", "handoffs", "share, %", "local gap"),
@@ -154,7 +154,7 @@ def _term_figure(d: Diagnosis) -> Drawing:
     with plt.rc_context(plots.STYLE):
         ax = plots.axes(None, 5.6, 2.0)
         for k, (term, e) in enumerate(d.terms.items()):
-            if e.result == "ok":
+            if e.known:
                 _bar(ax, float(k), 0.55, e, HUES[term])
             else:
                 ax.text(0, k, " not known", va="center", fontsize=9, color="0.4")
@@ -186,7 +186,7 @@ def _agent_figure(agents: tuple[Agent, ...]) -> Drawing:
         ax = plots.axes(None, 5.6, 0.9 + 0.48 * len(agents))
         for k, agent in enumerate(agents):
             for j, (channel, e) in enumerate(_parts(agent).items()):
-                if e.result == "ok":
+                if e.known:
                     _bar(ax, k + 0.26 * (j - 1), 0.24, e, plots.CHANNEL[channel])
         _rows_named(ax, [_short(a.name) for a in agents], "hidden per handoff of the agent (reward units)")
         marks = [plt.Rectangle((0, 0), 1, 1, color=hue) for hue in plots.CHANNEL.values()]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from estimators.cells import COVERED_ONWARD, VISITS_OF_A_CELL
 from estimators.logs.log import Log
-from estimators.logs.report import MENDED, NOTED, Finding, Report
-from estimators.statistics.estimate import Estimate, missing
+from estimators.logs.report import MENDED, NOTED, Finding, ReaderReport
+from estimators.statistics.estimate import Estimate, missing, result
 from icq.display import Fact, Shown
+from icq.reason import Reason, Why, plain
 from icq_bounds import numbers
 from icq_bounds.diagnosis.diagnosis import Diagnosis, name, observation_name, scaled
 
@@ -24,12 +25,11 @@ MEANING = {
     "residual": "what the logged handoffs leave undecided for a table; it falls like 1 over their square root",
 }
 CHANNELS = {"reward": "what it earns", "duration": "how long it takes", "transition": "where it leads"}
-OFTEN = f"and {VISITS_OF_A_CELL} times"  # in the result of an estimate that has too few visits of a cell
 FEW = 100  # handoffs of an agent below which little can be said about it
 
 
 @dataclass(frozen=True)
-class Verdict(Shown):
+class Conclusion(Shown):
     """dominant: the term that is surely the largest, None where that cannot be told; sentence: in words."""
 
     dominant: str | None
@@ -53,17 +53,18 @@ class Move(Shown):
 
 @dataclass(frozen=True)
 class Lack(Shown):
-    """What could not be estimated, and why."""
+    """What could not be estimated, why in words with the names of the log, and the reason."""
 
     what: str
     why: str
+    reason: Why
 
 
 @dataclass(frozen=True)
 class Said(Shown):
     """A diagnosis in words and numbers; every page is made of this and the diagnosis."""
 
-    verdict: Verdict
+    verdict: Conclusion
     moves: tuple[Move, ...]
     lacks: tuple[Lack, ...]
     advice: tuple[str, ...]
@@ -80,23 +81,23 @@ def said(e: Estimate) -> str:
     return numbers.text(e, "not known")
 
 
-def words(d: Diagnosis, log: Log, report: Report) -> Said:
+def words(d: Diagnosis, log: Log, report: ReaderReport) -> Said:
     """Everything there is to say."""
     lacks = _lacks(d, log)
     return Said(verdict(d.terms), _moves(d), lacks, _advice(d, log, report, lacks), _facts(d, log, report),
                 _findings(report))  # fmt: skip
 
 
-def verdict(terms: Mapping[str, Estimate]) -> Verdict:
+def verdict(terms: Mapping[str, Estimate]) -> Conclusion:
     """Which of the three terms is the largest, if their intervals can tell.
 
     A term dominates when its lower limit is above the upper limits of both others; an unknown term could be larger.
     """
-    known = {term: e for term, e in terms.items() if e.result == "ok"}
+    known = {term: e for term, e in terms.items() if e.known}
     unknown = [term for term in terms if term not in known]
     measured = {term: e for term, e in known.items() if e.stderr > 0 or e.value > 0}
     if not measured:
-        return Verdict(None, f"Nothing can be said yet: {_and(unknown) or 'no term'} could not be estimated.")
+        return Conclusion(None, f"Nothing can be said yet: {_and(unknown) or 'no term'} could not be estimated.")
     order = sorted(known, key=lambda term: -known[term].value)
     top, rest = order[0], order[1:]
     rivals = [term for term in rest if known[term].interval[1] >= known[top].interval[0]]
@@ -105,7 +106,7 @@ def verdict(terms: Mapping[str, Estimate]) -> Verdict:
     if unknown:
         them = "it" if len(unknown) == 1 else "them"
         is_largest = f"the {top} is the largest" if not rivals else "none is surely the largest"
-        return Verdict(
+        return Conclusion(
             None,
             f"Which error dominates cannot be told without the {_and(unknown)}, and this log does not show {them}. "
             f"Of what can be estimated, {is_largest}: {top} {said(known[top])}{against}.",
@@ -113,13 +114,13 @@ def verdict(terms: Mapping[str, Estimate]) -> Verdict:
     if rivals:
         times = _times(known[top], known[rivals[0]])
         longer = f" About {times:.2g} times as many handoffs would tell them apart." if times else ""
-        return Verdict(
+        return Conclusion(
             None,
             f"Which error dominates cannot be told: the intervals of {top} and {_and(rivals)} overlap. "
             f"{top} {said(known[top])}{against}.{longer}",
         )
     meaning = MEANING[top][0].upper() + MEANING[top][1:]
-    return Verdict(top, f"The {top} dominates: {said(known[top])}{against}. {meaning}.")
+    return Conclusion(top, f"The {top} dominates: {said(known[top])}{against}. {meaning}.")
 
 
 def _times(first: Estimate, second: Estimate) -> float | None:
@@ -141,7 +142,7 @@ def _moves(d: Diagnosis) -> tuple[Move, ...]:
         "data: twice as many handoffs", "residual", residual, scaled(residual, half), scaled(residual, 1 - half),
         "every doubling buys this factor again",
     )  # fmt: skip
-    nothing = gap if gap.result != "ok" else Estimate(0.0, 0.0, (0.0, 0.0), gap.n_eff)
+    nothing = gap if not gap.known else Estimate(0.0, 0.0, (0.0, 0.0), gap.n_eff)
     moves = [
         whole,
         Move("interface: show every agent the whole context", "interface gap", gap, nothing, gap,
@@ -155,30 +156,22 @@ def _moves(d: Diagnosis) -> tuple[Move, ...]:
                 split.saves, "the single observation that hides most",
             )
         )  # fmt: skip
-    elif local.result == "ok":
-        none = missing("the local gap may be zero: no observation surely hides anything", local.n_eff)
+    elif local.known:
+        none = missing(Reason.NOTHING_HIDDEN, need="no observation surely hides anything", n_eff=local.n_eff)
         moves.append(Move("interface: tell one observation apart", "local gap", local, none, none))
     if d.approximation.wider is not None:
         error = d.approximation.error
-        moves.append(Move("width: networks twice as wide", "approximation", error, missing("see what it saves"),
+        moves.append(Move("width: networks twice as wide", "approximation", error, missing(Reason.ONLY_CHANGE),
                           d.approximation.wider, "both fitted on the same half and judged on the other"))  # fmt: skip
     return tuple(moves)
 
 
-def _named(text: str, log: Log) -> str:
-    """Codes in a message of an estimator as the log writes them."""
-
-    def observation(found: re.Match) -> str:
-        code = int(found[2])
-        if not (log.names.observation or log.features is not None) or code >= log.num_observations:
-            return found[0]
-        return f"{found[1]} {observation_name(log, code)!r}"
-
-    def option(found: re.Match) -> str:
-        code = int(found[2])
-        return f"{found[1]} {log.names.option[code]!r}" if code < len(log.names.option) else found[0]
-
-    return re.sub(r"\b(option) (\d+)\b", option, re.sub(r"\b(observation|state) (\d+)\b", observation, text))
+def _name(log: Log, kind: str, code: int) -> str:
+    """A code of a reason with the name that the log has for it."""
+    if kind == "observation" and (log.names.observation or log.features is not None):
+        return f"observation {observation_name(log, code)!r}"
+    names: tuple[str, ...] = getattr(log.names, kind)
+    return f"{kind} {names[code]!r}" if names else plain(kind, code)
 
 
 def _lacks(d: Diagnosis, log: Log) -> tuple[Lack, ...]:
@@ -193,13 +186,18 @@ def _lacks(d: Diagnosis, log: Log) -> tuple[Lack, ...]:
         every["certified approximation"] = d.approximation.certified
     if d.approximation.wider is not None:
         every["what twice the width buys"] = d.approximation.wider
-    reasons: dict[str, list[str]] = {}
-    longer = _cells_needed(log) if any(OFTEN in e.result for e in every.values()) else 0
+    reasons: dict[Why, list[str]] = {}
     for what, e in every.items():
-        if e.result != "ok":
-            more = f", at least {longer} handoffs" if longer and OFTEN in e.result else ""
-            reasons.setdefault(_named(e.result, log) + more, []).append(what)
-    return tuple(Lack(_and(whats), why) for why, whats in reasons.items())
+        if e.why is not None:
+            reasons.setdefault(e.why, []).append(what)
+    name = partial(_name, log)
+    return tuple(Lack(_and(whats), why.sentence(name) + _how_long(why, log), why) for why, whats in reasons.items())
+
+
+def _how_long(why: Why, log: Log) -> str:
+    """How many handoffs the cells of a log need, where that is what it lacks and can be told."""
+    longer = _cells_needed(log) if why.reason is Reason.RARELY_VISITED_CELLS else 0
+    return f", at least {longer} handoffs" if longer else ""
 
 
 def _cells_needed(log: Log) -> int:
@@ -214,7 +212,7 @@ def _cells_needed(log: Log) -> int:
     return max(math.ceil(len(log) * VISITS_OF_A_CELL / rarest), len(log) + 1)
 
 
-def _advice(d: Diagnosis, log: Log, report: Report, lacks: tuple[Lack, ...]) -> tuple[str, ...]:
+def _advice(d: Diagnosis, log: Log, report: ReaderReport, lacks: tuple[Lack, ...]) -> tuple[str, ...]:
     """What to log next time."""
     out = []
     if log.context is None:
@@ -228,7 +226,7 @@ def _advice(d: Diagnosis, log: Log, report: Report, lacks: tuple[Lack, ...]) -> 
         out.append("scalar: the number sent back at each handoff. It shows what the agents believed.")
     if log.probability is None or not np.isfinite(log.probability).all():
         out.append("probability of every chosen option: certificates need it.")
-    if any("log" in lack.why and ("handoffs" in lack.why or "longer" in lack.why) for lack in lacks):
+    if any(lack.reason.reason.too_short for lack in lacks):
         out.append("longer: see above what was too short, and by how much.")
     rare = [name(log.names.agent, int(i), "agent") for i in np.flatnonzero(_few(log))]
     if rare:
@@ -248,8 +246,8 @@ def _few(log: Log) -> np.ndarray:
     return count < FEW
 
 
-def _facts(d: Diagnosis, log: Log, report: Report) -> dict[str, str]:
-    known = [e.n_eff for e in d.terms.values() if e.result == "ok" and np.isfinite(e.n_eff)]
+def _facts(d: Diagnosis, log: Log, report: ReaderReport) -> dict[str, str]:
+    known = [e.n_eff for e in d.terms.values() if e.known and np.isfinite(e.n_eff)]
     return {
         "handoffs": str(len(log)), "tasks": str(report.tasks), "agents": str(log.num_agents),
         "observations": str(log.num_observations), "options": str(log.num_options), "gamma": f"{log.gamma:g}",
@@ -259,7 +257,7 @@ def _facts(d: Diagnosis, log: Log, report: Report) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _findings(report: Report) -> tuple[str, ...]:
+def _findings(report: ReaderReport) -> tuple[str, ...]:
     """The reader's report, line by line; empty when everything was in order."""
     out = []
     for field, text in (MENDED | NOTED).items():
@@ -273,7 +271,7 @@ def _findings(report: Report) -> tuple[str, ...]:
     return tuple(out)
 
 
-def as_json(d: Diagnosis, s: Said, report: Report) -> dict[str, Any]:
+def as_json(d: Diagnosis, s: Said, report: ReaderReport) -> dict[str, Any]:
     """Everything, for machines; NaN and infinity are null."""
     return {"log": _plain(report), **_plain(s), **_plain(d)}
 
@@ -281,6 +279,10 @@ def as_json(d: Diagnosis, s: Said, report: Report) -> dict[str, Any]:
 def _plain(x: Any) -> Any:
     if isinstance(x, float):
         return x if math.isfinite(x) else None
+    if isinstance(x, Estimate):
+        return {**{f.name: _plain(getattr(x, f.name)) for f in fields(x) if f.name != "why"}, "result": result(x)}
+    if isinstance(x, Lack):
+        return {"what": x.what, "why": x.why}
     if is_dataclass(x):
         return {f.name: _plain(getattr(x, f.name)) for f in fields(x)}
     if hasattr(x, "_asdict"):

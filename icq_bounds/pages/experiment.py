@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bounds.core.bound import Verdict
-from estimators.statistics.estimate import Estimate
+from estimators.statistics.estimate import from_dict
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Cell, Grid, Page
 from icq_bounds.pages.parts import origin
@@ -64,16 +64,8 @@ def is_leaf(value: object) -> bool:
 def leaf(value: Any) -> Cell:
     """A number, a word, a verdict or an estimate as a table shows it."""
     if isinstance(value, Mapping):
-        return read(value)
+        return from_dict(value)
     return Verdict(value) if value in {v.value for v in Verdict} else value
-
-
-def read(said: Mapping[str, Any]) -> Estimate:
-    """An estimate that `as_dict` wrote."""
-    value, low, high, n = (
-        float("nan") if x is None else float(x) for x in (said["value"], *said["interval"], said["n"])
-    )
-    return Estimate(value, float("nan"), (low, high), n, said["result"])
 
 
 def joined(results: Mapping[str, Any]) -> dict[str, Any]:

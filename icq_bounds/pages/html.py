@@ -161,8 +161,8 @@ def badge(word: str) -> Markup:
 
 def estimate(e: Estimate) -> Markup:
     """A measured number with its interval, to the digits the interval leaves; or why there is none."""
-    if e.result != "ok":
-        return Markup('<span class="none">none: {}</span>').format(e.result)
+    if not e.known:
+        return Markup('<span class="none">none: {}</span>').format(str(e.why))
     value, *ends = numbers.parts(e)
     interval = Markup(' <span class="interval">[{}, {}]</span>').format(*ends) if ends else ""
     return Markup("<span>{}</span>{}").format(value, interval)

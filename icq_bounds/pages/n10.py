@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from estimators.decomposition import TERMS
-from estimators.statistics.estimate import Estimate
+from estimators.statistics.estimate import Estimate, from_dict
 from icq.display import number
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
-from icq_bounds.pages.experiment import drawings, read, reproduced
+from icq_bounds.pages.experiment import drawings, reproduced
 from icq_bounds.pages.html import Cell, Grid, Page
 from icq_bounds.pages.parts import Records, largest_term, proved, tightness, verdicts
 from icq_bounds.sweep import engine
@@ -35,7 +35,7 @@ def n10_report(folder: Path, said: Mapping[str, Any], theorem: bool = True) -> P
     """The page of a finished experiment; said: its summary."""
     results = _results(folder, said)
     worst = {NAME[t]: said["max_ratio"][t] for t in TERMS if said["max_ratio"][t] is not None}
-    local, residual = (read(said[f"{name}_slope"]) for name in ("local_gap", "residual"))
+    local, residual = (from_dict(said[f"{name}_slope"]) for name in ("local_gap", "residual"))
     return html.render(
         "n10.html",
         title="The ten-agent experiment",
@@ -96,14 +96,14 @@ def _largest(results: list[Arrays]) -> str:
 
 def _slopes(said: Mapping[str, Any]) -> Grid:
     over = said["residual_over_asymptote"]
-    rows: list[list[Cell]] = [[cell, read(slope), read(over[cell])] for cell, slope in said["residual_slopes"].items()]
+    rows: list[list[Cell]] = [[cell, from_dict(slope), from_dict(over[cell])] for cell, slope in said["residual_slopes"].items()]
     return Grid("Residual against handoffs", ("cell", "slope", "over its asymptote"), rows)
 
 
 def _values(said: Mapping[str, Any]) -> Grid:
     value = said["value_percent"]
     gaps = list(next(iter(value.values())))
-    rows: list[list[Cell]] = [[gap, *(read(part[gap]) for part in value.values())] for gap in gaps]
+    rows: list[list[Cell]] = [[gap, *(from_dict(part[gap]) for part in value.values())] for gap in gaps]
     return Grid("Value of the learned policy, per cent of the oracle's", ("gap dial", *value), rows)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, missing
+from icq.reason import Reason
 from icq_bounds.figures import style
 from icq_bounds.figures.bound import bound_panel
 from icq_bounds.figures.style import NAME
@@ -120,14 +121,14 @@ def pooled(found: Float[np.ndarray, "L K R"]) -> Float[np.ndarray, "R K"]:
 def slope(x: Float[np.ndarray, "K"], found: Float[np.ndarray, "L K R"]) -> Estimate:
     """Slope of the logarithm of the pooled error against that of the axis, with an interval over replicas."""
     if len(found) == 0:
-        return missing("no finished line")
+        return missing(Reason.NOT_FINISHED, "no line")
     curves = pooled(found)
     if len(curves) < 2:
-        return missing("one replica")
+        return missing(Reason.FEW_RUNS, "one replica")
     if not np.isfinite(curves).all():
-        return missing("a run diverged")
+        return missing(Reason.NOT_FINITE, "a run diverged")
     if (curves.max(axis=0) <= 1e-9).any():
-        return missing("the error is 0")
+        return missing(Reason.NO_ERROR)
     e = estimate.log_log_slope(x, curves)
     low, high = e.interval
     return estimate.exact(round(low, 9)) if high - low < 1e-9 else e  # the same in every replica

@@ -315,7 +315,7 @@ def diagnosed(found: Mapping[str, Estimate], truth: Mapping[str, float], *, ax: 
     """The three terms of a diagnosis with their intervals, beside the exact ones where those are known."""
     ax, hues = axes(ax, 5.6, 2.2), dict(zip(found, (COLOUR[term] for term in TERMS), strict=True))
     for k, (term, e) in enumerate(found.items()):
-        if e.result == "ok":
+        if e.known:
             ax.barh(k, e.value, height=0.55, color=hues[term])
             ax.plot(e.interval, [k, k], color=INK, linewidth=1.5)
         else:

@@ -15,6 +15,7 @@ from audits.calibration.suite import Study
 from estimators import approximation, distances, interface, mixing, td_noise, values
 from estimators.statistics import estimate
 from estimators.statistics.estimate import missing
+from icq.reason import Reason
 from icq_bounds.errors import Interrupted, WorkError
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.store import Store, code_version
@@ -75,7 +76,7 @@ def test_a_guarantee_excuses_covering_too_much_but_not_too_little():
 
 def test_only_given_numbers_are_judged():
     def cautious(data):
-        return estimate.mean(data) if len(data) >= 20 else missing("too few", float(len(data)))
+        return estimate.mean(data) if len(data) >= 20 else missing(Reason.FEW_RUNS, n_eff=float(len(data)))
 
     short, enough = judge(cautious)
     assert short.verdict is Calibration.TOO_SHORT and short.numbers == 0 and np.isnan(short.coverage)

@@ -14,14 +14,15 @@ from bounds.approximation import class_error as bounded
 from bounds.approximation.certificate import certificate_d, residual
 from bounds.approximation.classes import linear_class
 from estimators import approximation
-from estimators import law as empirical
+from estimators import law as laws
 from estimators.approximation import bellman_residual, certificate, class_error, kappa, length
+from estimators.doubt import doubt
 from estimators.fit import fit, held_out, network_of, rows_of
-from estimators.fixed import doubtful, interface_fixed_point
-from estimators.law import law, slices, sums
-from estimators.statistics.jackknife import batch_index
+from estimators.statistics.jackknife import batch_index, slices
+from estimators.sums import Sums, pair_law, sums
 from icq.exact import AnalysisError, analyse
 from icq.learn.classes import linear, random_features, tabular
+from icq.reason import NoNumber, Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
@@ -67,8 +68,8 @@ def test_exact_values_are_those_of_the_bounds(m):
     assert kappa(a).value == a.kappa
     bound = certificate_d(a, np.where(a.interface.available, q, 0.0))
     found = certificate(a, q)
-    assert (found.result == "ok") == (a.kappa < 1)
-    if found.result == "ok":
+    assert (found.known) == (a.kappa < 1)
+    if found.known:
         assert found.value == pytest.approx(bound.terms["residual"] / (1 - a.kappa))
     assert class_error(a).value == class_error(a, tabular(m)).value == 0
     cls = random_features(m, 2, 0)
@@ -82,7 +83,7 @@ def test_exact_values_are_those_of_the_bounds(m):
 @given(instances(states=(2, 6)))
 def test_the_law_of_an_instance_is_its_interface_model(m):
     a = analysed(m)
-    found = law(a)
+    found = pair_law(a)
     assert found.mass == pytest.approx(a.d_pair)
     assert found.model.reward == pytest.approx(a.interface.reward)
     assert found.model.kernel.toarray() == pytest.approx(a.interface.kernel.toarray())
@@ -107,17 +108,21 @@ def test_sums_are_those_of_the_rows(log, monkeypatch):
         for b in range(32):
             rows = batch_index(len(one)) == b
             pair = one.observation[rows] * one.num_options + one.option[rows]
-            assert found.visits[b] == pytest.approx(np.bincount(pair, minlength=found.visits.shape[1]))
-            assert found.square[b].sum() == pytest.approx((one.reward[rows] ** 2).sum())
-            assert found.cross[b].sum() == pytest.approx((one.reward * one.discount)[rows].sum())
-    cell = int(found.second.sum(0).argmax())
-    at = (part.observation * part.num_options + part.option == found.pair[cell]) & (
-        part.next_observation == found.target[cell]
+            assert found.count[b] == pytest.approx(np.bincount(pair, minlength=found.count.shape[1]))
+            assert found.cell[2, b].sum() == pytest.approx((one.reward[rows] ** 2).sum())
+            cross = found.value[1, found.first[b] : found.first[b + 1]]
+            assert cross.sum() == pytest.approx((one.reward * one.discount)[rows].sum())
+    edge = int(found.totals.edge[2].argmax())
+    at = (part.observation * part.num_options + part.option == found.frame.source[edge]) & (
+        part.next_observation == found.frame.target[edge]
     )
-    assert found.second[:, cell].sum() == pytest.approx((part.discount[at] ** 2).sum())
-    monkeypatch.setattr(empirical, "KEYS", 0)
-    sparse = sums(part)
-    assert (sparse.pair == found.pair).all() and (sparse.discount == found.discount).all()
+    assert found.totals.edge[2, edge] == pytest.approx((part.discount[at] ** 2).sum())
+    monkeypatch.setattr(laws, "TABLE", 0)  # codes are sorted instead of indexed
+    monkeypatch.setattr(Sums, "KEPT", 0)
+    again = sums(rows_of(part, slice(0, 1003)))
+    assert (again.edge == found.edge).all() and (again.value == found.value).all()
+    for kept, made in zip(found.without, again.without, strict=True):
+        assert (kept.discount == made.discount).all() and (kept.moments.second == made.moments.second).all()
 
 
 def test_slices_are_the_batches():
@@ -127,12 +132,12 @@ def test_slices_are_the_batches():
 
 def test_without_a_batch_is_the_law_of_the_other_rows(log):
     part = rows_of(log, slice(0, 4000))
-    third = list(sums(part).without())[3]
+    third = list(sums(part).without)[3]
     rows = slices(len(part))[3]
     keep = np.delete(np.arange(len(part)), np.arange(rows.start, rows.stop))
     alone = replace(part, **{k: v[keep] for k, v in vars(part).items() if isinstance(v, np.ndarray) and len(v) == 4000
                              and k in part.__dataclass_fields__})  # fmt: skip
-    whole = sums(alone).whole()
+    whole = sums(alone).whole
     assert third.mass == pytest.approx(whole.mass)
     assert third.model.kernel.toarray() == pytest.approx(whole.model.kernel.toarray())
 
@@ -154,7 +159,7 @@ def test_intervals_cover_with_aliasing_and_without_a_residual(aliased):
     plain = []
     for one in runs[:30]:
         found = sums(one)
-        whole = approximation.residual_vector(found.whole(), aliased.q_bar)
+        whole = approximation.residual_vector(found.whole, aliased.q_bar)
         plain.append(float(whole @ whole))
     honest = [bellman_residual(one, aliased.q_bar).value ** 2 for one in runs[:30]]
     assert min(plain) > 0 and np.mean(plain) > 2 * np.mean(honest)
@@ -168,9 +173,9 @@ def test_class_error_from_logs(aliased):
     )
     assert exact.value > 0.01 and class_error(aliased, spanning).value < 1e-6
     runs = logs(aliased, 3000, 10)
-    found = [e for e in (class_error(one, cls) for one in runs) if e.result == "ok"]
+    found = [e for e in (class_error(one, cls) for one in runs) if e.known]
     assert len(found) > 7 and covered(found, exact.value) >= 0.93 - 3 * (0.95 * 0.05 / len(found)) ** 0.5
-    inside = [e for e in (class_error(one, spanning) for one in runs) if e.result == "ok"]
+    inside = [e for e in (class_error(one, spanning) for one in runs) if e.known]
     assert len(inside) > 7 and covered(inside, 0.0) >= 0.93 - 3 * (0.95 * 0.05 / len(inside)) ** 0.5
     assert np.mean([e.value for e in inside]) < 0.2 * exact.value
     assert class_error(runs[0]).value == class_error(runs[0], tabular(aliased.smdp)).value == 0
@@ -205,11 +210,11 @@ def test_too_little_is_a_result(small, log):
     shape = Shape(complete(2), clusters=2, visible=1, hidden=2, options=2)
     slow = analyse(dials_instance(shape, Dials(mixing=0.02), 2))
     for a, one, why in (
-        (small, rows_of(log, slice(0, 100)), "100 rows"),
-        (slow, logs(slow, 1000, 1)[0], "log"),  # long enough in rows, not in memories of the chain
+        (small, rows_of(log, slice(0, 100)), Reason.FEW_HANDOFFS),
+        (slow, logs(slow, 1000, 1)[0], Reason.SHORT),  # long enough in rows, not in memories of the chain
     ):
         for e in (bellman_residual(one, a.q_bar), kappa(one), class_error(one, random_features(a.smdp, 1, 0))):
-            assert e.result != "ok" and why in e.result and np.isnan(e.value) and np.isnan(e.interval[0])
+            assert e.why.reason is why and e.why.reason.too_short and np.isnan(e.value) and np.isnan(e.interval[0])
 
 
 def test_a_pair_hardly_tried_is_a_result(small, log):
@@ -217,14 +222,16 @@ def test_a_pair_hardly_tried_is_a_result(small, log):
     keep = np.setdiff1d(np.arange(len(log)), rare)
     thin = replace(log, **{k: v[keep] for k, v in vars(log).items() if isinstance(v, np.ndarray) and len(v) == len(log)
                            and k in log.__dataclass_fields__})  # fmt: skip
-    assert "option 1 of observation 1 was chosen in 1 of 32 batches" in bellman_residual(thin, small.q_bar).result
+    why = bellman_residual(thin, small.q_bar).why
+    assert (why.reason, why.option, why.observation) == (Reason.RARE_PAIR, 1, 1)
+    assert str(why).startswith(f"{Reason.RARE_PAIR} (option 1 of observation 1: in 1 of 32")
 
 
 def test_kappa_needs_the_behaviour(log):
-    assert "probability" in kappa(replace(log, probability=None)).result
+    assert kappa(replace(log, probability=None)).why.reason is Reason.NO_PROBABILITY
     drifting = np.where(np.arange(len(log)) % 2, log.probability, 0.5 * log.probability)
-    assert "change" in kappa(replace(log, probability=drifting)).result
-    assert "together" in kappa(replace(log, probability=0.5 * log.probability)).result
+    assert kappa(replace(log, probability=drifting)).why.reason is Reason.BEHAVIOUR_CHANGES
+    assert kappa(replace(log, probability=0.5 * log.probability)).why.reason is Reason.UNTRIED_OPTIONS
 
 
 def test_bad_tables_and_sources_are_refused(small, log):
@@ -246,15 +253,18 @@ def replace_features(cls):
 
 def test_doubtful_greedy_options_are_found(small, log):
     found = sums(log)
-    q = interface_fixed_point(found.whole()).q
-    parts = np.stack([interface_fixed_point(part).q for part in found.without()])
-    clear = doubtful(found.whole(), q, parts)
+    q, parts = found.whole.q_star, np.stack([part.q_star for part in found.without])
+    rest = found.whole.model.available, found.whole.mass.sum(1)
+    clear = doubt(q, parts, *rest)
     assert clear.share < 0.02
     level, levels = q.copy(), parts.copy()
     level[:, 1], levels[:, :, 1] = level[:, 0], parts[:, :, 0] + 1e-3 * np.random.default_rng(0).normal(size=(32, 4))
-    tied = doubtful(found.whole(), level, levels)
+    tied = doubt(level, levels, *rest)
     both = small.d_obs[small.interface.available.all(1)].sum()
-    assert tied.share == pytest.approx(0.5 * both, rel=0.1) and "log about" in tied.where
+    assert tied.share == pytest.approx(0.5 * both, rel=0.1)
+    with pytest.raises(NoNumber, match="log about") as none:
+        tied.check(share=0.02, n_eff=9.0)
+    assert none.value.why.reason is Reason.IN_DOUBT and none.value.why.observation == tied.row
 
 
 # --- networks -------------------------------------------------------------------------------------------------------

@@ -12,12 +12,11 @@ from strategies import garnet, instances
 from bounds.interface.gap import oracle_contraction as certified_modulus
 from bounds.interface.gap import scalar_gap_bound_d
 from estimators import interface
-from estimators.cells import DOUBTFUL, Cells, gather
-from estimators.context import ContextLaw, exact_law
+from estimators.cells import Cells, gather
+from estimators.doubt import MANY
 from estimators.interface import (
     CONTEXT,
     LOWER,
-    NEEDS_CONTEXT,
     certified_gap,
     channel_tables,
     interface_gap,
@@ -27,10 +26,12 @@ from estimators.interface import (
     oracle_contraction,
     residual,
 )
+from estimators.law import Law, exact_law
 from estimators.logs.log import Log, from_handoffs
 from estimators.statistics.estimate import Estimate
 from icq.exact import Analysis, analyse
 from icq.learn.sampling import tables, trajectory
+from icq.reason import Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
@@ -76,8 +77,8 @@ def test_exact_values_are_those_of_the_analysis(m):
 def test_a_certified_gap_is_the_bound_and_absent_where_it_does_not_apply(m):
     a = analyse(m)
     found, bound = certified_gap(a), scalar_gap_bound_d(a)
-    assert (found.result == "ok") == np.isfinite(bound.value)
-    if found.result == "ok":
+    assert (found.known) == np.isfinite(bound.value)
+    if found.known:
         assert found.value == pytest.approx(bound.value, rel=1e-6, abs=1e-9)
 
 
@@ -175,17 +176,18 @@ def test_rare_cells_are_left_out_and_their_share_is_said():
 @pytest.mark.parametrize("quantity", [local_gap, interface_gap, oracle_contraction, certified_gap])
 def test_without_context_there_is_no_number(quantity):
     found = quantity(replace(log_of(dials(1.0), 3000), context=None))
-    assert found.result == NEEDS_CONTEXT and np.isnan(found.value) and np.isnan(found.interval).all()
+    assert found.why.reason is Reason.NO_CONTEXT and np.isnan(found.value) and np.isnan(found.interval).all()
 
 
 def test_too_little_data_is_a_result():
     a = dials(1.0)
-    assert "at least" in local_gap(log_of(a, 20)).result
-    assert "log longer" in local_gap(log_of(a, 200)).result
-    assert "not seen" in interface_gap(log_of(a, 600)).result
-    assert "correlation" in local_gap(log_of(dials(1.0, 0.002), 4000)).result
+    few, rare = local_gap(log_of(a, 20)).why, interface_gap(log_of(a, 600)).why
+    assert few.reason is Reason.FEW_HANDOFFS and "at least" in few.place
+    assert local_gap(log_of(a, 200)).why.need.startswith("log longer")
+    assert rare.reason is Reason.RARELY_VISITED_CELLS and rare.reason.too_short
+    assert local_gap(log_of(dials(1.0, 0.002), 4000)).why.reason is Reason.SHORT
     many = replace(log_of(a, 3000), context=np.arange(3000))
-    assert "coarser" in local_gap(many).result
+    assert local_gap(many).why.reason is Reason.RARE_CELLS and "coarser" in local_gap(many).why.need
 
 
 def tied() -> Analysis:
@@ -194,11 +196,11 @@ def tied() -> Analysis:
 
 def test_a_best_option_in_doubt_is_a_result_while_cells_are_rare():
     log = log_of(tied(), 300)
-    assert not gather(log).frequent and "best option" in local_gap(log).result
+    assert not gather(log).frequent and local_gap(log).why.reason is Reason.IN_DOUBT
 
 
 def held(truth: float, found: list[Estimate]) -> int:
-    assert all(e.result == "ok" for e in found)
+    assert all(e.known for e in found)
     return sum(e.interval[0] <= truth <= e.interval[1] for e in found)
 
 
@@ -206,7 +208,7 @@ def test_intervals_know_what_ties_do_and_without_that_are_caught(monkeypatch):
     """Where all options tie the maximum has a bias of the order of a standard error, however long the log."""
     even = analyse(dials_instance(Shape(complete(4)), Dials(gap=1.0, action_gap=0.0), 1))
     logs = [gather(log_of(even, 10_000, seed), onward=True) for seed in range(20)]
-    assert min(cells.doubt for cells in logs) > DOUBTFUL
+    assert min(cells.doubt.share for cells in logs) > MANY
     assert held(local_gap(even).value, [local_gap(cells) for cells in logs]) >= 16
     truth, found = interface_gap(even).value, [interface_gap(cells) for cells in logs]
     assert held(truth, found) >= 18 and all("tie" in e.note for e in found)
@@ -218,16 +220,17 @@ def test_intervals_know_what_ties_do_and_without_that_are_caught(monkeypatch):
 def test_an_agent_that_acts_in_few_batches_has_no_halves():
     log = log_of(analyse(dials_instance(SMALL, Dials(gap=1.0, action_gap=0.0), 1)), 40_000)
     cells = gather(rows(log, (log.agent != 2) | (np.arange(len(log)) % 20_000 < 500)))
-    assert cells.frequent and cells.doubt > DOUBTFUL
-    assert "agent 2 acts in" in local_gap(cells, agent=2).result
-    assert local_gap(cells, agent=1).result == "ok" and set(local_gap_by_agent(cells)) == {0, 1, 2}
+    assert cells.frequent and cells.doubt.share > MANY
+    lack = local_gap(cells, agent=2).why
+    assert lack.reason is Reason.ABSENT_AGENT and lack.agent == 2 and "agent 2" in str(lack)
+    assert local_gap(cells, agent=1).known and set(local_gap_by_agent(cells)) == {0, 1, 2}
 
 
 def test_numbers_that_are_not_finite_stay_so():
     log = log_of(dials(1.0), 2000)
     log.reward[7] = np.nan
     found = local_gap(log)
-    assert np.isnan(found.value) and "not finite" in found.result
+    assert np.isnan(found.value) and found.why.reason is Reason.NOT_FINITE
 
 
 def test_bad_sources_and_agents_are_refused():
@@ -273,8 +276,8 @@ def test_intervals_hold_the_truth(gap, size):
     for seed in range(replicates):
         cells = gather(log_of(a, size, seed), onward=True)
         found = (local_gap(cells), interface_gap(cells))
-        numbers += all(f.result == "ok" for f in found)
-        hits += [f.result == "ok" and f.interval[0] <= t <= f.interval[1] for f, t in zip(found, truth)]
+        numbers += all(f.known for f in found)
+        hits += [f.known and f.interval[0] <= t <= f.interval[1] for f, t in zip(found, truth)]
     assert numbers > 0.8 * replicates
     assert (hits >= 0.95 * numbers - 3.5 * np.sqrt(0.05 * 0.95 * numbers)).all()
 
@@ -282,7 +285,7 @@ def test_intervals_hold_the_truth(gap, size):
 def _square(cells: Cells, q: np.ndarray, debias: bool) -> float:
     """Between-cell square of the residual, jackknifed or plug-in."""
 
-    def square(law: ContextLaw) -> float:
+    def square(law: Law) -> float:
         table = residual(law, q)
         return float((law.mass * (table - law.mean(table)) ** 2).sum())
 

@@ -12,12 +12,12 @@ from scipy.spatial.distance import cdist
 from strategies import garnet, instances
 
 from estimators.cells import gather
-from estimators.context import exact_law
 from estimators.distances import _line, _potential, mean_discrepancy, next_laws, total_variation, wasserstein
-from estimators.interface import NEEDS_CONTEXT
+from estimators.law import exact_law
 from estimators.logs.log import Log, from_handoffs
 from icq.exact import Analysis, analyse
 from icq.learn.sampling import tables, trajectory
+from icq.reason import Reason
 
 
 @cache
@@ -113,7 +113,7 @@ def test_bad_kernels_features_and_logs_are_refused():
         wasserstein(a)
     with pytest.raises(ValueError, match=r"features\[1, 0\] = nan"):
         wasserstein(a, np.array([[0.0], [np.nan], [1.0], [2.0], [3.0]]))
-    assert total_variation(log_of(a, 3000, context=False)).result == NEEDS_CONTEXT
+    assert total_variation(log_of(a, 3000, context=False)).why.reason is Reason.NO_CONTEXT
 
 
 def once_by_hand(log: Log, batches: int = 32) -> float:
@@ -137,6 +137,7 @@ def test_a_law_that_one_batch_makes_is_a_result():
         if cells.covered < 1:
             continue
         assert cells.led_once == pytest.approx(once_by_hand(log))
-        results.append(("in one batch only" in mean_discrepancy(cells).result, cells.led_once > 0.001))
+        why = mean_discrepancy(cells).why
+        results.append((why is not None and why.reason is Reason.LED_ONCE, cells.led_once > 0.001))
     assert {told for told, _ in results} == {True, False}
     assert all(told == due for told, due in results)

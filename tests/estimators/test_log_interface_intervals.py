@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from estimators.statistics.estimate import Estimate
+from estimators.statistics.estimate import Estimate, jackknife
 from estimators.statistics.jackknife import (
     BATCHES,
-    Noise,
+    SquareNoise,
     batch_index,
     bias_of,
     degenerate,
     halves,
-    jackknife,
     kink,
     leave_one_out,
     norm,
@@ -199,5 +198,5 @@ def test_uneven_noise_misses_on_neither_side_and_a_variance_in_proportion_is_cau
     found = uneven(mean, 2000)
     below, above = (found[:, 1] < np.linalg.norm(mean)).mean(), (found[:, 0] > np.linalg.norm(mean)).mean()
     assert 0.01 < below < 0.05 and 0.01 < above < 0.05
-    monkeypatch.setattr(Noise, "along", lambda self, scores: 0.0)
+    monkeypatch.setattr(SquareNoise, "along", lambda self, scores: 0.0)
     assert (uneven(mean, 2000)[:, 1] < np.linalg.norm(mean)).mean() > 0.1

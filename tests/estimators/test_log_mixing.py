@@ -15,10 +15,10 @@ from bounds.residual.population import block_features, population, tabular_featu
 from bounds.residual.sharp import averaged_limit
 from estimators import dobrushin, td_noise
 from estimators.fit import rows_of
-from estimators.fixed import interface_fixed_point, rests_on, span
-from estimators.law import law
+from estimators.fixed import rests_on, span
 from estimators.mixing import contraction_rate, kemeny, mixing_time, pseudo_spectral_gap, relaxation_time
-from estimators.statistics.jackknife import positive
+from estimators.statistics.estimate import attempt, positive
+from estimators.sums import pair_law
 from estimators.td_noise import (
     autocorrelation_time,
     batch_means,
@@ -27,11 +27,11 @@ from estimators.td_noise import (
     sigma_0,
     sigma_mix,
 )
-from estimators.view import counts, memory, too_short, transition
+from estimators.view import counts, effective, memory, transition
 from icq.exact import AnalysisError, analyse
 from icq.exact import markov as chains
 from icq.learn.classes import random_features
-from icq.reason import NoNumber
+from icq.reason import NoNumber, Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
@@ -153,7 +153,7 @@ def test_noise_from_logs_covers_with_persistent_hidden_states(persistent):
     runs = logs(persistent, 15_000, 20)
     for of in (sigma_0, residual_constant):
         truth = of(persistent).value
-        found = [e for e in (of(one) for one in runs) if e.result == "ok"]
+        found = [e for e in (of(one) for one in runs) if e.known]
         assert len(found) > 16
         stderr = (0.95 * 0.05 / len(found)) ** 0.5
         assert np.mean([covers(e, truth) for e in found]) >= 0.93 - 3 * stderr
@@ -161,8 +161,8 @@ def test_noise_from_logs_covers_with_persistent_hidden_states(persistent):
 
 
 def test_noise_rests_on_the_handoffs_to_the_pairs_that_make_it(persistent):
-    known = law(persistent)
-    found = interface_fixed_point(known)
+    known = pair_law(persistent)
+    found = known.solution
     rest, _ = rests_on(known, span(None, known.model.available), found, 1000)
     d, kernel, options = known.flat, known.model.kernel.toarray(), known.mass.shape[1]
     following = np.zeros((d.size, d.size))
@@ -177,8 +177,9 @@ def test_noise_that_rests_on_few_handoffs_is_no_number():
     a = analyse(garnet(10, states=12, observations=6, gamma=0.8))  # one option in 230 handoffs makes 2/5 of the noise
     cls = random_features(a.smdp, 2, 3)
     for of in NOISE:
-        assert "of the noise comes from option" in of(logs(a, 3000, 1, seed=1)[0], cls).result
-    assert sigma_0(logs(a, 60_000, 1, seed=1)[0], cls).result == "ok"
+        why = of(logs(a, 3000, 1, seed=1)[0], cls).why
+        assert why.reason is Reason.RESTS_ON_FEW and "times as many handoffs" in why.need and why.option is not None
+    assert sigma_0(logs(a, 60_000, 1, seed=1)[0], cls).known
 
 
 def test_the_jackknife_of_a_positive_number_scales_with_it():
@@ -187,21 +188,22 @@ def test_the_jackknife_of_a_positive_number_scales_with_it():
     np.testing.assert_allclose(np.array([many.value, many.stderr, *many.interval]) / 1e6,
                                [one.value, one.stderr, *one.interval])  # fmt: skip
     assert positive(0.0, np.zeros(32), n_eff=1.0).interval == (0, 0)
-    assert "one batch" in positive(1.0, np.where(np.arange(32) == 5, 0.0, 1.0), n_eff=1.0).result
+    one_batch = attempt(positive, 1.0, np.where(np.arange(32) == 5, 0.0, 1.0), n_eff=1.0)
+    assert one_batch.why.reason is Reason.ONE_BATCH and one_batch.n_eff == 1
 
 
 def test_all_estimates_agree_with_each_other_and_with_the_truth(persistent, log):
     cls = random_features(persistent.smdp, 1, 3)
     for given_cls in (None, cls):
         found = {of: of(log, given_cls) for of in NOISE}
-        assert all(e.result == "ok" for e in found.values())
+        assert all(e.known for e in found.values())
         for of, e in found.items():
             assert abs(e.value - of(persistent, given_cls).value) < 5 * e.stderr
         total = found[sigma_0].value + found[sigma_mix].value
         assert total / found[sigma_0].value == pytest.approx(found[autocorrelation_time].value)
     for of in (kemeny, relaxation_time):
         e = of(log)
-        assert e.result == "ok" and abs(e.value - of(persistent).value) < 5 * e.stderr
+        assert e.known and abs(e.value - of(persistent).value) < 5 * e.stderr
 
 
 def test_a_shuffled_log_has_no_memory(log):
@@ -219,14 +221,16 @@ def test_a_log_that_is_short_against_its_memory_says_how_long_it_must_be(slow):
     one = logs(slow, 6000, 1)[0]
     for of in (*NOISE, kemeny, relaxation_time):
         found = of(one)
-        assert found.result != "ok" and "log at least" in found.result and np.isnan(found.value)
-    why, n_eff = too_short(one)
-    assert n_eff == pytest.approx(len(one) / memory(counts(one).whole())) and "remembers" in why
+        assert found.why.reason is Reason.SHORT and "log at least" in found.why.need and np.isnan(found.value)
+    with pytest.raises(NoNumber, match="remembered") as none:
+        effective(one)
+    assert none.value.n_eff == pytest.approx(len(one) / memory(counts(one).whole()))
     # Noise that is correlated longer than a batch is found out as well.
     found = td_noise.noise(logs(slow, 30_000, 1)[0])
     table = np.repeat(np.random.default_rng(0).normal(size=16), 8)[:, None] * np.ones_like(found.table)
-    drifting = replace(found, table=table * 1e3).long_run(found.span.psi)
-    assert drifting.result != "ok" and "log at least" in drifting.result
+    with pytest.raises(NoNumber, match="log at least") as none:
+        replace(found, table=table * 1e3).long_run(found.span.psi)
+    assert none.value.why.reason is Reason.SHORT
 
 
 # --- Dobrushin ------------------------------------------------------------------------------------------------------
@@ -284,8 +288,8 @@ def test_guaranteed_intervals_hold_and_close(persistent):
     widths = []
     for n in (300, 10_000):
         found = [mixing_time(one) for one in logs(persistent, n, 6, seed=n)]
-        assert all(covers(e, truth) for e in found if e.result == "ok")
-        widths.append(np.median([e.interval[1] for e in found if e.result == "ok"]))
+        assert all(covers(e, truth) for e in found if e.known)
+        widths.append(np.median([e.interval[1] for e in found if e.known]))
     assert widths[-1] < np.inf and widths[-1] < widths[0]
     assert covers(contraction_rate(logs(persistent, 10_000, 1)[0]), rate)
 
@@ -306,9 +310,9 @@ def test_equally_slow_eigenvalues_are_a_result():
     shape = Shape(complete(2), clusters=3, visible=1, hidden=2, options=2)
     a = analyse(dials_instance(shape, Dials(mixing=0.2)))
     one = logs(a, 20_000, 1)[0]
-    assert "equally slow" in relaxation_time(one).result
+    assert relaxation_time(one).why.reason is Reason.TIE
     found = kemeny(one)
-    assert found.result == "ok" and abs(found.value - kemeny(a).value) < 5 * found.stderr
+    assert found.known and abs(found.value - kemeny(a).value) < 5 * found.stderr
 
 
 def test_views_and_sources_are_checked(log):
@@ -321,7 +325,7 @@ def test_views_and_sources_are_checked(log):
         with pytest.raises(TypeError, match="expected an Analysis or a Log"):
             of(3.0)
     for of in (*NOISE, kemeny):
-        assert "rows" in of(rows_of(log, slice(0, 50))).result
+        assert of(rows_of(log, slice(0, 50))).why.reason is Reason.FEW_HANDOFFS
 
 
 def test_steps_of_a_view_skip_what_does_not_follow(log):

@@ -38,7 +38,7 @@ from estimators.cells import gather
 from estimators.decomposition import TERMS, decompose, mixing_split
 from estimators.interface import Channels
 from estimators.logs import log as logs
-from estimators.logs.report import Finding, Report
+from estimators.logs.report import Finding, ReaderReport
 from estimators.statistics import estimate
 from icq import build
 from icq.display import LINES, WIDTH, Fact, Latex, Shown, facts, number, spread, text, word
@@ -46,6 +46,7 @@ from icq.exact import analyse
 from icq.learn import classes as networks
 from icq.learn import population, sampling
 from icq.learn.learner import LearnerConfig, init, learn
+from icq.reason import Reason
 from icq.sampled import fleet
 from icq.smdp import ICSMDP, stack
 from icq_bounds.diagnosis import diagnosis, words
@@ -205,7 +206,7 @@ def test_every_result_type_shows_itself(name):
 
 def test_the_inspection_sees_what_people_meet():
     seen = {"icq.exact.analysis.Analysis", "icq.smdp.ICSMDP", "icq.learn.learner.Record",
-            "estimators.statistics.estimate.Estimate", "estimators.logs.log.Log", "estimators.logs.report.Report",
+            "estimators.statistics.estimate.Estimate", "estimators.logs.log.Log", "estimators.logs.report.ReaderReport",
             "bounds.core.bound.Bound", "bounds.theorem.Theorem",
             "bounds.core.term.Rung", "bounds.planner.Plan", "icq_bounds.diagnosis.diagnosis.Diagnosis"}  # fmt: skip
     assert seen <= set(TYPES) and len(TYPES) > 80
@@ -278,7 +279,7 @@ def of_estimators(a, log):
     yield from (E, log, log.names, gather(log), view.counts(log), td_noise.noise(log), Channels(E, E, E))
     yield from decompose(a, np.stack([a.q_bar] * 3), a.q_bar)
     yield mixing_split(np.arange(1.0, 9.0), np.arange(2.0, 10.0))
-    yield Report("log <1>", "line", 9, 8, 2, duplicates=Finding(1, 3), bad={"reward": Finding(1, 4)})
+    yield ReaderReport("log <1>", "line", 9, 8, 2, duplicates=Finding(1, 3), bad={"reward": Finding(1, 4)})
     yield fit.Fit(a.q_bar, {"w": np.ones((3, 3))}, 5, 1e-3, True)
 
 
@@ -299,16 +300,16 @@ def of_bounds(a):
 
 
 def of_experiments(a):
-    interface = diagnosis.Interface(E, E, Channels(E, E, E), (), None, 1.0)
+    interface = diagnosis.InterfaceTerm(E, E, Channels(E, E, E), (), None, 1.0)
     agent = diagnosis.Agent("<a>", 3, E, E, Channels(E, E, E))
-    residual = diagnosis.Residual(9, E, E, E, E, E)
+    residual = diagnosis.ResidualTerm(9, E, E, E, E, E)
     yield from (
         interface,
         agent,
         residual,
-        diagnosis.Diagnosis(interface, diagnosis.Approximation("table", E), residual),
+        diagnosis.Diagnosis(interface, diagnosis.ApproximationTerm("table", E), residual),
     )
-    said = words.Verdict("interface gap", "the interface gap dominates")
+    said = words.Conclusion("interface gap", "the interface gap dominates")
     yield from (said, words.Said(said, (), (), (), {}, ()))
     yield recovery.Recovery(1, {"residual": E}, {"residual": 0.1})
     yield from (html.Grid("A < B", ("x",), [["y"]]), html.Drawing("a", "0 0 1 1", Markup(), "A < B", ""))
@@ -356,8 +357,8 @@ def test_numbers_are_those_of_the_object(a, log):
 def test_an_estimate_reads_like_a_sentence():
     assert repr(E) == "0.0933 (95 %: 0.088 to 0.099, n_eff 2870)"
     assert repr(estimate.exact(0.25)) == "0.25 (exact)"
-    assert repr(estimate.missing("3 runs, 8 are needed")) == "none (3 runs, 8 are needed)"
-    assert "3 runs" in estimate.missing("3 runs, 8 are needed")._repr_html_()
+    few = estimate.missing(Reason.FEW_RUNS, "3, 8 are needed")
+    assert repr(few) == "none (too few runs (3, 8 are needed))" and "3, 8" in few._repr_html_()
     assert repr(dataclasses.replace(E, confidence=None)) == "0.0933 (0.088 to 0.099, n_eff 2870)"
 
 

@@ -16,6 +16,7 @@ from estimators.logs.writer import write
 from estimators.statistics.estimate import Estimate, exact, missing
 from estimators.values import sent_error, value_error, value_error_change
 from icq.exact import analyse
+from icq.reason import Reason
 from icq_bounds.cli import main
 from icq_bounds.diagnosis.diagnosis import EACH, diagnose, root
 from icq_bounds.diagnosis.words import verdict
@@ -78,7 +79,7 @@ def test_intervals_that_are_too_short_are_caught(recovered):
 
 
 def test_what_is_not_estimated_is_not_recovered():
-    r = Recovery(0, {"residual": missing("too short")}, {"residual": 0.0})
+    r = Recovery(0, {"residual": missing(Reason.SHORT)}, {"residual": 0.0})
     assert not r.holds("residual")
 
 
@@ -147,21 +148,21 @@ def test_scalars_that_were_sent_are_judged(small, log):
     rng = np.random.default_rng(0)
     moving = sent_error(replace(log, scalar=log.scalar + rng.normal(0.5, 0.2, len(log))), known)
     assert "scatter by" in moving.note and abs(moving.value - 0.5) < 4 * moving.stderr
-    assert "scalar" in sent_error(replace(log, scalar=np.full(len(log), np.nan)), known).result
+    assert sent_error(replace(log, scalar=np.full(len(log), np.nan)), known).why.reason is Reason.NO_SCALAR
 
 
 def test_options_in_doubt_leave_the_size_of_the_values():
     (tied,) = simulate.pieces(analyse(garnet(3, states=20, observations=6, agents=3)), 12_000, seed=0)
     d = diagnose(tied)
-    assert "doubt" in d.residual.error.result and d.residual.correlation.result == d.residual.error.result
-    assert d.residual.value.result == "ok" or "doubt" in d.residual.value.result
+    assert d.residual.error.why.reason is Reason.IN_DOUBT and d.residual.correlation.why == d.residual.error.why
+    assert d.residual.value.known or d.residual.value.why.reason is Reason.IN_DOUBT
     assert verdict(d.terms).dominant is None
 
 
 def test_root_of_a_constant():
     found = root(Estimate(4.0, 0.4, (3.24, 4.84), 9.0), 100)
     assert (found.value, *found.interval) == pytest.approx((0.2, 0.18, 0.22))
-    assert root(Estimate(-1.0, 1.0, (-2.0, 1.0), 9.0), 100).result != "ok"
+    assert root(Estimate(-1.0, 1.0, (-2.0, 1.0), 9.0), 100).why.reason is Reason.NOT_POSITIVE
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------------
@@ -177,9 +178,9 @@ def test_a_term_dominates_only_beyond_its_interval():
     assert verdict({**terms, "residual": near(0.9)}).dominant == "residual"
     close = verdict({**terms, "residual": near(0.49)})
     assert close.dominant is None and "overlap" in close.sentence and "times as many handoffs" in close.sentence
-    unknown = verdict({**terms, "interface gap": missing("needs context")})
+    unknown = verdict({**terms, "interface gap": missing(Reason.NO_CONTEXT)})
     assert unknown.dominant is None and "without the interface gap" in unknown.sentence
-    nothing = verdict({k: missing("too short") for k in terms})
+    nothing = verdict({k: missing(Reason.SHORT) for k in terms})
     assert nothing.dominant is None and nothing.sentence.startswith("Nothing can be said yet")
 
 

@@ -14,6 +14,7 @@ from bounds import symbolic
 from bounds.core.bound import Verdict
 from bounds.core.sheet import SheetTable
 from estimators.statistics.estimate import Estimate, missing
+from icq.reason import Reason
 from icq_bounds.pages import html
 
 matplotlib.use("Agg")
@@ -55,7 +56,7 @@ def page(source, **data):
 def everything():
     """A page with one of everything, and hostile text wherever text goes."""
     slope = Estimate(-0.488797, 0.02, (-0.5238, -0.4537), 32.0)
-    rows = [[EVIL, slope, 32, Verdict.HOLDS], ["b", missing("1 sample"), 3, Verdict.VIOLATED]]
+    rows = [[EVIL, slope, 32, Verdict.HOLDS], ["b", missing(Reason.FEW_RUNS, "1"), 3, Verdict.VIOLATED]]
     counts = {EVIL: {"holds": 500, "vacuous": 3}, "total": {"holds": 100, "violated": 3, "inapplicable": 200}}
     tables = [
         html.Grid(EVIL, (EVIL, "slope", "n", "verdict"), rows), html.verdict_table(EVIL, counts),
@@ -182,7 +183,7 @@ def test_numbers_show_the_digits_their_interval_leaves():
     assert said(2.5, 2.5, 2.5) == "2.5"
     assert said(math.nan, math.nan, math.nan) == "–"
     assert said(3e-17, 0.0, 2.5e-16) == "3e-17 [0, 2.5e-16]"
-    assert html.estimate(missing("no runs")).striptags() == "none: no runs"
+    assert html.estimate(missing(Reason.FEW_RUNS)).striptags() == "none: too few runs"
     assert html.cell(math.nan) == "–" == html.cell(None)
     assert said(-0.0001, -0.1, 0.1) == "0.00 [-0.10, 0.10]" and html.cell(-0.0) == "0"
     assert html.cell(1 / 3) == "0.3333" and html.cell(12345) == "12345"

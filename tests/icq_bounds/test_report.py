@@ -16,6 +16,7 @@ from strategies import garnet
 from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
 from estimators.statistics.estimate import log_log_slope
+from icq.reason import Reason
 from icq.smdp import ICSMDP
 from icq_bounds.cli import main
 from icq_bounds.pages import html, parts, sweep
@@ -146,10 +147,10 @@ def test_slopes_say_why_there_is_none():
     diverged, zero = good.copy(), good.copy()
     diverged[2, 1, 3], zero[:, 2] = np.nan, 1e-17
     for found, why in (
-        (diverged, "a run diverged"), (zero, "the error is 0"), (good[:, :, :1], "one replica"),
-        (good[:0], "no finished line"),
+        (diverged, Reason.NOT_FINITE), (zero, Reason.NO_ERROR), (good[:, :, :1], Reason.FEW_RUNS),
+        (good[:0], Reason.NOT_FINISHED),
     ):  # fmt: skip
-        assert sweep.slope(x, found).result == why
+        assert sweep.slope(x, found).why.reason is why
     curve = np.broadcast_to((3 * x**-0.5)[None, :, None], good.shape)
     shared = sweep.slope(x, curve)
     assert shared.value == pytest.approx(-0.5) and shared.interval == (shared.value, shared.value)
@@ -173,7 +174,7 @@ def test_diverged_runs_are_said(swept):
     ds["observed"][{"gap": 2, "function_class": 0, "who": 0, "term": [2, 3], "replica": 1}] = np.nan
     said = text(sweep.page(spec, ds, "swept", theorem=False))
     assert "3 records are NaN because their run diverged" in said
-    assert "none: samples are not finite" in said
+    assert f"none: {Reason.NOT_FINITE}" in said
 
 
 def test_every_cell_has_its_row(page):

@@ -12,6 +12,7 @@ from bounds.planner import BitLaw, Costs, PowerLaw, Sharp, plan
 from bounds.residual.sharp import averaged_limit
 from estimators.statistics.estimate import Estimate, missing
 from icq.exact import analyse
+from icq.reason import Reason
 from icq_bounds.sweep.families import DialsFamily
 from notebooks.explore import curves, terms
 from notebooks.explore.terms import Part, Pictures, Terms, beginning, labelled, positions, sliders
@@ -231,7 +232,7 @@ def test_positions_side_by_side_say_their_legend_once(drawn):
 
 def test_every_figure_draws_on_the_axes_it_is_given():
     width, bits, residual, costs = PowerLaw(1.0, 1.0), BitLaw(0.5), Sharp(20.0), Costs(1.0, 4.0, 1e-3)
-    found = {"interface gap": Estimate(0.3, 0.1, (0.2, 0.4), 100.0), "approximation": missing("few"),
+    found = {"interface gap": Estimate(0.3, 0.1, (0.2, 0.4), 100.0), "approximation": missing(Reason.FEW_RUNS),
              "residual": Estimate(0.1, 0.1, (0.0, 0.2), 100.0)}  # fmt: skip
     drawings = [
         lambda ax: curves.correlation(HERE, 3, ax=ax),

@@ -20,15 +20,17 @@ from bounds.core.bound import verdict
 from bounds.interface.gap import gap_value_bound_d
 from estimators import interface, td_noise
 from estimators.decomposition import TERMS, decompose
-from estimators.fixed import FixedPointError, class_fixed_point, span
-from estimators.law import law
+from estimators.fixed import class_fixed_point, span
 from estimators.logs import simulate
 from estimators.logs.log import Log
+from estimators.statistics.estimate import OK, result
+from estimators.sums import pair_law
 from icq.build import Workflow
 from icq.exact import Analysis, analyse
 from icq.learn import classes, sampling
 from icq.learn.classes import Linear
 from icq.learn.learner import learn
+from icq.reason import NoNumber
 from icq.smdp import ICSMDP
 from icq_bounds.diagnosis.diagnosis import Diagnosis, diagnose, root
 from icq_bounds.sweep.methods import ADAM, ADAPTIVE
@@ -179,11 +181,11 @@ class TermsCell:
         a, views = solved(self.game)
         cls = linear_in_views(a.smdp, views)
         record = learn(sampling.tables(a), cls, ADAPTIVE.config(False, ADAM), range(self.seeds), [self.handoffs])
-        known, reference = law(a), "ok"
+        known, reference = pair_law(a), OK
         try:
             q_f = class_fixed_point(known, span(cls, known.model.available)).q
-        except FixedPointError as error:
-            q_f, reference = np.full(a.q_bar.shape, np.nan), str(error)
+        except NoNumber as none:
+            q_f, reference = np.full(a.q_bar.shape, np.nan), str(none.why)
         split, _ = decompose(a, np.asarray(record.q_average[:, -1], np.float64), q_f)
         bound = gap_value_bound_d(a)
         said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
@@ -228,7 +230,8 @@ class LogCell:
         `TERM_exact`, NaN where it has no exact counterpart.
         """  # fmt: skip
         a, _ = solved(self.game)
-        truth = {"interface": interface.interface_gap(a).value, "residual": _residual(a, self.handoffs)}
+        residual = root(td_noise.residual_constant(a), self.handoffs)
+        truth = {"interface": interface.interface_gap(a).value, "residual": residual.value}
         out = said(diagnose(self.log(), width=self.width, seed=self.seed))
         return out | {f"{term}_exact": np.array(truth.get(term, np.nan)) for term in TERMS[:3]}
 
@@ -238,13 +241,5 @@ def said(found: Diagnosis) -> Arrays:
     out: Arrays = {}
     for term, e in zip(TERMS[:3], found.terms.values(), strict=True):
         out |= {term: np.array([e.value, *e.interval]), f"{term}_n": np.array(e.n_eff)}
-        out[f"{term}_result"] = np.array(e.result)
+        out[f"{term}_result"] = np.array(result(e))
     return out
-
-
-def _residual(a: Analysis, handoffs: int) -> float:
-    """What so many handoffs leave to an averaged table (docs/theory.md section 5a); NaN for tables too large for it."""
-    try:
-        return root(td_noise.residual_constant(a), handoffs).value
-    except ValueError:
-        return float("nan")

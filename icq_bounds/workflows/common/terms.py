@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from estimators.decomposition import TERMS
 from estimators.logs.writer import LogWriter
 from estimators.statistics import estimate
-from estimators.statistics.estimate import Estimate, as_dict, finite
+from estimators.statistics.estimate import Estimate, as_dict, finite, recorded
 from icq_bounds.figures import style
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.common.term_cells import Game, LogCell, TermsCell
@@ -37,7 +37,7 @@ def error(r: Arrays, part: str) -> Estimate:
 def estimated(r: Arrays, term: str) -> Estimate:
     """One term of a log."""
     value, low, high = (float(x) for x in r[term])
-    return Estimate(value, np.nan, (low, high), float(r[f"{term}_n"]), str(r[f"{term}_result"]))
+    return Estimate(value, np.nan, (low, high), float(r[f"{term}_n"]), recorded(str(r[f"{term}_result"])))
 
 
 def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: s
     for part in TERMS:
         style.band(ax, x, [error(r, part) for _, r in rows], style.COLOUR[part], style.NAME[part])
     both = [(at, logs[c.game][1]) for at, (c, _) in zip(x, rows, strict=True) if c.game in logs]
-    seen = [(at, e) for at, r in both if (e := estimated(r, "interface")).result == "ok"]
+    seen = [(at, e) for at, r in both if (e := estimated(r, "interface")).known]
     if seen:
         value = np.array([e.value for _, e in seen])
         ends = np.array([e.interval for _, e in seen])
