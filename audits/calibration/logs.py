@@ -141,9 +141,7 @@ def of_log(name: str, of: Callable[[Analysis | Log, KnownWorkflow], Estimate], *
     )  # fmt: skip
 
 
-def of_noise(
-    name: str, of: Callable[[Log, TDNoise], Estimate], truth: Callable[[KnownWorkflow], float]
-) -> Quantity:
+def of_noise(name: str, of: Callable[[Log, TDNoise], Estimate], truth: Callable[[KnownWorkflow], float]) -> Quantity:
     """A quantity of a log and of its noise at the fixed point of the table."""
 
     def estimate(data: Logged) -> Estimate:

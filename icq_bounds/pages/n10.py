@@ -96,7 +96,9 @@ def _largest(results: list[Arrays]) -> str:
 
 def _slopes(said: Mapping[str, Any]) -> Grid:
     over = said["residual_over_asymptote"]
-    rows: list[list[Cell]] = [[cell, from_dict(slope), from_dict(over[cell])] for cell, slope in said["residual_slopes"].items()]
+    rows: list[list[Cell]] = [
+        [cell, from_dict(slope), from_dict(over[cell])] for cell, slope in said["residual_slopes"].items()
+    ]
     return Grid("Residual against handoffs", ("cell", "slope", "over its asymptote"), rows)
 
 
