@@ -63,7 +63,7 @@ PACKAGES = ("icq", "estimators", "bounds", "icq_bounds", "audits")
 PLAIN = {
     "icq.display.Fact",
     "icq_bounds.sweep.axes.Setting",  # an axis that a sweep knows
-    "audits.calibration.blocks.CalibrationBlock", "audits.calibration.suite.Study",  # what a calibration is asked to do
+    "audits.calibration.blocks.DataSets", "audits.calibration.suite.Study",  # what a calibration is asked to do
     "audits.calibration.rows.Quantity", "audits.calibration.rows.Source",
     "icq_bounds.workflows.common.recorded.RecordedTable",  # which recorded answers
     "icq_bounds.workflows.math.backends.Problem", "icq_bounds.workflows.math.backends.Answer",

@@ -165,7 +165,9 @@ def test_names_inside_figures_do_not_clash():
 def test_any_text_is_only_text(text):
     table = html.Grid(text, (text,), [[text]])
     made = html.TEMPLATES.from_string(WORDS).render(text=text, table=table, missing=missing(Reason.FEW_RUNS, text))
-    bare = html.TEMPLATES.from_string(WORDS).render(text="", table=html.Grid("", ("",), [[""]]), missing=missing(Reason.FEW_RUNS))
+    bare = html.TEMPLATES.from_string(WORDS).render(
+        text="", table=html.Grid("", ("",), [[""]]), missing=missing(Reason.FEW_RUNS)
+    )
     assert str(escape(text)) in made and made.count(str(escape(text))) >= 15
     tags = re.compile("</?[a-z0-9]+")
     figcaption = ["<figcaption", "</figcaption"] if text else []  # a table without a caption has none
