@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table as TextTable
+from rich.markup import escape
 from tyro.conf import Positional
 
-from bounds.core.bound import Bound, verdict
+from bounds.core.bound import Bound
+from bounds.core.sheet import Sheet, Table
+from bounds.core.statement import HEADER, term_rows
+from bounds.core.term import Observed, Rung, Term
 from bounds.interface import gap
+from estimators.statistics.estimate import finite
 from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model
 from icq.exact import markov as chains
 from icq.exact.fixed_point import modulus
@@ -41,11 +44,16 @@ MEANING = {
     "mixing_time": "handoffs until total variation from stationarity is below 1/4",
     "solver_error": "certified error of the fixed points, all rounding included",
 }
+BOUNDS = {"gap_value_sup": "gap value", "gap_scalar": "scalar gap"}  # numbers that are bounds, by their names
 
 
 @dataclass(frozen=True)
 class AnalyseOptions:
-    """Everything exact about an instance: fixed points, interface gap and its bounds, contraction, mixing."""
+    """Everything exact about an instance: fixed points, interface gap and its bounds, contraction, mixing.
+
+    Values and gaps are in units of reward, the mixing time in handoffs.
+    Example: icq analyse m.npz
+    """
 
     file: Positional[Path]
     """An instance (.npz with the field names as keys)."""
@@ -54,64 +62,63 @@ class AnalyseOptions:
 
 
 def run(options: AnalyseOptions, console: Console) -> None:
-    """Print the exact analysis of an instance, as a table or as JSON."""
-    m = ICSMDP.load(options.file)
-    report = analysis_report(m)
+    """Print the exact analysis of an instance, as tables or as JSON."""
+    report, terms = analysis_report(ICSMDP.load(options.file))
     if options.json:
         print(json.dumps(report, indent=2, allow_nan=False))
         return
     for problem in report["problems"]:
-        console.print(f"[bold]note[/bold] {problem}")
-    table = TextTable("quantity", "value", "meaning")
-    for name, value in report.items():
-        if name in MEANING:
-            table.add_row(name, "undefined" if value is None else f"{value:.6g}", MEANING[name])
-    console.print(table)
-    if report["bounds"]:
-        console.print(_bound_table(report["bounds"]))
+        console.print(f"[bold]note[/bold] {escape(problem)}")
+    rows = [
+        (name, "undefined" if report[name] is None else f"{report[name]:.6g}", text) for name, text in MEANING.items()
+        if name not in BOUNDS or not terms
+    ]  # fmt: skip
+    ladders = (Table(caption, HEADER, term_rows(term)) for caption, term in terms.items())
+    exact = Table("Exact numbers", ("quantity", "value", "meaning"), tuple(rows))
+    statement = "||.||_d weighs states by how often they occur; icq theorem has more bounds"
+        "||Q||_d weighs every pair of observation and option by how often it occurs; icq theorem has more bounds"
+    )
+    print(Sheet(f"{options.file}", statement, (exact, *ladders)).text(max(console.width, 80)))
 
 
-def analysis_report(m: ICSMDP) -> dict[str, Any]:
-    """Every number of `icq analyse`; null where the instance leaves it undefined, `problems` says why."""
-    report: dict[str, Any] = dict.fromkeys(MEANING)
-    a: Analysis | None = None
-    refused: list[str] = []
+def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
+    """Every number of `icq analyse`, and its bounds as terms.
+
+    Numbers are null where the instance leaves them undefined, `problems` says why; then there are no terms.
+    """
+    report: dict[str, Any] = dict.fromkeys(MEANING) | {"bounds": {}}
+    terms: dict[str, Term] = {}
     try:
         a = analyse(m)
     except AnalysisError as error:
-        refused = [str(error)]
-    if a is None:
         transition = handoff_chain(m)
-        structure = chains.structure(transition)
+        structure, refused, slem = chains.structure(transition), [str(error)], finite(chains.slem(transition))
         report["gamma_bar"] = modulus(oracle_model(m).kernel)
-        report["slem"] = _finite(chains.slem(transition))
+        report["spectral_gap"] = None if slem is None else 1 - slem
     else:
-        structure, report["gamma_bar"], report["slem"] = a.chain, a.gamma_bar, _finite(a.slem)
-    problems = list(dict.fromkeys([*structure.problems(), *refused]))
-    report["bounds"] = {}
-    if a is not None:
-        report |= {name: _finite(value) for name, value in _numbers(a).items()}
+        structure, refused, slem, terms = a.chain, [], finite(a.slem), ladders(a)
+        report["bounds"] = {rung.bound.name: _bound(term, rung.bound) for term in terms.values() for rung in term.rungs}
+        report |= {name: finite(value) for name, value in _numbers(a).items()}
+        report |= {name: report["bounds"][bound]["bound"] for name, bound in BOUNDS.items()}
         if len(a.d) > MIXING_LIMIT:
-            problems.append(f"mixing_time: not computed above {MIXING_LIMIT} states")
-        report["bounds"] = {b.name: _bound(b, seen, allowance) for b, seen, allowance in _ladder(a)}
-    elif report["slem"] is not None:
-        report["spectral_gap"] = 1 - report["slem"]
-    if report["slem"] is None:
-        problems.append("slem: the eigenvalue iteration did not converge")
-    report["irreducible"], report["aperiodic"] = structure.irreducible, structure.aperiodic
-    report["closed_classes"], report["period"] = len(structure.closed), list(structure.period)
-    report["problems"] = problems
-    return report
+            refused.append(f"mixing_time: not computed above {MIXING_LIMIT} states")
+    if slem is None:
+        refused.append("slem: the eigenvalue iteration did not converge")
+    return report | {
+        "slem": slem, "irreducible": structure.irreducible, "aperiodic": structure.aperiodic,
+        "closed_classes": len(structure.closed), "period": list(structure.period),
+        "problems": list(dict.fromkeys([*structure.problems(), *refused])),
+    }, terms  # fmt: skip
 
 
 def _numbers(a: Analysis) -> dict[str, float]:
-    value, loss = a.interface_value, a.policy_loss
+    value = a.interface_value
     return {
-        "kappa": a.kappa, "kappa_s": gap.oracle_contraction(a), "v_star_mean": float(a.d @ a.v_star),
-        "v_bar_mean": float(a.d_obs @ a.v_bar), "policy_value_mean": float(a.d @ value.v),
-        "policy_loss_sup": float(loss.max()), "gap_exact_sup": a.norm_sup_state(a.gap),
-        "gap_exact_d": a.norm_d_state(a.gap), "gap_value_sup": gap.gap_value_bound(a).value,
-        "gap_scalar": gap.scalar_gap_bound(a).value, "gap_trivial": gap.trivial_cap(a),
+        "gamma_bar": a.gamma_bar, "kappa": a.kappa, "kappa_s": gap.oracle_contraction(a),
+        "v_star_mean": float(a.d @ a.v_star), "v_bar_mean": float(a.d_obs @ a.v_bar),
+        "policy_value_mean": float(a.d @ value.v), "policy_loss_sup": float(a.policy_loss.max()),
+        "gap_exact_sup": a.norm_sup_state(a.gap), "gap_exact_d": a.norm_d_state(a.gap),
+        "gap_trivial": gap.trivial_cap(a),
         "local_gap_sup": a.norm_sup_state(a.local_gap), "local_gap_d": a.norm_d_state(a.local_gap),
         "action_gap": a.action_gap, "spectral_gap": a.spectral_gap,
         "mixing_time": a.mixing_time() if len(a.d) <= MIXING_LIMIT else float("nan"),
@@ -119,35 +126,32 @@ def _numbers(a: Analysis) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _ladder(a: Analysis) -> list[tuple[Bound, float, float]]:
-    """Bounds of the interface gap and of the loss it causes, each with what it bounds and that number's error."""
-    sup, d = a.norm_sup_state(a.gap), a.norm_d_state(a.gap)
+def ladders(a: Analysis) -> dict[str, Term]:
+    """The interface gap in both norms and the loss it causes, each with its bounds; captions say which."""
     gap_error, loss_error = gap.observed_error(a), gap.loss_error(a)
-    return [
-        (gap.gap_value_bound(a), sup, gap_error), (gap.scalar_gap_bound(a), sup, gap_error),
-        (gap.gap_value_bound_d(a), d, gap_error), (gap.scalar_gap_bound_d(a), d, gap_error),
-        (gap.greedy_loss_bound(a), float(a.policy_loss.max()), loss_error),
-        (gap.greedy_loss_scalar(a), float(a.policy_loss.max()), loss_error),
-    ]  # fmt: skip
 
+    def term(name: str, claim: str, seen: float, error: float, *bounds: Bound) -> Term:
+        return Term(name, claim, tuple(map(Rung, bounds)), bounds[0].trivial, observed=Observed.exact(seen, error))
 
-def _bound(b: Bound, seen: float, allowance: float) -> dict[str, Any]:
     return {
-        "observed": seen, "bound": _finite(b.value), "trivial": _finite(b.trivial),
-        "verdict": verdict(b, seen, seen, allowance=allowance).value, "failed": [str(x) for x in b.failures],
+        "Interface gap |Q* - Qbar o phi|, largest": term(
+            "interface", "||Qbar o phi - Q*||", a.norm_sup_state(a.gap), gap_error,
+            gap.gap_value_bound(a), gap.scalar_gap_bound(a),
+        ),
+        "Interface gap in the d-norm (icq theorem shows all its bounds)": term(
+            "interface", "||Qbar o phi - Q*||_d", a.norm_d_state(a.gap), gap_error,
+            gap.gap_value_bound_d(a), gap.scalar_gap_bound_d(a),
+        ),
+        "Loss of the greedy interface policy, largest": term(
+            "loss", "max V* - V^pi", float(a.policy_loss.max()), loss_error,
+            gap.greedy_loss_bound(a), gap.greedy_loss_scalar(a),
+        ),
     }  # fmt: skip
 
 
-def _bound_table(bounds: dict[str, dict[str, Any]]) -> TextTable:
-    table = TextTable("bound", "observed", "bound value", "ratio", "trivial", "verdict")
-    for name, b in bounds.items():
-        value = "-" if b["bound"] is None else f"{b['bound']:.4g}"
-        ratio = "-" if b["bound"] is None or b["observed"] <= 1e-9 else f"{b['bound'] / b['observed']:.2f}"
-        table.add_row(
-            name, f"{b['observed']:.4g}", value, ratio, f"{b['trivial']:.4g}", "; ".join([b["verdict"], *b["failed"]])
-        )
-    return table
-
-
-def _finite(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None
+def _bound(term: Term, b: Bound) -> dict[str, Any]:
+    assert term.observed is not None
+    return {
+        "observed": term.observed.value, "bound": finite(b.value), "trivial": finite(term.trivial),
+        "verdict": str(term.verdict(b)), "failed": [str(x) for x in b.failures],
+    }  # fmt: skip
