@@ -28,6 +28,12 @@ def text(e: Estimate, unknown: str = "") -> str:
     return f"{value} [{', '.join(ends)}]" if ends else value
 
 
+def plus_minus(e: Estimate) -> str:
+    """Three digits, and how far the interval reaches where there is one: 0.18 ±0.08."""
+    reach = max(e.value - e.interval[0], e.interval[1] - e.value)
+    return f"{e.value:.3g} ±{reach:.1g}" if reach > 0 else f"{e.value:.3g}"
+
+
 def _decimal(x: float, places: int) -> str:
     """A number with this many decimals; no minus before what rounds to zero."""
     return f"{round(x, places) + 0.0:.{places}f}"

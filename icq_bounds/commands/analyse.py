@@ -76,8 +76,6 @@ def run(options: AnalyseOptions, console: Console) -> None:
     ladders = (Table(caption, HEADER, term_rows(term)) for caption, term in terms.items())
     exact = Table("Exact numbers", ("quantity", "value", "meaning"), tuple(rows))
     statement = "||.||_d weighs states by how often they occur; icq theorem has more bounds"
-        "||Q||_d weighs every pair of observation and option by how often it occurs; icq theorem has more bounds"
-    )
     print(Sheet(f"{options.file}", statement, (exact, *ladders)).text(max(console.width, 80)))
 
 

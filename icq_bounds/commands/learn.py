@@ -16,10 +16,11 @@ from tyro.conf import Positional
 
 from estimators.decomposition import TERMS, MixingSplit, mixing_split
 from estimators.statistics import estimate
-from estimators.statistics.estimate import Estimate, as_dict, finite
+from estimators.statistics.estimate import as_dict, finite
 from icq.exact import analyse
 from icq.smdp import ICSMDP
-from icq_bounds.figures import style
+from icq_bounds.commands import _terms
+from icq_bounds.numbers import text
 from icq_bounds.sweep.cells import learn_and_measure
 from icq_bounds.sweep.methods import Features, Mlp, Table
 from icq_bounds.sweep.results import octaves, percent, tally
@@ -72,10 +73,10 @@ def run(options: LearnOptions, console: Console) -> None:
         control = learn_and_measure(a, chosen, options.seeds, grid, True) if options.split else None
     seconds = time.perf_counter() - start
     terms = {name: [estimate.root_mean_square(result[f"e_{name}"][:, k]) for k in range(len(grid))] for name in TERMS}
+    verdicts = {term: tally(result[f"verdict_{term}"]) for term in TERMS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
-        said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result))}
-        said |= {"verdicts": {t: tally(result[f"verdict_{t}"]) for t in TERMS}}
+        said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result)), "verdicts": verdicts}
         if control is not None:
             said["split"] = [
                 {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
@@ -83,13 +84,8 @@ def run(options: LearnOptions, console: Console) -> None:
             said["split_ratio_limit"] = finite(_limit(result, control))
         print(json.dumps(said, indent=2, allow_nan=False))
         return
-    table = TextTable("handoffs", *(style.NAME[name] for name in TERMS), title="root mean square error, d-norm, 95 %")
-    for k, handoffs in enumerate(grid):
-        table.add_row(str(handoffs), *(_short_interval(terms[name][k]) for name in TERMS))
-    console.print(table)
-    for name in TERMS:
-        found = tally(result[f"verdict_{name}"])
-        console.print(f"{style.NAME[name]:>14}: " + ", ".join(f"{count} {word}" for word, count in found.items()))
+    rows = [([str(k)], each) for k, *each in zip(grid, *terms.values(), strict=True)]
+    _terms.show(console, "", ["handoffs"], rows, verdicts)
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
     if control is not None:
@@ -117,11 +113,9 @@ def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> TextTa
     table = TextTable("handoffs", "trajectory", "control", "difference", "ratio", title=title)
     found = _splits(result, control)
     for handoffs, part in zip(grid, found, strict=True):
-        table.add_row(str(handoffs), *(str(x) for x in (part.markov, part.iid, part.excess_rms, part.ratio)))
+        numbers = (text(x, "none") for x in (part.markov, part.iid, part.excess_rms, part.ratio))
+        table.add_row(str(handoffs), *numbers)
     table.caption = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
+    if found[-1].ratio.result != "ok":
+        table.caption += f"\nnone: {found[-1].ratio.result}"
     return table
-
-
-def _short_interval(e: Estimate) -> str:
-    half = max(e.value - e.interval[0], e.interval[1] - e.value)
-    return f"{e.value:.3g}" if half == 0 else f"{e.value:.3g} ±{half:.1g}"

@@ -11,10 +11,11 @@ import joblib
 import numpy as np
 import xarray as xr
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional
 
 from estimators.decomposition import TERMS
+from estimators.statistics.estimate import root_mean_square
+from icq_bounds.commands import _terms
 from icq_bounds.errors import FailedCells, Interrupted
 from icq_bounds.sweep import axes, dataset, engine
 from icq_bounds.sweep import spec as sweep
@@ -119,20 +120,13 @@ def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
 
 def _say(ds: xr.Dataset, console: Console) -> None:
     """The terms of every cell at the last checkpoint, and how often each bound held."""
-    dims = [d for d in ds["finished"].dims]
-    seen = ds["observed"].isel(checkpoint=-1)
-    if ds["finished"].size <= SHOWN:
-        title = "root mean square error at the last checkpoint, d-norm"
-        table = Table(*map(str, dims), *TERMS, title=title)
-        errors = (seen**2).mean("replica", skipna=False) ** 0.5
-        for where in np.ndindex(ds["finished"].shape):
-            point = dict(zip(dims, where, strict=True))
-            values = (ds[dim].values[k].item() for dim, k in point.items())
-            labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-            table.add_row(*labels, *(f"{x:.3g}" for x in errors.isel(point).values))
-        console.print(table)
-    for term in TERMS:
-        said = ", ".join(f"{count} {word}" for word, count in dataset.verdicts(ds, term).items())
-        console.print(f"{dataset.NAMES[term]:>20}: {said or 'no record'}")
+    dims = [str(dim) for dim in ds["finished"].dims]
+    seen = ds["observed"].isel(checkpoint=-1).transpose(*dims, "term", "replica")
+    rows = []
+    for where in np.ndindex(ds["finished"].shape) if ds["finished"].size <= SHOWN else ():
+        values = (ds[dim].values[k].item() for dim, k in zip(dims, where, strict=True))
+        labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        rows.append((labels, [root_mean_square(errors) for errors in seen.values[where]]))
+    _terms.show(console, " at the last checkpoint", dims, rows, {term: dataset.verdicts(ds, term) for term in TERMS})
     if diverged := int((seen.sel(term="total").isnull() & seen.sel(term="interface").notnull()).sum()):
         console.print(f"note: {diverged} runs diverged (their errors are NaN): choose smaller steps")

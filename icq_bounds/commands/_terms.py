@@ -1,0 +1,31 @@
+"""How `icq learn` and `icq sweep` end: how large each of the four terms is, and how often its bound held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from estimators.decomposition import TERMS
+from estimators.statistics.estimate import Estimate
+from icq_bounds.numbers import plus_minus
+
+Row = tuple[Sequence[str], Sequence[Estimate]]  # where, and the terms there
+
+
+def show(
+    console: Console, at: str, where: Sequence[str], rows: Iterable[Row], counts: Mapping[str, Mapping[str, int]]
+) -> None:
+    """A table of the terms, and the verdicts.
+
+    at: after how many handoffs; where: headings of the places; counts: verdicts of each term.
+    """
+    table = Table(*where, *TERMS, title=f"root mean square error{at}, d-norm, reward units, 95 %")
+    for labels, terms in rows:
+        table.add_row(*labels, *map(plus_minus, terms))
+    if table.rows:
+        console.print(table)
+    for term in TERMS:
+        said = ", ".join(f"{count} {word}" for word, count in counts[term].items())
+        console.print(f"{term:>13}: {said or 'no record'}")
