@@ -12,7 +12,7 @@ from rich.markup import escape
 from tyro.conf import Positional
 
 from bounds.core.bound import Bound
-from bounds.core.sheet import Sheet, Table
+from bounds.core.sheet import Sheet, SheetTable
 from bounds.core.statement import HEADER, term_rows
 from bounds.core.term import Observed, Rung, Term
 from bounds.interface import gap
@@ -73,8 +73,8 @@ def run(options: AnalyseOptions, console: Console) -> None:
         (name, "undefined" if report[name] is None else f"{report[name]:.6g}", text) for name, text in MEANING.items()
         if name not in BOUNDS or not terms
     ]  # fmt: skip
-    ladders = (Table(caption, HEADER, term_rows(term)) for caption, term in terms.items())
-    exact = Table("Exact numbers", ("quantity", "value", "meaning"), tuple(rows))
+    ladders = (SheetTable(caption, HEADER, term_rows(term)) for caption, term in terms.items())
+    exact = SheetTable("Exact numbers", ("quantity", "value", "meaning"), tuple(rows))
     statement = "||.||_d weighs states by how often they occur; icq theorem has more bounds"
     print(Sheet(f"{options.file}", statement, (exact, *ladders)).text(max(console.width, 80)))
 
