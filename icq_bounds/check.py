@@ -22,7 +22,7 @@ from bounds.core.bound import Assumption, Bound, Verdict, conditional, verdict
 from estimators.decomposition import TERMS, decompose
 from estimators.statistics.estimate import Estimate, exact, root_mean_square
 from icq.coerce import Instance, count
-from icq.display import Fact, Shown, number
+from icq.display import Fact, Shown, number, text
 from icq.exact import Analysis, analyse
 from icq.learn import learner as learning
 from icq.learn.learner import Record, seed_keys
@@ -105,6 +105,12 @@ class Check(Shown):
     records: xr.Dataset
 
     def __repr__(self) -> str:
+        try:
+            return self._lines()
+        except Exception:  # half-made: what is wrong shows elsewhere
+            return text(self)
+
+    def _lines(self) -> str:
         columns = [["observed", "bound", "certificate"]]
         for row in self.terms.values():
             told = (_short(row.bound, row.bound_verdict), _short(row.certificate, row.certificate_verdict))

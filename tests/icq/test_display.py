@@ -27,11 +27,13 @@ from bounds.adversary import search
 from bounds.approximation import classes
 from bounds.approximation.class_error import class_error_bound, class_fixed_point
 from bounds.core import bound, term
+from bounds.core.bound import Verdict
 from bounds.core.curve import curve
 from bounds.interface import agents, information, split
 from bounds.interface.gap import scalar_gap_bound, scalar_gap_bound_d
 from bounds.residual import moments
 from bounds.residual import population as noise
+from bounds.residual.path import Path
 from bounds.residual.sharp import Sharp, averaged_limit
 from estimators import fit, td_noise, view
 from estimators.cells import gather
@@ -49,6 +51,7 @@ from icq.learn.learner import LearnerConfig, init, learn
 from icq.reason import Reason
 from icq.sampled import fleet
 from icq.smdp import ICSMDP, stack
+from icq_bounds.check import TermCheck
 from icq_bounds.diagnosis import diagnosis, words
 from icq_bounds.pages import html, parts
 from icq_bounds.sweep import engine
@@ -61,7 +64,7 @@ from notebooks.explore import terms
 PACKAGES = ("icq", "estimators", "bounds", "icq_bounds", "audits")
 # What a person writes down to have something done, or what code hands to code: a repr that repeats the call is right.
 PLAIN = {
-    "icq.display.Fact",
+    "icq.display.Fact", "icq.reason.Why",
     "icq_bounds.sweep.axes.Setting",  # an axis that a sweep knows
     "audits.calibration.blocks.DataSets", "audits.calibration.suite.Study",  # what a calibration is asked to do
     "audits.calibration.rows.Quantity", "audits.calibration.rows.Source",
@@ -296,6 +299,7 @@ def of_bounds(a):
     laws = (planner.PowerLaw(1.0, 0.5), planner.BitLaw(1.0), planner.Sharp(50.0))
     yield planner.plan(0.5, *laws, planner.Costs(1.0, 1.0, 1e-3))
     yield term.Observed(0.1, 0.09, 0.11)
+    yield Path(np.array([0, 5]), np.ones((2, 3)), np.ones((2, 4), int), np.ones((1, 3)))
     yield moments.Moments(np.array([1, 2]), *(np.ones(2) for _ in range(6)))
 
 
@@ -314,6 +318,7 @@ def of_experiments(a):
     yield recovery.Recovery(1, {"residual": E}, {"residual": 0.1})
     yield from (html.Grid("A < B", ("x",), [["y"]]), html.Drawing("a", "0 0 1 1", Markup(), "A < B", ""))
     yield html.Page("<title>A &lt; B</title>")
+    yield TermCheck("residual", E, found := scalar_gap_bound(a), Verdict.HOLDS, found, Verdict.HOLDS)
     cell = RoutingCell(bits=1, who=Who.ICQ, seeds=1, handoffs=10)
     yield engine.Attempt(cell, {"e_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})
