@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -n 2
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: reproduce smoke test lint bench check-bounds calibrate notebooks docs clean
+.PHONY: reproduce smoke check test test-lowest lint bench check-bounds calibrate notebooks docs clean
 
 # Pinned versions hold for the build environment too.
 .venv/ready: pyproject.toml constraints.txt
@@ -21,8 +22,20 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+check: lint  ## style, types, and the tests that compile nothing: a minute between two edits
+	$(PYTEST) -m 'not compiles' tests
+
 test: lint  ## style, types, every test and every notebook
-	$(BIN)/pytest -n 2 --nbmake tests notebooks
+	$(PYTEST) --nbmake tests notebooks
+
+# Notebooks and tools for style and types have no part in what the lowest versions must do.
+test-lowest: .venv-lowest/ready  ## the tests of the libraries with the lowest versions of everything
+	.venv-lowest/bin/pytest -n 2 tests/icq tests/synthetic tests/estimators tests/bounds
+
+.venv-lowest/ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	PIP_CONSTRAINT=$(CURDIR)/constraints-lowest.txt .venv-lowest/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
 
 check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 000 random instances
 	$(BIN)/python -m audits.counterexamples --instances 10000 --jobs 2
@@ -30,8 +43,7 @@ check-bounds: .venv/ready  ## a search for counterexamples to every lemma, 10 00
 calibrate: .venv/ready  ## coverage and bias of every estimator: docs/calibration.md, about half an hour on two cores
 	$(BIN)/python -m audits.calibration --jobs 2
 
-bench: .venv/ready  ## speed beside C, numba, NumPy and PyTorch: docs/benchmarks.md and docs/scaling.md, on a quiet machine
-	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+bench: .venv/ready  ## speed beside C, numba, NumPy and (if installed: extra `bench`) PyTorch: docs/benchmarks.md and docs/scaling.md, on a quiet machine
 	$(BIN)/python -m benchmarks.learner
 	$(BIN)/python -m benchmarks.exact
 	$(BIN)/python -m benchmarks.workflows
@@ -46,4 +58,4 @@ docs: .venv/ready  ## the documentation with every cell executed: build/site/ind
 	$(BIN)/sphinx-build -W --keep-going -q -j 2 -b html -d build/doctrees docs build/site
 
 clean:
-	rm -rf .venv results
+	rm -rf .venv .venv-lowest build results

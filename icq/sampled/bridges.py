@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Array
-from pettingzoo import AECEnv
 
 from icq.sampled.environment import Environment, Seen, State, View, finite
 from icq.smdp import ICSMDP
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+    from pettingzoo import AECEnv
+except ImportError as error:
+    raise ImportError("bridges: PettingZoo or Gymnasium missing; pip install 'icq-bounds[bridges]'") from error
 
 
 def _space(view: View, codes: int | None) -> spaces.Space[Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -32,7 +31,7 @@ CHANNEL = {"reward": SKY, "duration": PINK, "transition": RED}
 STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "figure.constrained_layout.use": True, "savefig.dpi": 150, "svg.hashsalt": "icq-bounds",
-    "axes.titlelocation": "left", "axes.axisbelow": True, "axes.prop_cycle": cycler(color=OKABE_ITO),
+    "axes.titlelocation": "left", "axes.axisbelow": True, "axes.prop_cycle": plt.cycler(color=OKABE_ITO),
 }  # fmt: skip
 NAME_SIZE, SPACING = 9.0, 1.25  # of a name at the end of a line, in points, and from one to the next
 DARKER = 0.8  # of a colour, so that thin letters are legible
