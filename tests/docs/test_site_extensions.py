@@ -1,6 +1,7 @@
 """The extensions that build the site: a missed link, an unreadable formula and odd docstrings."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -11,11 +12,14 @@ pytest.importorskip("myst_parser", reason="needs the extra docs")
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_ext"))
 
 import evidence
+import face
 import mathml
 import plain_docstrings
 from docutils import nodes
 from docutils.core import publish_doctree
 from sphinx.application import Sphinx
+
+import icq_bounds
 
 PAGE = """# A page
 
@@ -47,7 +51,7 @@ def test_a_missed_link_is_a_warning(tmp_path):
 
 def test_tests_are_found_where_they_are():
     file, line = evidence.tests()["test_tests_are_found_where_they_are"]
-    assert file == "test_site_extensions"
+    assert file == "docs/test_site_extensions"
     assert "def test_tests_are_found" in Path(__file__).read_text().splitlines()[line - 1]
 
 
@@ -72,3 +76,18 @@ def test_formulas_in_docstrings_stay_and_items_keep_their_lines():
     found = publish_doctree("\n".join(plain_docstrings.markup(lines)), settings_overrides={"report_level": 5})
     assert next(found.findall(nodes.literal_block)).astext() == "a = b"
     assert "docs/theory.md section 5b <theory-5b>" in plain_docstrings.inline("see docs/theory.md section 5b.")
+
+
+def test_the_reference_lists_the_names_of_the_face_and_no_others(tmp_path):
+    (tmp_path / "index.rst").write_text("Names\n=====\n\n.. face::\n")
+    said = io.StringIO()
+    extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "plain_docstrings", "face"]
+    app = Sphinx(
+        tmp_path, None, tmp_path / "out", tmp_path / "trees", "dummy", status=None, warning=said, freshenv=True,
+        confoverrides={"extensions": extensions},
+    )  # fmt: skip
+    app.build(force_all=True)
+    found = {name.split(".")[1] for name in app.env.domains.python_domain.objects if name.startswith("icq_bounds.")}
+    assert found >= set(icq_bounds.__all__)
+    documented = re.findall(r"auto(?:class|function):: icq_bounds\.(\w+)", "\n".join(face.page()))
+    assert documented == icq_bounds.__all__
