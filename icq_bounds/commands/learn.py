@@ -116,6 +116,6 @@ def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> TextTa
         numbers = (text(x, "none") for x in (part.markov, part.iid, part.excess_rms, part.ratio))
         table.add_row(str(handoffs), *numbers)
     table.caption = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
-    if found[-1].ratio.result != "ok":
-        table.caption += f"\nnone: {found[-1].ratio.result}"
+    if not found[-1].ratio.known:
+        table.caption += f"\nnone: {found[-1].ratio.why}"
     return table
