@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 
 from benchmarks.harness import compiled_c
+from benchmarks.reference_numba import tabular
 from icq.learn.sampling import Tables
 
 SOURCE = Path(__file__).with_name("learner.c")
@@ -171,15 +173,8 @@ def in_torch(m: Instance, handoffs: int, step: float, width: int) -> Callable[[]
     return run
 
 
-def in_numba(m: Instance, handoffs: int, step: float) -> Callable[[], np.ndarray] | None:
-    """The tabular C loop in numba.  None where it is not installed."""
-    try:
-        import numba
-    except ImportError:
-        print("numba not installed: its loop is left out of the comparison")
-        return None
-    from benchmarks.reference_numba import tabular
-
+def in_numba(m: Instance, handoffs: int, step: float) -> Callable[[], np.ndarray]:
+    """The tabular C loop in numba."""
     run = numba.njit(fastmath=True)(tabular)
     fields = (m.accept, m.alias, m.next_state, m.reward, m.discount, m.cumulative, m.observation, m.available)
     return lambda: run(handoffs, np.float32(step), np.uint64(SEED), *fields)

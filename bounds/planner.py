@@ -126,7 +126,7 @@ class BitLaw(Shown):
 
 
 @runtime_checkable
-class Residual(Protocol):
+class ResidualModel(Protocol):
     """A residual that falls with handoffs.  `handoffs` must be convex and non-increasing in the error."""
 
     @property
@@ -145,7 +145,7 @@ class Residual(Protocol):
 
 
 @dataclass(frozen=True)
-class Sharp(Shown):
+class SharpResidual(Shown):
     """sqrt(trace / T), asymptotic and not a bound."""
 
     trace: float
@@ -161,7 +161,7 @@ class Sharp(Shown):
 
 
 @dataclass(frozen=True)
-class Certified(Shown):
+class CertifiedResidual(Shown):
     """chi radius(level + (1 - pull)^T excess), the closed form at a constant step; floor is its limit."""
 
     level: Level
@@ -183,7 +183,7 @@ class Certified(Shown):
         return max(math.log(self.excess / room) / -math.log1p(-self.level.pull), 1.0) if self.excess > room else 1.0
 
 
-def certified_residual(pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"]) -> Certified:
+def certified_residual(pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"]) -> CertifiedResidual:
     """The certificate of a class at a constant step as a planner's residual.
 
     Raises ValueError naming the assumption that fails.
@@ -194,7 +194,7 @@ def certified_residual(pop: Population, alpha: float, theta_0: Float[np.ndarray,
         if not assumption.holds:
             raise ValueError(f"no certified residual: {assumption}")
     level, x_0 = settle(inequality, alpha), float(np.linalg.norm(pop.error(theta_0)))
-    return Certified(level, k.chi, max(x_0**2 + level.slack(x_0) - level.level, 0.0))
+    return CertifiedResidual(level, k.chi, max(x_0**2 + level.slack(x_0) - level.level, 0.0))
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Infeasible(ValueError):
     """The target cannot be reached at any price; the message says which floor is in the way."""
 
 
-def needed(target: float, interface: float, approximation: float, residual: Residual) -> int:
+def needed(target: float, interface: float, approximation: float, residual: ResidualModel) -> int:
     """Handoffs after which the total is at most `target`.  Raises Infeasible when no number is enough."""
     rest = target - interface - approximation
     parts = f"interface {interface:.4g}, approximation {approximation:.4g}, residual at least {residual.floor:.4g}"
@@ -239,7 +239,7 @@ def needed(target: float, interface: float, approximation: float, residual: Resi
     return math.ceil(count)
 
 
-def plan(target: float, width: PowerLaw, interface: BitLaw, residual: Residual, costs: Costs) -> Plan:
+def plan(target: float, width: PowerLaw, interface: BitLaw, residual: ResidualModel, costs: Costs) -> Plan:
     """The cheapest (width, bits, handoffs) whose modelled total is at most `target`.
 
     For fixed bits the cost is convex in the width (a convex non-increasing `handoffs` of an error left over that is
@@ -268,7 +268,7 @@ def plan(target: float, width: PowerLaw, interface: BitLaw, residual: Residual, 
     return Plan(w, bits, handoffs, cost, lower, error, residual.certified)
 
 
-def _best_width(rest: float, width: PowerLaw, residual: Residual, costs: Costs) -> tuple[float, int]:
+def _best_width(rest: float, width: PowerLaw, residual: ResidualModel, costs: Costs) -> tuple[float, int]:
     """(cost of width and handoffs, width) at the optimal whole width; (inf, 1) when none is enough."""
     if not rest > width.floor + residual.floor:
         return math.inf, 1
@@ -295,7 +295,7 @@ def _first(holds: Callable[[int], bool]) -> int:
     return high
 
 
-def _residual_at(residual: Residual, handoffs: int, limit: float) -> float:
+def _residual_at(residual: ResidualModel, handoffs: int, limit: float) -> float:
     """The smallest error whose `handoffs` is at most this many, below `limit`, by bisection."""
     low, high = residual.floor, limit
     for _ in range(200):
@@ -304,7 +304,7 @@ def _residual_at(residual: Residual, handoffs: int, limit: float) -> float:
     return high
 
 
-def marginal(p: Plan, width: PowerLaw, interface: BitLaw, residual: Residual) -> Float[np.ndarray, "3"]:
+def marginal(p: Plan, width: PowerLaw, interface: BitLaw, residual: ResidualModel) -> Float[np.ndarray, "3"]:
     """Error removed by one more unit of width, bit and handoff at a plan."""
     here = p.error - interface(p.bits) - width(p.width)
     after = _residual_at(residual, p.handoffs + 1, here)

@@ -96,12 +96,12 @@ positions(dominance, *({"features": f} for f in (4, 8, 14, 0)));
 # fitted to exact class errors at gap dial 1 and says by how much it misses.
 
 # %%
-from bounds.planner import BitLaw, Costs, Sharp, fit_power
+from bounds.planner import BitLaw, Costs, SharpResidual, fit_power
 
 full = replace(ten, gap=1.0)
 counts = [2, 4, 8, 14]
 width = fit_power(counts, [learned_by(full, f).error.value for f in counts])
-bits, residual = BitLaw(interface_of(full).value), Sharp(learned_by(full, 0).constant)
+bits, residual = BitLaw(interface_of(full).value), SharpResidual(learned_by(full, 0).constant)
 Markdown(
     f"Class error {width.scale:.3g} / width$^{{{width.power:.2f}}}$, off by at most {width.misfit:.0%}; "
     f"interface gap {bits.scale:.3g} / 2$^\\mathrm{{bits}}$; residual $\\sqrt{{{residual.trace:.3g}/T}}$."

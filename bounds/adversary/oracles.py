@@ -25,7 +25,7 @@ DOUBLINGS = 18
 
 
 @shown
-class Moments(NamedTuple):
+class LongMoments(NamedTuple):
     """E[Delta] and E[Delta Delta'] after `time` handoffs, and the latter averaged over all earlier times."""
 
     time: int
@@ -35,7 +35,7 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LongRun(Shown):
+class FrozenRun(Shown):
     """Exact second moments at T = 0, 1, 2, 4, ..., 2^DOUBLINGS with frozen greedy options and a constant step.
 
     The vector (law, E[Delta 1], E[Delta Delta' 1]) [S (1 + p + p^2)] is multiplied by one matrix per handoff.
@@ -71,14 +71,14 @@ class LongRun(Shown):
         one = np.concatenate([[1.0], error, np.outer(error, error).reshape(-1)])
         return np.outer(law, one).reshape(-1)
 
-    def runs(self, law: Float[np.ndarray, "S"], error: Float[np.ndarray, "p"]) -> Iterator[Moments]:
+    def runs(self, law: Float[np.ndarray, "S"], error: Float[np.ndarray, "p"]) -> Iterator[LongMoments]:
         """T = 1, 2, 4, ..., 2^DOUBLINGS."""
         power, vector = self.matrix, self.first(law, error)
         total, p = vector, len(error)
         now = power @ vector
         for j in range(DOUBLINGS + 1):
             mean = now.reshape(-1, 1 + p + p * p)[:, 1 : 1 + p].sum(0)
-            yield Moments(2**j, mean, self._second(now, p), self._second(total, p) / 2**j)
+            yield LongMoments(2**j, mean, self._second(now, p), self._second(total, p) / 2**j)
             total = total + power @ total
             now = power @ now
             power = power @ power

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds.adversary.interface import claim
-from bounds.adversary.oracles import DOUBLINGS, LongRun, OneStep, long_limits, simulate
+from bounds.adversary.oracles import DOUBLINGS, FrozenRun, OneStep, long_limits, simulate
 from bounds.adversary.search import Case, Lemma, Sample, reduced, scaled
 from bounds.approximation.classes import linear_class
 from bounds.core.bound import Bound
@@ -97,7 +97,7 @@ class Trial(Shown):
         pop = self.pop
         gram = pop.phi.T @ (pop.d[:, None] * pop.phi)
         rows = []
-        for moments in LongRun(pop, self.alpha).runs(self.law, pop.error(self.theta_0)):
+        for moments in FrozenRun(pop, self.alpha).runs(self.law, pop.error(self.theta_0)):
             entry = np.einsum("xp,pq,xq->x", pop.phi, moments.last, pop.phi)[pop.d > 0].max()
             rows.append((np.sum(gram * moments.last), np.sum(gram * moments.path), entry))
         return np.sqrt(np.maximum(np.array(rows), 0.0))

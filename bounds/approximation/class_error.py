@@ -18,7 +18,7 @@ from bounds.interface.gap import contracts, rounding, value_range
 from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
-from icq.exact.projected import LIMIT, Projected, Tables, search
+from icq.exact.projected import LIMIT, Convex, Projected, search
 from icq.reason import NoNumber, Reason
 
 NEWTON_LIMIT = 1500  # dimension of a class up to which a policy is evaluated by a dense solve
@@ -59,7 +59,7 @@ def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_ite
     if kappa >= 1:
         need = f"kappa_F = {kappa:.6g} is not below 1, so it is not certified to exist"
         raise NoNumber(Reason.NO_FIXED_POINT, need=need)
-    problem: Projected = Tables(a.interface, a.d_pair, members.project)
+    problem: Projected = Convex(a.interface, a.d_pair, members.project)
     if isinstance(members, LinearClass) and members.rank <= NEWTON_LIMIT:
         problem = members.affine
     goal = tolerance * trivial_error(a) * (1 - kappa)

@@ -21,7 +21,7 @@ from icq.exact.fixed_point import solve
 
 
 @dataclass(frozen=True)
-class Rows(Shown):
+class AgentRows(Shown):
     """The (state, option) rows of each agent, padded: every field has the agents that act on its first axis.
 
     agents: their indices; gap: |b| of each row; kernel: [n*R, n] discounted mass handed to each of them; real: not
@@ -34,7 +34,7 @@ class Rows(Shown):
     real: Bool[np.ndarray, "n R"]
 
 
-def agent_rows(a: Analysis, gap: Float[np.ndarray, "S A"]) -> Rows:
+def agent_rows(a: Analysis, gap: Float[np.ndarray, "S A"]) -> AgentRows:
     """Group available rows by acting agent.  O(outcomes) memory for the kernel, n times the largest group for `gap`."""
     agents, owner = np.unique(np.asarray(a.smdp.agent)[a.smdp.observation], return_inverse=True)
     count, states = len(agents), len(owner)
@@ -52,7 +52,7 @@ def agent_rows(a: Analysis, gap: Float[np.ndarray, "S A"]) -> Rows:
     real = np.zeros(count * width, bool)
     real[place] = True
     kernel = sp.csr_array(scatter @ (a.oracle.kernel @ lump))
-    return Rows(agents, padded.reshape(count, width), kernel, real.reshape(count, width))
+    return AgentRows(agents, padded.reshape(count, width), kernel, real.reshape(count, width))
 
 
 @dataclass(frozen=True)

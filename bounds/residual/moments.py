@@ -21,7 +21,7 @@ from icq.display import Fact, Shown, spread
 
 
 @dataclass(frozen=True)
-class Moments(Shown):
+class RunMoments(Shown):
     """Exact errors at `times` [n].
 
     norm = E||Delta||^2, error = E||Q - Q_F||_d^2, bias = ||E Q - Q_F||_d^2; averaged = E||Qavg - Q_F||_d^2 for the
@@ -134,7 +134,7 @@ def second_moments(
     start: Float[np.ndarray, "S"] | None = None,
     *,
     iid: bool = False,
-) -> Moments:
+) -> RunMoments:
     """Lemma (second_moments): exact moments of IC-Q with the greedy options of Q_F frozen, at increasing `times`.
 
     start: law of s_0 (default d).  iid: every handoff is drawn afresh from d x beta x P (the control).  Cost per
@@ -157,4 +157,4 @@ def second_moments(
             ))  # fmt: skip
         path, weight = path + alpha[time] * error, weight + alpha[time]
         now = update.push(now, float(alpha[time]))
-    return Moments(times, *np.array(rows).T)
+    return RunMoments(times, *np.array(rows).T)

@@ -18,7 +18,7 @@ from bounds.residual import _loops
 from bounds.residual.path import Path, mean_step, population_path
 from bounds.residual.population import Population
 from bounds.residual.recursion import Lyapunov, row
-from bounds.residual.reference import References, Structure, inequality, references, structure, worst
+from bounds.residual.reference import CommonGrowths, References, inequality, references, structure, worst
 from bounds.residual.weights import Weight
 from icq.display import Shown
 
@@ -35,7 +35,7 @@ class Moving(Shown):
     pop: Population
     path: Path
     alpha: Float[np.ndarray, "steps"]
-    structure: Structure
+    structure: CommonGrowths
     ends: Int[np.ndarray, "n"]
     data: tuple[Lyapunov, ...]
 
@@ -103,7 +103,7 @@ def _groups(path: Path, times: Int[np.ndarray, "m"]) -> tuple[Int[np.ndarray, "k
     return np.array(knots), np.array(off)
 
 
-def _turns(s: Structure, path: Path, alpha: Float[np.ndarray, "steps"]) -> Float[np.ndarray, "n"]:
+def _turns(s: CommonGrowths, path: Path, alpha: Float[np.ndarray, "steps"]) -> Float[np.ndarray, "n"]:
     """The largest |ubar_{k+1} - ubar_k|/alpha_k of every stretch.
 
     One handoff: from its two ends.  More: w moves by -alpha A w with fixed greedy options, linear in the reference.

@@ -36,7 +36,7 @@ _Growths: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # c
 
 
 @dataclass(frozen=True, eq=False)
-class Structure(Shown):
+class CommonGrowths(Shown):
     """What is the same at every reference: growths for single states, under d, and for the rows |Z(s, .)|.
 
     z: the largest row sum of |Z|.  Each growth is the largest over its rows, except those behind a_0, kept by row.
@@ -56,7 +56,7 @@ class Structure(Shown):
 
 
 @lru_cache(maxsize=8)
-def structure(pop: Population, weight: Weight | None = None, iid: bool = False) -> Structure:
+def structure(pop: Population, weight: Weight | None = None, iid: bool = False) -> CommonGrowths:
     """c, L, V, u of section 5b for single states, for d and for |Z(s, .)|, with the constants made from them."""
     k = constants(pop, iid=iid, weight=weight)
     states = len(pop.analysis.d)
@@ -73,7 +73,7 @@ def structure(pop: Population, weight: Weight | None = None, iid: bool = False) 
         return a, b, v, u
 
     by_row = growths(size, size @ pop.analysis.transition)
-    return Structure(
+    return CommonGrowths(
         c, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)), by_row, k.lam_2, k.a_1,
         k.kick_c, float(size.sum(1).max()),
     )  # fmt: skip
@@ -109,13 +109,13 @@ def td_errors(pop: Population, theta: Float[np.ndarray, "n p"]) -> Float[np.ndar
     return k.reward + k.discount * value[:, k.observation] - table[:, k.pair]
 
 
-def references(s: Structure, theta: Float[np.ndarray, "n p"]) -> References:
+def references(s: CommonGrowths, theta: Float[np.ndarray, "n p"]) -> References:
     """The constants at the parameters theta."""
     parts = [_chunk(s, theta[i : i + CHUNK]) for i in range(0, len(theta), CHUNK)]
     return References(*(np.concatenate([getattr(p, name) for p in parts]) for name in References.__dataclass_fields__))
 
 
-def _chunk(s: Structure, theta: Float[np.ndarray, "n p"]) -> References:
+def _chunk(s: CommonGrowths, theta: Float[np.ndarray, "n p"]) -> References:
     c, pop = s.correction, s.correction.pop
     k, d, z = pop.outcomes, pop.analysis.d, c.deviation
     states, pairs, size = len(d), len(pop.d), np.abs(c.deviation)
@@ -179,7 +179,7 @@ def _tables(pop: Population) -> _Tables:
     )  # fmt: skip
 
 
-def worst(s: Structure, ends: References, off: Float[np.ndarray, "n"]) -> References:
+def worst(s: CommonGrowths, ends: References, off: Float[np.ndarray, "n"]) -> References:
     """The largest of each constant over a stretch, from the two ends [2 n] (first all starts, then all ends) of its
     chord and the distance `off` of its references to the chord.
 
@@ -211,7 +211,7 @@ def worst(s: Structure, ends: References, off: Float[np.ndarray, "n"]) -> Refere
     return References(**out)
 
 
-def inequality(s: Structure, r: References, i: int, turn: float) -> Lyapunov:
+def inequality(s: CommonGrowths, r: References, i: int, turn: float) -> Lyapunov:
     """Theorem (moving tier 2): W = V + 2 alpha E<nu, Delta> + alpha^2 E Omega around the moving reference satisfies the
     recursion of `bounds.residual.recursion` with these data.
 

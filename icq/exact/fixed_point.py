@@ -72,17 +72,9 @@ def modulus(kernel: sp.csr_array) -> float:
     return float(kernel.sum(axis=1).max())
 
 
-def compiled() -> ModuleType | None:
-    """The compiled loops of `icq.exact.loops`, or None without numba.  Loaded when first used."""
-    if "module" not in _COMPILED:
-        try:
-            _COMPILED["module"] = import_module("icq.exact.loops")
-        except ImportError:
-            _COMPILED["module"] = None
-    return _COMPILED["module"]
-
-
-_COMPILED: dict[str, ModuleType | None] = {}
+def compiled() -> ModuleType:
+    """The compiled loops `icq.exact.loops`, loaded when first used: small instances never wait for the compiler."""
+    return import_module("icq.exact.loops")
 
 
 def solve(
@@ -98,14 +90,13 @@ def solve(
     kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  `tolerance` is relative to the scale
     max|reward|/(1 - gbar).  Certificate: with Q = r + K v and v' = max_a Q,
     ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
-    From COMPILED_FROM states on the loops are compiled if numba is there; the certificate is the same.
+    From COMPILED_FROM states on the loops are compiled; the certificate is the same.
     Raises ValueError when the modulus is not below 1, a reward is not finite, or a state has no option.
     """
     lost = np.flatnonzero(~available.any(axis=1))
     if len(lost):
         raise ValueError(f"state {lost[0]} has no available option, so it has no value")
-    loops = compiled() if len(reward) >= COMPILED_FROM else None
-    engine = _Plain(reward, kernel, available) if loops is None else Compiled(loops, reward, kernel, available)
+    engine = (_Plain if len(reward) < COMPILED_FROM else Compiled)(reward, kernel, available)
     gbar, width, largest = engine.measure()
     if gbar >= 1:
         raise ValueError(f"the largest expected discount is {gbar}, it must be below 1")
@@ -152,11 +143,9 @@ class _Plain:
         return q, v_next, float(np.abs(v_next - v).max()), float(np.abs(v).max())
 
     def evaluate(self, q: Float[np.ndarray, "S A"], v: Float[np.ndarray, "S"], goal: float) -> Float[np.ndarray, "S"]:
-        """The value of the greedy policy of q: exact when small, else sweeps from v."""
-        states, options = self.reward.shape
-        rows, (policy, _) = np.arange(states), greedy(q, self.available)
-        chosen, r = self.kernel[rows * options + policy], self.reward[rows, policy]
-        return splu(_system(chosen)).solve(r) if states <= DIRECT_SOLVE_LIMIT else _sweep(chosen, r, v)
+        """The value of the greedy policy of q, by elimination."""
+        rows, (policy, _) = np.arange(len(q)), greedy(q, self.available)
+        return splu(_system(self.kernel[rows * q.shape[1] + policy])).solve(self.reward[rows, policy])
 
 
 def band(kernel: sp.csr_array) -> tuple[Int[np.ndarray, "S"], int]:
@@ -197,16 +186,12 @@ class Compiled:
     """The same two steps in one pass over memory each; the matrix of the policy is kept and only changed rows move."""
 
     def __init__(
-        self,
-        loops: ModuleType,
-        reward: Float[np.ndarray, "S A"],
-        kernel: sp.csr_array,
-        available: Bool[np.ndarray, "S A"],
+        self, reward: Float[np.ndarray, "S A"], kernel: sp.csr_array, available: Bool[np.ndarray, "S A"]
     ) -> None:
-        states, options = reward.shape
+        states, options, loops = *reward.shape, compiled()
         starts, columns = (index.astype(np.int32, copy=False) for index in (kernel.indptr, kernel.indices))
         self.loops, self.kernel = loops, kernel
-        self.rows = loops.Rows(starts, columns.view(np.uint32), np.ascontiguousarray(kernel.data, np.float64))
+        self.rows = loops.SparseRows(starts, columns.view(np.uint32), np.ascontiguousarray(kernel.data, np.float64))
         self.model = self.rows, np.ascontiguousarray(reward, np.float64), np.ascontiguousarray(available)
         start = np.empty(states, np.int64)
         room = loops.slots(starts, options, start)
@@ -249,18 +234,3 @@ class Compiled:
         if exact is not None:
             return exact
         return out if np.isfinite(out).all() else v
-
-
-def _sweep(
-    kernel: sp.csr_array, reward: Float[np.ndarray, "S"], v: Float[np.ndarray, "S"], limit: int = 50
-) -> Float[np.ndarray, "S"]:
-    """Value sweeps of one policy, until they shrink the first change tenfold or `limit` is reached."""
-    first = None
-    for _ in range(limit):
-        after = reward + kernel @ v
-        change = float(np.abs(after - v).max())
-        v = after
-        first = change if first is None else first
-        if change <= 0.1 * first:
-            break
-    return v

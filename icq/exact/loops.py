@@ -16,7 +16,7 @@ RUN = 1e-5  # one run reduces the residual this much at most: its recursion drif
 GOOD_RATE = 0.5  # sweeps go on alone while each shrinks the step this much
 
 
-class Rows(NamedTuple):
+class SparseRows(NamedTuple):
     """A sparse kernel [S*A, S]: columns and weights of row i are at starts[i]:starts[i + 1].
 
     Columns are unsigned, which spares a check for negative ones at every read.
@@ -45,7 +45,7 @@ class Policy(NamedTuple):
 
 @jit
 def measure(
-    kernel: Rows, reward: Float[np.ndarray, "S A"], available: Bool[np.ndarray, "S A"]
+    kernel: SparseRows, reward: Float[np.ndarray, "S A"], available: Bool[np.ndarray, "S A"]
 ) -> tuple[float, int, float]:
     """(largest row sum, most entries in a row, largest |reward| of an available option)."""
     largest, width, scale = 0.0, 0, 0.0
@@ -78,7 +78,7 @@ def slots(starts: Int[np.ndarray, "rows+1"], options: int, start: Int[np.ndarray
 
 @jit
 def improve(
-    kernel: Rows,
+    kernel: SparseRows,
     reward: Float[np.ndarray, "S A"],
     available: Bool[np.ndarray, "S A"],
     v: Float[np.ndarray, "S"],
@@ -131,7 +131,7 @@ def first_best(
 
 @jit
 def select(
-    kernel: Rows,
+    kernel: SparseRows,
     reward: Float[np.ndarray, "S A"],
     available: Bool[np.ndarray, "S A"],
     q: Float[np.ndarray, "S A"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from types import ModuleType
 
 import numpy as np
 import scipy.sparse as sp
@@ -143,9 +142,8 @@ def stationary(
     """The unique stationary law of a chain with one closed class: 0 on transient states, any period.
 
     Up to DENSE_LIMIT states elimination (Grassmann-Taksar-Heyman, no cancellation).  Beyond, accelerated sweeps, or
-    lazy power iteration without the compiled loops; where these are too slow, elimination in a band if the class has
-    a narrow one, else lazy power iteration to `max_iterations`.  Raises ValueError when there are several closed
-    classes.
+    where these are too slow, elimination in a band if the class has a narrow one, else lazy power iteration to
+    `max_iterations`.  Raises ValueError when there are several closed classes.
     """
     if len(chain.closed) != 1:
         raise ValueError("; ".join(chain.problems()))
@@ -163,13 +161,9 @@ def _law(p: sp.csr_array, tolerance: float, limit: int) -> tuple[str, _Law]:
     size = p.shape[0]
     if size <= DENSE_LIMIT:
         return "elimination", _Law(_gth(p.toarray()), ELIMINATION_ROUNDING * size * _EPS, True)
-    loops = compiled()
-    if loops is not None:
-        method, law = "accelerated sweeps", _swept(loops, p, min(limit, SWEEP_LIMIT))
-    else:
-        method, law = "power iteration", _power(p, tolerance, min(limit, SWEEP_LIMIT))
+    law = _swept(p, min(limit, SWEEP_LIMIT))
     if law.converged:
-        return method, law
+        return "accelerated sweeps", law
     order, width = band(p)
     if affordable(size, width):
         d = np.empty(size)
@@ -181,9 +175,8 @@ def _law(p: sp.csr_array, tolerance: float, limit: int) -> tuple[str, _Law]:
 def _gth(p: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S"]:
     """Stationary law by state reduction; only additions of non-negative numbers, so entrywise accurate."""
     p, size = p.copy(), len(p)
-    loops = compiled() if size >= COMPILED_FROM else None
-    if loops is not None:
-        loops.reduce_states(p)
+    if size >= COMPILED_FROM:
+        compiled().reduce_states(p)
     else:
         for k in range(size - 1, 0, -1):
             p[:k, k] /= p[k, :k].sum()
@@ -223,14 +216,15 @@ def _gth_band(p: sp.csr_array, width: int) -> Float[np.ndarray, "S"]:
     return d / d.sum()
 
 
-def _swept(loops: ModuleType, p: sp.csr_array, limit: int) -> _Law:
+def _swept(p: sp.csr_array, limit: int) -> _Law:
     """Gauss-Seidel sweeps of d = d P, accelerated when slow, then corrections of what is left of the residual.
 
     A correction e solves e = e P + residual, so it is the error itself up to its own error; the last one is reported.
     """
     size = p.shape[0]
     transpose = sp.csr_array(p.T)
-    engine = Compiled(loops, np.zeros((size, 1)), transpose, np.ones((size, 1), bool))
+    engine = Compiled(np.zeros((size, 1)), transpose, np.ones((size, 1), bool))
+    loops = engine.loops
     loops.select(*engine.model, np.zeros((size, 1)), np.zeros(size), engine.policy)
     d, none = np.ones(size), np.zeros(size)
     done = loops.evaluate(engine.policy, none, np.inf, d, 0.0, SWEEP_GOAL, limit)

@@ -131,7 +131,7 @@ def _dense(matrix: Any) -> Float[np.ndarray, "p q"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Tables(Shown):
+class Convex(Shown):
     """Any closed convex class by its projection alone; points are tables [O, A], and only sweeps are possible."""
 
     model: Model

@@ -22,7 +22,7 @@ from matplotlib.ticker import NullLocator
 from bounds import symbolic
 from bounds.core.curve import Curve
 from bounds.interface.gap import trivial_cap
-from bounds.planner import BitLaw, Costs, Infeasible, PowerLaw, Residual, plan
+from bounds.planner import BitLaw, Costs, Infeasible, PowerLaw, ResidualModel, plan
 from bounds.residual import poisson
 from bounds.residual.sharp import constant_step
 from estimators import decomposition
@@ -273,7 +273,7 @@ BOUGHT = {"width": COLOUR["approximation"], "bits": COLOUR["interface"], "handof
 
 
 def shopping(
-    target: float, targets: Sequence[float], width: PowerLaw, bits: BitLaw, residual: Residual, costs: Costs,
+    target: float, targets: Sequence[float], width: PowerLaw, bits: BitLaw, residual: ResidualModel, costs: Costs,
     *, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """What the cheapest design for each target error spends on width, bits and handoffs; `target` is spelt out."""
@@ -299,7 +299,7 @@ def name_of(costs: Costs) -> str:
     return f"a bit costs {costs.bits:g}, 1000 handoffs {1000 * costs.handoffs:g}"
 
 
-def bought(target: float, width: PowerLaw, bits: BitLaw, residual: Residual, costs: Costs) -> str:
+def bought(target: float, width: PowerLaw, bits: BitLaw, residual: ResidualModel, costs: Costs) -> str:
     """The cheapest design in words, or why there is none."""
     try:
         p = plan(target, width, bits, residual, costs)

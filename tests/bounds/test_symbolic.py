@@ -19,7 +19,17 @@ from bounds.adversary.residual import trial
 from bounds.adversary.search import Sample
 from bounds.approximation.class_error import class_error_bound
 from bounds.interface.gap import scalar_gap_bound, scalar_gap_bound_d
-from bounds.planner import BitLaw, Certified, Costs, Infeasible, PowerLaw, Sharp, fit_power, needed, plan
+from bounds.planner import (
+    BitLaw,
+    CertifiedResidual,
+    Costs,
+    Infeasible,
+    PowerLaw,
+    SharpResidual,
+    fit_power,
+    needed,
+    plan,
+)
 from bounds.residual import closed, sharp
 from bounds.residual.closed import Level
 from bounds.residual.recursion import Quadratic
@@ -142,9 +152,9 @@ def test_handoffs_needed_invert_the_total():
     count = sym.evaluate(planner.HANDOFFS_MODEL, values)
     assert sym.evaluate(planner.TOTAL_MODEL, values | {sym.T: count}) == pytest.approx(1.0)
     interface, approximation = (sym.evaluate(e, values) for e in (planner.INTERFACE_MODEL, planner.APPROXIMATION_MODEL))
-    assert needed(1.0, interface, approximation, Sharp(50.0)) == math.ceil(count)
+    assert needed(1.0, interface, approximation, SharpResidual(50.0)) == math.ceil(count)
     with pytest.raises(Infeasible, match=r"target 0\.1 is not above .* interface 0\.5"):
-        needed(0.1, interface, approximation, Sharp(50.0))
+        needed(0.1, interface, approximation, SharpResidual(50.0))
 
 
 def test_the_certificate_is_inverted_exactly():
@@ -183,7 +193,7 @@ def problems(seed, count):
     for i in range(count):
         width = PowerLaw(rng.exponential(), rng.uniform(0.6, 2), float(rng.choice([0, 0.01])))
         interface = BitLaw(rng.exponential(), float(rng.choice([0, 0.01])))
-        residual = Certified(LEVEL, 1.0, 5.0) if i % 3 == 0 else Sharp(10 * rng.exponential())
+        residual = CertifiedResidual(LEVEL, 1.0, 5.0) if i % 3 == 0 else SharpResidual(10 * rng.exponential())
         yield rng.uniform(0.5, 0.9), width, interface, residual, Costs(*(10 ** rng.uniform(-2, 2, size=3)))
 
 
@@ -229,9 +239,9 @@ def test_a_broken_planner_would_be_caught():
 @pytest.mark.parametrize(
     ("width", "interface", "residual", "why"),
     [
-        (PowerLaw(1.0, 1.0, 0.6), BitLaw(1.0), Sharp(1.0), "approximation"),
-        (PowerLaw(1.0, 1.0), BitLaw(1.0, 0.6), Sharp(1.0), "interface"),
-        (PowerLaw(1.0, 1.0), BitLaw(1.0), Certified(FAR, 1.0, 5.0), "residual"),
+        (PowerLaw(1.0, 1.0, 0.6), BitLaw(1.0), SharpResidual(1.0), "approximation"),
+        (PowerLaw(1.0, 1.0), BitLaw(1.0, 0.6), SharpResidual(1.0), "interface"),
+        (PowerLaw(1.0, 1.0), BitLaw(1.0), CertifiedResidual(FAR, 1.0, 5.0), "residual"),
     ],
 )
 def test_an_infeasible_target_names_its_floor(width, interface, residual, why):
@@ -240,7 +250,7 @@ def test_an_infeasible_target_names_its_floor(width, interface, residual, why):
 
 
 def test_more_of_a_dear_resource_is_not_bought():
-    width, interface, residual = PowerLaw(1.0, 1.0), BitLaw(1.0), Sharp(10.0)
+    width, interface, residual = PowerLaw(1.0, 1.0), BitLaw(1.0), SharpResidual(10.0)
     cheap, dear = (plan(0.5, width, interface, residual, Costs(price, 1.0, 1e-3)) for price in (0.01, 100.0))
     assert cheap.width > dear.width and cheap.handoffs < dear.handoffs
     gains = planner.marginal(cheap, width, interface, residual)

@@ -13,7 +13,7 @@ from strategies import garnet, instances
 
 from audits.counterexamples import random_instance
 from bounds import ladder
-from bounds.adversary.oracles import LongRun
+from bounds.adversary.oracles import FrozenRun
 from bounds.adversary.residual import largest_step, random_population, start, trial
 from bounds.adversary.search import Sample
 from bounds.core.bound import Bound, Verdict
@@ -43,7 +43,7 @@ def exact_run(pop, alpha, theta_0, law):
         minlength=len(pop.d),
     )
     residual, path, total = [], [], []
-    for m in LongRun(pop, alpha).runs(law, pop.error(theta_0)):
+    for m in FrozenRun(pop, alpha).runs(law, pop.error(theta_0)):
         if m.time in TIMES:
             last = np.sum(wide * m.last)
             residual.append(last)

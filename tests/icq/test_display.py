@@ -296,11 +296,11 @@ def of_bounds(a):
     yield from (split.best_split(a), information.total_variation(a), class_fixed_point(members), averaged_limit(pop))
     yield search.Tally(3, 1, 9, 0, 4, ratios=(1.5, 2.0, 4.0))
     yield curve("a curve", np.array([1, 5]), (), lambda: (np.array([2.0, 1.0]), {}), "here", 9.0)
-    laws = (planner.PowerLaw(1.0, 0.5), planner.BitLaw(1.0), planner.Sharp(50.0))
+    laws = (planner.PowerLaw(1.0, 0.5), planner.BitLaw(1.0), planner.SharpResidual(50.0))
     yield planner.plan(0.5, *laws, planner.Costs(1.0, 1.0, 1e-3))
     yield term.Observed(0.1, 0.09, 0.11)
     yield Path(np.array([0, 5]), np.ones((2, 3)), np.ones((2, 4), int), np.ones((1, 3)))
-    yield moments.Moments(np.array([1, 2]), *(np.ones(2) for _ in range(6)))
+    yield moments.RunMoments(np.array([1, 2]), *(np.ones(2) for _ in range(6)))
 
 
 def of_experiments(a):
@@ -456,7 +456,7 @@ def test_formulas_of_bounds_are_those_of_the_symbolic_twin(a):
 
 
 def test_mathematics_is_typeset(a):
-    laws = (planner.PowerLaw(1.0, 0.5, floor=0.1), planner.BitLaw(1.5), planner.Sharp(50.0))
+    laws = (planner.PowerLaw(1.0, 0.5, floor=0.1), planner.BitLaw(1.5), planner.SharpResidual(50.0))
     plan = planner.plan(0.5, *laws, planner.Costs(1.0, 1.0, 1e-3))
     shown = [*laws, plan, scalar_gap_bound(a), theorem.theorem(a, 1e-5, np.array([10]))]
     for x in shown:

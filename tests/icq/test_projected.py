@@ -9,7 +9,7 @@ from strategies import garnet
 
 from bounds.residual.population import block_features, population
 from icq.exact import Model, analyse
-from icq.exact.projected import Affine, Tables, fixed_point, search
+from icq.exact.projected import Affine, Convex, fixed_point, search
 from icq.learn.classes import random_features
 from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
@@ -41,7 +41,7 @@ def test_an_affine_class_is_solved_for_one_policy_after_another():
 
 def test_sweeps_alone_reach_the_same_fixed_point():
     a = analyse(garnet(3, states=6, observations=4, options=3, unavailable=0.0))
-    found = fixed_point(Tables(a.interface, a.d_pair, lambda q: q), close)
+    found = fixed_point(Convex(a.interface, a.d_pair, lambda q: q), close)
     np.testing.assert_allclose(found.point, a.q_bar, atol=1e-9)
 
 

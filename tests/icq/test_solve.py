@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import garnet, instances
 
 from icq import exact
-from icq.exact import fixed_point, markov
+from icq.exact import fixed_point
 
 
 def best_of_all_policies(reward, kernel, available):
@@ -35,6 +35,15 @@ def oracle(m):
 small = instances(states=(1, 5))
 
 
+def compiled_solve(reward, kernel, available, patience=None, **options):
+    """The compiled loops at any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fixed_point, "COMPILED_FROM", 0)
+        if patience is not None:
+            patch.setattr(fixed_point, "PATIENCE", patience)
+        return fixed_point.solve(reward, kernel, available, **options)
+
+
 @given(small)
 def test_certificate_bounds_the_error_of_the_optimum(m):
     reward, kernel, available = oracle(m)
@@ -48,14 +57,12 @@ def test_certificate_bounds_the_error_of_the_optimum(m):
     assert out.error <= 1e-10 * (1 + np.abs(v).max()) / (1 - fixed_point.modulus(kernel))
 
 
-@pytest.mark.parametrize("direct_limit", [1000, 0])
+@pytest.mark.parametrize("solver", [fixed_point.solve, compiled_solve])
 @given(m=small, stop=st.integers(0, 4))
-def test_early_stop_says_so_and_the_error_stays_valid(direct_limit, m, stop):
+def test_early_stop_says_so_and_the_error_stays_valid(solver, m, stop):
     reward, kernel, available = oracle(m)
     v, q = best_of_all_policies(reward, kernel, available)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fixed_point, "DIRECT_SOLVE_LIMIT", direct_limit)
-        out = fixed_point.solve(reward, kernel, available, max_iterations=stop)
+    out = solver(reward, kernel, available, max_iterations=stop)
     assert out.iterations <= stop
     assert out.result.startswith("converged" if out.converged else f"did not converge after {stop}")
     slack = 1e-13 * (1 + np.abs(v).max()) / (1 - fixed_point.modulus(kernel))
@@ -63,12 +70,11 @@ def test_early_stop_says_so_and_the_error_stays_valid(direct_limit, m, stop):
     assert np.abs(out.v - v).max() <= out.error + slack
 
 
-def test_not_converged_is_reachable_in_both_branches(monkeypatch):
+@pytest.mark.parametrize("solver", [fixed_point.solve, compiled_solve])
+def test_not_converged_is_reachable(solver):
     reward, kernel, available = oracle(garnet(0, terminal=0.0))
-    assert not fixed_point.solve(reward, kernel, available, max_iterations=0).converged
-    assert fixed_point.solve(reward, kernel, available, max_iterations=20).converged
-    monkeypatch.setattr(fixed_point, "DIRECT_SOLVE_LIMIT", 0)
-    assert not fixed_point.solve(reward, kernel, available, max_iterations=2).converged
+    assert not solver(reward, kernel, available, max_iterations=0).converged
+    assert solver(reward, kernel, available, max_iterations=20).converged
 
 
 def test_the_certificate_is_attained():
@@ -80,19 +86,6 @@ def test_the_certificate_is_attained():
     assert 3.0 / (1 - gbar) - out.q[0, 0] == pytest.approx(out.error, rel=1e-12)
 
 
-needs_numba = pytest.mark.skipif(fixed_point.compiled() is None, reason="numba is not installed")
-
-
-def compiled_solve(reward, kernel, available, patience=None, **options):
-    """The compiled loops at any size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fixed_point, "COMPILED_FROM", 0)
-        if patience is not None:
-            patch.setattr(fixed_point, "PATIENCE", patience)
-        return fixed_point.solve(reward, kernel, available, **options)
-
-
-@needs_numba
 @given(m=small, stop=st.integers(0, 4))
 def test_compiled_loops_agree_with_brute_force(m, stop):
     reward, kernel, available = oracle(m)
@@ -107,15 +100,13 @@ def test_compiled_loops_agree_with_brute_force(m, stop):
     assert out.error <= 4 * plain.error + slack
 
 
-@needs_numba
 @pytest.mark.parametrize("terminal", [0.0, 0.3])
 @pytest.mark.parametrize("gamma", [0.9, 0.999, 1 - 1e-6])
 @pytest.mark.parametrize("states", [300, 1500])
 def test_compiled_loops_agree_with_plain_ones(monkeypatch, states, gamma, terminal):
     reward, kernel, available = oracle(garnet(1, states=states, observations=50, gamma=gamma, terminal=terminal))
     fast = fixed_point.solve(reward, kernel, available)
-    monkeypatch.setattr(fixed_point, "compiled", lambda: None)
-    monkeypatch.setattr(fixed_point, "DIRECT_SOLVE_LIMIT", states)
+    monkeypatch.setattr(fixed_point, "COMPILED_FROM", states + 1)
     plain = fixed_point.solve(reward, kernel, available)
     assert fast.converged and plain.converged and fast.iterations <= 25
     assert np.abs(fast.q - plain.q).max() <= fast.error + plain.error
@@ -133,7 +124,6 @@ def lines(size, gamma):
     return {name: sp.csr_array(kernel) for name, kernel in kernels.items()}
 
 
-@needs_numba
 @pytest.mark.parametrize("limit", [1000, 0])
 @pytest.mark.parametrize("gamma", [0.99, 0.9999])
 def test_slow_policies_are_evaluated(monkeypatch, gamma, limit):
@@ -181,11 +171,10 @@ def test_a_useless_evaluation_only_costs_time(monkeypatch, answer):
     assert out.converged and np.abs(out.q - judge.q).max() <= out.error + judge.error
 
 
-@needs_numba
 def test_what_is_not_finite_never_passes_for_converged():
     """Comparisons pass over a NaN; the loops must not."""
     loops, (reward, kernel, available) = fixed_point.compiled(), oracle(garnet(0))
-    engine = fixed_point.Compiled(loops, reward, kernel, available)
+    engine = fixed_point.Compiled(reward, kernel, available)
     for bad in (np.nan, np.inf):
         v = np.zeros(len(reward))
         v[3] = bad
@@ -198,12 +187,11 @@ def test_what_is_not_finite_never_passes_for_converged():
     assert not loops.evaluate(engine.policy, engine.policy.reward, mass, v, 0.0, 1e-12, 50)
 
 
-@needs_numba
 @given(instances(states=(2, 8)), st.integers(0, 2**32 - 1))
 def test_one_sweep_as_its_definition_reads(m, seed):
     """Gauss-Seidel in order, then the constant for which the residual has sum zero."""
     loops, (reward, kernel, available) = fixed_point.compiled(), oracle(m)
-    engine, rng = fixed_point.Compiled(loops, reward, kernel, available), np.random.default_rng(seed)
+    engine, rng = fixed_point.Compiled(reward, kernel, available), np.random.default_rng(seed)
     for _ in range(3):  # policies that change row by row
         q = np.where(available, rng.normal(size=reward.shape), 0.0)
         policy, best = fixed_point.greedy(q, available)
@@ -222,21 +210,6 @@ def test_one_sweep_as_its_definition_reads(m, seed):
     assert (r + k @ v - v).sum() == pytest.approx(0, abs=1e-9)
 
 
-def test_without_numba_the_plain_loops_serve(monkeypatch):
-    reward, kernel, available = oracle(garnet(0, states=300, observations=100))
-    fast = fixed_point.solve(reward, kernel, available)
-    monkeypatch.setattr(fixed_point, "_COMPILED", {})
-    monkeypatch.setitem(sys.modules, "icq.exact.loops", None)  # importing it now fails
-    assert fixed_point.compiled() is None
-    plain = fixed_point.solve(reward, kernel, available)
-    assert np.abs(fast.q - plain.q).max() <= fast.error + plain.error
-    monkeypatch.setattr(markov, "DENSE_LIMIT", 100)
-    m = garnet(0, states=300, observations=100)
-    law = markov.stationary(exact.handoff_chain(m), markov.structure(exact.handoff_chain(m)))
-    assert law.method == "power iteration" and law.converged
-
-
-@needs_numba
 def test_small_instances_do_not_import_the_compiler():
     code = "import sys; from icq import exact; from synthetic.random import garnet; exact.analyse(garnet(0))"
     done = subprocess.run(
@@ -245,7 +218,6 @@ def test_small_instances_do_not_import_the_compiler():
     assert done.stdout.strip() == "False", done.stderr
 
 
-@needs_numba
 def test_an_unwritable_cache_is_no_obstacle(monkeypatch):
     """As when the package lies in a read-only place and there is no home directory."""
     kernels, real = fixed_point.compiled(), fixed_point.compiled().numba.njit
@@ -261,17 +233,6 @@ def test_an_unwritable_cache_is_no_obstacle(monkeypatch):
         return 2 * x
 
     assert kernels._jit(double)(3.0) == 6.0
-
-
-@given(m=small)
-def test_sweeps_agree_with_direct_solves(m):
-    reward, kernel, available = oracle(m)
-    direct = fixed_point.solve(reward, kernel, available)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fixed_point, "DIRECT_SOLVE_LIMIT", 0)
-        swept = fixed_point.solve(reward, kernel, available)
-    assert swept.converged
-    assert np.abs(swept.q - direct.q).max() <= swept.error + direct.error
 
 
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bounds import symbolic
-from bounds.planner import BitLaw, Costs, PowerLaw, Sharp, plan
+from bounds.planner import BitLaw, Costs, PowerLaw, SharpResidual, plan
 from bounds.residual.sharp import averaged_limit
 from estimators.statistics.estimate import Estimate, missing
 from icq.exact import analyse
@@ -231,7 +231,7 @@ def test_positions_side_by_side_say_their_legend_once(drawn):
 
 
 def test_every_figure_draws_on_the_axes_it_is_given():
-    width, bits, residual, costs = PowerLaw(1.0, 1.0), BitLaw(0.5), Sharp(20.0), Costs(1.0, 4.0, 1e-3)
+    width, bits, residual, costs = PowerLaw(1.0, 1.0), BitLaw(0.5), SharpResidual(20.0), Costs(1.0, 4.0, 1e-3)
     found = {"interface gap": Estimate(0.3, 0.1, (0.2, 0.4), 100.0), "approximation": missing(Reason.FEW_RUNS),
              "residual": Estimate(0.1, 0.1, (0.0, 0.2), 100.0)}  # fmt: skip
     drawings = [
@@ -269,7 +269,7 @@ def test_the_map_of_dominance_shows_the_largest_term():
 
 
 def test_the_design_in_words_is_the_plan_and_a_floor_is_named():
-    width, bits, residual, costs = PowerLaw(1.0, 1.0), BitLaw(0.5), Sharp(20.0), Costs(1.0, 4.0, 1e-3)
+    width, bits, residual, costs = PowerLaw(1.0, 1.0), BitLaw(0.5), SharpResidual(20.0), Costs(1.0, 4.0, 1e-3)
     p = plan(0.3, width, bits, residual, costs)
     said = curves.bought(0.3, width, bits, residual, costs)
     assert said == f"0.3: width {p.width}, {p.bits} bits, {p.handoffs:,} handoffs for {p.cost:.3g}"
