@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import garnet, instances
 
 from icq import exact
-from icq.exact import fixed_point
+from icq.exact import fixed_point, jit
 
 
 def best_of_all_policies(reward, kernel, available):
@@ -220,19 +220,19 @@ def test_small_instances_do_not_import_the_compiler():
 
 def test_an_unwritable_cache_is_no_obstacle(monkeypatch):
     """As when the package lies in a read-only place and there is no home directory."""
-    kernels, real = fixed_point.compiled(), fixed_point.compiled().numba.njit
+    real = jit.numba.njit
 
     def refuse(function, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return real(function, **options)
 
-    monkeypatch.setattr(kernels.numba, "njit", refuse)
+    monkeypatch.setattr(jit.numba, "njit", refuse)
 
     def double(x):
         return 2 * x
 
-    assert kernels._jit(double)(3.0) == 6.0
+    assert jit.jit(double)(3.0) == 6.0
 
 
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9])
