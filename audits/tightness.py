@@ -1,7 +1,7 @@
 """How tight every rung is: certified beside observed on four workflows.
 
 python -m audits.tightness  writes docs/tightness.md.  The observed residual is simulated by the learner
-itself with the real maximum over options; intervals are 99.9% over independent runs.
+itself with the real maximum over options; intervals are 99.9% over independent runs, of the logarithm.
 """
 
 from __future__ import annotations
@@ -226,10 +226,10 @@ def sheet(setups: tuple[Setup, ...], runs: int) -> Sheet:
     return Sheet(
         "# Tightness of every rung",
         f"Written by `python -m audits.tightness --runs {runs}`. Errors are root mean squares in the d-norm over "
-        f"{runs} independent runs of the learner, intervals {CONFIDENCE:.1%}. 'path' is the root of the mean squared "
-        "error along the run, which the averaged certificate bounds before convexity. 'trivial / certified' says how "
-        "far a bound is below what the range of rewards gives. A table takes a step per own visit; features take "
-        "plain updates.",
+        f"{runs} independent runs of the learner, intervals are {CONFIDENCE:.1%} intervals of their logarithm. 'path' "
+        "is the root of the mean squared error along the run, which the averaged certificate bounds before convexity. "
+        "'trivial / certified' says how far a bound is below what the range of rewards gives. A table takes a step per "
+        "own visit; features take plain updates.",
         tuple(tables),
     )
 

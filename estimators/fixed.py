@@ -18,11 +18,12 @@ from scipy.sparse.csgraph import connected_components
 from estimators.law import Fixed, Law
 from icq.display import Shown
 from icq.exact.fixed_point import greedy
+from icq.exact.projected import Affine, fixed_point
 from icq.learn.classes import FunctionClass, Linear, Tabular
 from icq.reason import NoNumber, Reason, Why
 
 DIMENSION_LIMIT = 2000  # parameters of a class that are solved for densely
-POLICY_LIMIT = 100  # changes of the greedy options before a class is said to have no fixed point
+LIMIT = 1000  # policies and sweeps before a class is said to have no fixed point
 REST = 500  # handoffs that the noise of a fixed point must rest on: normal noise then has its square known to 6 %
 
 
@@ -85,27 +86,19 @@ def _fits(what: str, size: int) -> None:
         raise NoNumber(Reason.TOO_LARGE, f"the {what} has {size} parameters, at most {DIMENSION_LIMIT} are solved for")
 
 
+def within(law: Law, span: Span) -> Affine:
+    """The class with the interface model of a law."""
+    return Affine(law.model, law.flat, span.basis, span.offset)
+
+
 def class_fixed_point(law: Law, span: Span) -> Fixed:
-    """Q_F.  Raises NoNumber when the greedy options do not settle (possible only for kappa_F >= 1)."""
-    first = law.solution
+    """Q_F.  Raises NoNumber when it is not found (`icq.exact.projected.fixed_point`)."""
     if span.tabular:
-        return first
-    basis, d, shape = span.basis, law.flat, law.mass.shape
-    reward, kernel, policy = law.model.reward.reshape(-1), law.model.kernel, first.policy
-    for _ in range(POLICY_LIMIT):
-        chosen = np.arange(shape[0]) * shape[1] + policy
-        left = basis.T @ (d[:, None] * (basis - kernel @ basis[chosen]))
-        right = basis.T @ (d * (reward + kernel @ span.offset[chosen] - span.offset))
-        try:
-            theta = np.linalg.solve(left, right)
-        except np.linalg.LinAlgError:
-            raise NoNumber(Reason.SINGULAR, "of the class, for some greedy options") from None
-        q = np.where(law.model.available, (span.offset + basis @ theta).reshape(shape), 0.0)
-        after, v = greedy(q, law.model.available)
-        if (after == policy).all():
-            return Fixed(q, policy, v)
-        policy = after
-    raise NoNumber(Reason.NO_FIXED_POINT, f"its greedy options did not settle in {POLICY_LIMIT} steps")
+        return law.solution
+    members = within(law, span)
+    found = fixed_point(members, lambda *_: False, policy=law.solution.policy, trust=True, limit=LIMIT)
+    q = members.table(found.point)
+    return Fixed(q, *greedy(q, law.model.available))
 
 
 def influence(law: Law, span: Span, policy: Int[np.ndarray, "O"]) -> Float[np.ndarray, "X k"]:
@@ -113,11 +106,8 @@ def influence(law: Law, span: Span, policy: Int[np.ndarray, "O"]) -> Float[np.nd
 
     G = Psi'D Psi, J = Psi'D(Psi - K Psi_pi); the same for every basis of the class, up to a rotation.
     """
-    basis, d = span.basis, law.flat
-    chosen = np.arange(law.mass.shape[0]) * law.mass.shape[1] + policy
-    jacobian = basis.T @ (d[:, None] * (basis - law.model.kernel @ basis[chosen]))
-    root = np.linalg.qr(np.sqrt(d)[:, None] * basis, mode="r")
-    return (root @ np.linalg.solve(jacobian, basis.T)).T
+    root = np.linalg.qr(np.sqrt(law.flat)[:, None] * span.basis, mode="r")
+    return (root @ np.linalg.solve(within(law, span).jacobian(policy), span.basis.T)).T
 
 
 def rests_on(law: Law, span: Span, fixed: Fixed, handoffs: int) -> tuple[float, Why]:

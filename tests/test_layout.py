@@ -3,6 +3,7 @@
 import ast
 import builtins
 import dis
+import re
 from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
@@ -140,3 +141,46 @@ def test_an_undefined_name_is_found(tmp_path, monkeypatch):
     (tmp_path / "broken_module.py").write_text("def f():\n    return nowhere.to_be_found\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert missing_globals(import_module("broken_module")) == {"nowhere"}
+
+
+# Decisions on what a message says: code decides on the reason instead (icq/reason.py).
+ON_MESSAGES = {
+    "a word looked for in a message": r"\bin [\w.]*\.(?:result|reason|why|place|need|note|message)\b(?! is\b)(?!\()",
+    "a stored word compared": r"\.result\s*[!=]=|\bresult\"\]\s*[!=]=",
+    "a name cut at a word": r"\.split\(f?[\"']\s*[A-Za-z]",
+    "a pattern of letters": r"\bre\.(?:sub|search|match|fullmatch|findall|finditer|split)\(",
+}
+AS_RESULT = {"a message made a result": r"\bstr\((?:error|none|wrong|failure|exception)\)"}
+ESTIMATING = ("estimators/", "icq_bounds/diagnosis/")  # elsewhere messages are only handed on to people
+FOREIGN = {"icq_bounds/sweep/provenance.py", "icq_bounds/pages/html.py", "synthetic/math_features.py"}  # text of others
+
+
+def decisions(source, patterns):
+    """The lines of a source that look like decisions on a message, and why; not those that loop over one."""
+    return [
+        (number, why)
+        for number, line in enumerate(source.splitlines(), 1)
+        for why, pattern in patterns.items()
+        if re.search(pattern, line.split("  # ")[0]) and " for " not in line.split(" in ")[0]
+    ]
+
+
+def test_code_decides_on_reasons_and_never_on_messages():
+    for file in modules(PRODUCT).values():
+        name = str(file.relative_to(ROOT))
+        patterns = ON_MESSAGES | AS_RESULT if name.startswith(ESTIMATING) else ON_MESSAGES
+        assert name in FOREIGN or not decisions(file.read_text(), patterns), name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "longer = OFTEN in e.result",
+        'if e.result != "ok":',
+        "return missing(str(error))",
+        'name = bound.name.split(" after ")[0]',
+        'text = re.sub(r"option (\\d+)", option, text)',
+    ],
+)
+def test_a_decision_on_a_message_is_found(line):
+    assert decisions(line, ON_MESSAGES | AS_RESULT)
