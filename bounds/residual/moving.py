@@ -7,6 +7,8 @@ is random, and its second moment obeys the recursion of section 5b from zero, wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,11 +18,11 @@ from bounds.core.curve import Curve, curve
 from bounds.core.steps import Steps, schedule
 from bounds.residual import _loops
 from bounds.residual.path import Path, mean_step, population_path
-from bounds.residual.population import Population
+from bounds.residual.population import Population, contraction_assumption
 from bounds.residual.recursion import Lyapunov, row
 from bounds.residual.reference import CommonGrowths, References, inequality, references, structure, worst
 from bounds.residual.weights import Weight
-from icq.display import Shown
+from icq.display import Shown, shown
 
 SECTION = "docs/theory.md section 5d"
 
@@ -30,27 +32,61 @@ GROUP = 8  # stretches of one choice of greedy options whose constants are taken
 
 @dataclass(frozen=True, eq=False)
 class Moving(Shown):
-    """A run around its population path: data[i] is the inequality of the handoffs ends[i-1] <= k < ends[i]."""
+    """A run around its population path, through times[-1] handoffs from theta_0 with the steps alpha [times[-1] + 2].
+
+    Path and inequalities are computed when they are asked for.
+    """
 
     pop: Population
-    path: Path
     alpha: Float[np.ndarray, "steps"]
+    theta_0: Float[np.ndarray, "p"]
+    times: Int[np.ndarray, "n"]
     structure: CommonGrowths
-    ends: Int[np.ndarray, "n"]
-    data: tuple[Lyapunov, ...]
 
-    def fluctuation(
-        self, times: Int[np.ndarray, "n"], weights: Float[np.ndarray, "L"] | None = None
-    ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-        """Bounds on (E||Q_T - Q_thbar_T||_d^2)^{1/2}, and with weights [T + 1] of Q_0, ..., Q_T on the root of the
-        weighted mean of E||Q_k - Q_thbar_k||_d^2 over k <= T.
+    @cached_property
+    def path(self) -> Path:
+        """The path; it does not depend on the weight."""
+        return population_path(self.pop, self.alpha[:-1], self.theta_0, self.times)
+
+    @cached_property
+    def groups(self) -> tuple[Int[np.ndarray, "knots"], tuple[Lyapunov, ...]]:
+        """Knots [n + 1] of the path, and the inequality of the handoffs between each two of them."""
+        s, path = self.structure, self.path
+        knots, off = _groups(path, self.times)
+        found = references(s, path.theta[knots])
+        both = References(*(np.concatenate([v[:-1], v[1:]]) for v in (getattr(found, n) for n in _NAMES)))
+        off = np.linalg.norm(off @ np.abs(s.correction.root), axis=1)
+        top, turn = worst(s, both, off), np.maximum.reduceat(_turns(s, path, self.alpha), knots[:-1])
+        return knots, tuple(inequality(s, top, i, float(turn[i])) for i in range(len(off)))
+
+    def fluctuation(self, average: Average | None = None) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+        """Bounds at `times` on (E||Q_T - Q_thbar_T||_d^2)^{1/2}, and on the root of the weighted mean of
+        E||Q_k - Q_thbar_k||_d^2 (NaN without an average).
         """
-        s, rows = self.structure, np.array([row(x) for x in self.data])
-        given = np.zeros(len(self.alpha) - 1) if weights is None else weights
+        s, (knots, data) = self.structure, self.groups
+        nothing = Average(np.zeros(len(self.alpha) - 1), True)
+        weights, inclusive = average or nothing
         v, mean = _loops.iterate(
-            rows, self.ends, self.alpha, 0.0, np.asarray(times, np.int64), given, True, s.rate, s.chi
-        )
+            np.array([row(x) for x in data]), self.path.times[knots[1:]].astype(np.int64), self.alpha, 0.0,
+            self.times.astype(np.int64), weights, inclusive, s.rate, s.chi,
+        )  # fmt: skip
         return s.chi * np.sqrt(v), np.sqrt(mean)
+
+
+@shown
+class Average(NamedTuple):
+    """Weights w_k [L] of Q_0, Q_1, ... in an average; after T handoffs it holds k <= T if inclusive, else k < T."""
+
+    weights: Float[np.ndarray, "L"]
+    inclusive: bool
+
+
+def learners_average(last: int, power: float) -> Average:
+    """That of `icq.learn.learner`: Q_k weighs k^(p+1) - (k-1)^(p+1), up to a factor, the start nothing."""
+    k = np.arange(1, last + 1, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        share = -np.expm1((power + 1) * np.log1p(-1.0 / k))
+    return Average(np.concatenate([[0.0], share * (k / last) ** (power + 1)]), True)
 
 
 def moving(
@@ -62,18 +98,9 @@ def moving(
     weight: Weight | None = None,
     iid: bool = False,
 ) -> Moving:
-    """Path, constants along it and their inequalities, for a run through times[-1] handoffs."""
-    last = int(times[-1])
-    alpha = schedule(steps, last + 2)
-    s = structure(pop, weight, iid)
-    path = population_path(pop, alpha[: last + 1], theta_0, times)
-    knots, off = _groups(path, times)
-    found = references(s, path.theta[knots])
-    both = References(*(np.concatenate([v[:-1], v[1:]]) for v in (getattr(found, n) for n in _NAMES)))
-    off = np.linalg.norm(off @ np.abs(s.correction.root), axis=1)
-    top, turn = worst(s, both, off), np.maximum.reduceat(_turns(s, path, alpha), knots[:-1])
-    data = tuple(inequality(s, top, i, float(turn[i])) for i in range(len(off)))
-    return Moving(pop, path, alpha, s, np.asarray(path.times[knots[1:]], np.int64), data)
+    """A run around its path; weight: of the Lyapunov function, None for the preconditioner."""
+    alpha = schedule(steps, int(times[-1]) + 2)
+    return Moving(pop, alpha, theta_0, times, structure(pop, weight, iid))
 
 
 _NAMES = tuple(References.__dataclass_fields__)
@@ -121,61 +148,52 @@ def _turns(s: CommonGrowths, path: Path, alpha: Float[np.ndarray, "steps"]) -> F
     return out
 
 
-def average_weights(last: int, power: float) -> Float[np.ndarray, "L"]:
-    """The learner's weights of Q_0, ..., Q_T, up to a factor: k^(p+1) - (k-1)^(p+1), none for the start."""
-    k = np.arange(1, last + 1, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        share = -np.expm1((power + 1) * np.log1p(-1.0 / k))
-    return np.concatenate([[0.0], share * (k / last) ** (power + 1)])
-
-
 def _conditions(m: Moving) -> tuple[Assumption, ...]:
     """A drift, the fixed point reached, and the two step conditions at the largest step of the run."""
-    s, pop = m.structure, m.pop
+    s, pop, largest = m.structure, m.pop, float(m.alpha.max())
     scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
+    corrections = 2 * largest * s.single[1] + largest**2 * s.a_1
+    drift = below("drift", -s.rate, 0.0, f"certified rate {s.rate:.4g} of the weight must be positive")
     return (
-        below("drift", -s.rate, 0.0, f"certified rate {s.rate:.4g} of the weight must be positive"),
+        contraction_assumption(pop) if s.own else drift,
         below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}"),
-        *m.data[0].conditions(float(m.alpha.max())),
+        below("small corrections", corrections, 1.0, "x^2 coefficient of |W - V| must be below 1"),
+        below("no overshoot", 2 * largest * s.mu, 1.0, "2 alpha mu must be below 1"),
     )
 
 
-def _distance(pop: Population, theta: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n"]:
-    """||Q_theta - Q_F||_d."""
-    return np.sqrt(((theta - pop.theta_star) @ pop.psi.T) ** 2 @ pop.d)
-
-
-def last_iterate(m: Moving, times: Int[np.ndarray, "n"]) -> Curve:
-    """Theorem (moving reference): (E||Q_T - Q_F||_d^2)^{1/2} <= ||Q_thbar_T - Q_F||_d + chi V_T^{1/2}.
+def last_iterate(m: Moving) -> Curve:
+    """Theorem (moving reference): (E||Q_T - Q_F||_d^2)^{1/2} <= ||Q_thbar_T - Q_F||_d + chi V_T^{1/2} at m.times.
 
     The first is a number of the path, V_T obeys the recursion from V_0 = 0.  Any law of the first state, any schedule.
     Assumes a drift, 2 alpha L + alpha^2 a_1 < 1 and 2 alpha mu <= 1 for the largest step.
     """
+    pop = m.pop
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        path, noise = _distance(m.pop, m.path.at(times)), m.fluctuation(times)[0]
+        path = np.sqrt(((m.path.at(m.times) - pop.theta_star) @ pop.psi.T) ** 2 @ pop.d)
+        noise = m.fluctuation()[0]
         return path + noise, {"path": float(path[-1]), "fluctuation": float(noise[-1])}
 
-    return curve("moving reference", times, _conditions(m), compute, SECTION, m.pop.range_cap)
+    return curve("moving reference", m.times, _conditions(m), compute, SECTION, pop.range_cap)
 
 
-def averaged(m: Moving, times: Int[np.ndarray, "n"], power: float) -> Curve:
-    """Theorem (moving reference, averaged): the same for the learner's average, whose weights are about k^power.
+def averaged(m: Moving, average: Average) -> Curve:
+    """Theorem (moving reference, averaged): the same for any weighted average of the iterates.
 
     (E||Qavg_T - Q_F||_d^2)^{1/2} <= ||mean of Q_thbar_k - Q_F||_d + (weighted mean of E||Q_k - Q_thbar_k||_d^2)^{1/2}.
     """
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        weights = average_weights(int(times[-1]), power)
-        path, noise = mean_path(m, times, weights), m.fluctuation(times, weights)[1]
+        path, noise = mean_path(m, average), m.fluctuation(average)[1]
         return path + noise, {"path": float(path[-1]), "fluctuation": float(noise[-1])}
 
-    return curve("moving reference, average", times, _conditions(m), compute, SECTION, m.pop.range_cap)
+    return curve("moving reference, averaged", m.times, _conditions(m), compute, SECTION, m.pop.range_cap)
 
 
-def mean_path(m: Moving, times: Int[np.ndarray, "n"], weights: Float[np.ndarray, "L"]) -> Float[np.ndarray, "n"]:
-    """||sum w_k Q_thbar_k / sum w_k - Q_F||_d over k <= T; iterates off their chords are added entry by entry."""
-    path, pop = m.path, m.pop
+def mean_path(m: Moving, average: Average) -> Float[np.ndarray, "n"]:
+    """||sum w_k Q_thbar_k / sum w_k - Q_F||_d at m.times; how far iterates are off their chords is added."""
+    path, pop, (weights, inclusive) = m.path, m.pop, average
     clock = np.concatenate([[0.0], np.cumsum(m.alpha[:-1])])
     starts = path.times[:-1]
     mass = np.add.reduceat(weights, starts)
@@ -185,9 +203,11 @@ def mean_path(m: Moving, times: Int[np.ndarray, "n"], weights: Float[np.ndarray,
     sums, off = np.cumsum(moved, axis=0), np.cumsum(mass[:, None] * path.off, axis=0)
     total = np.cumsum(weights)
     out = []
-    for time in times.tolist():
+    for time in m.times.tolist():
         i = int(np.searchsorted(path.times, time)) - 1
-        mean = (sums[i] + weights[time] * (path.theta[i + 1] - pop.theta_star)) / total[time]
-        away = np.abs(pop.psi) @ (off[i] / total[time])
+        last = weights[time] if inclusive else 0.0
+        whole = total[time] - weights[time] + last
+        mean = (sums[i] + last * (path.theta[i + 1] - pop.theta_star)) / whole
+        away = np.abs(pop.psi) @ (off[i] / whole)
         out.append(float(np.sqrt((pop.psi @ mean) ** 2 @ pop.d) + np.sqrt(away**2 @ pop.d)))
     return np.array(out)

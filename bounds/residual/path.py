@@ -22,6 +22,7 @@ from icq.display import Fact, Shown
 from icq.exact.fixed_point import greedy
 
 REACH = 0.05  # of a stretch, in units of the clock tau = sum of alpha times ||A||_inf
+STILL = 1e-14  # of the parameters: a mean step below this share of them is rounding, the path has arrived
 SMALL = 1e-16  # terms of a series below this share of its first one are left out
 
 
@@ -152,6 +153,8 @@ def _stretch(
 ) -> tuple[int, Float[np.ndarray, "p"], Int[np.ndarray, "O"], Float[np.ndarray, "p"]]:  # fmt: skip
     """The longest stretch from `first` that keeps the greedy options and the reach; at least one handoff."""
     w, chosen = mean_step(pop, theta)
+    if np.abs(w).max() <= STILL * max(float(np.abs(theta).max()), 1e-300):
+        return stop, theta, chosen, np.zeros_like(theta)
     piece = _piece(pop, chosen)
     reach = REACH / max(piece.size, 1e-300)
     end = min(int(np.searchsorted(clock, clock[first] + reach, side="right")) - 1, stop)

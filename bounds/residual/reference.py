@@ -39,10 +39,12 @@ _Growths: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # c
 class CommonGrowths(Shown):
     """What is the same at every reference: growths for single states, under d, and for the rows |Z(s, .)|.
 
-    z: the largest row sum of |Z|.  Each growth is the largest over its rows, except those behind a_0, kept by row.
+    own: whether W = M.  z: the largest row sum of |Z|.  Each growth is the largest over its rows, except those behind
+    a_0, kept by row.
     """
 
     correction: Correction
+    own: bool
     rate: float
     mu: float
     chi: float
@@ -74,8 +76,8 @@ def structure(pop: Population, weight: Weight | None = None, iid: bool = False) 
 
     by_row = growths(size, size @ pop.analysis.transition)
     return CommonGrowths(
-        c, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)), by_row, k.lam_2, k.a_1,
-        k.kick_c, float(size.sum(1).max()),
+        c, weight is None, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)), by_row, k.lam_2,
+        k.a_1, k.kick_c, float(size.sum(1).max()),
     )  # fmt: skip
 
 

@@ -6,9 +6,11 @@ the greedy options at thbar_k, Sigma = Sigma_0 + Sigma_mix of the centred update
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import scipy.linalg as la
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from bounds.residual.moving import Moving
 from bounds.residual.population import Population
@@ -29,18 +31,17 @@ def covariance(pop: Population, theta: Float[np.ndarray, "p"], *, iid: bool = Fa
     return sigma_0 + y + y.T
 
 
-def predicted(m: Moving, times: Int[np.ndarray, "n"], *, iid: bool = False) -> Float[np.ndarray, "n"]:
-    """The fluctuation (E||Q_T - Q_thbar_T||_d^2)^{1/2} to leading order in the step, greedy options as on the path.
+def predicted(m: Moving, *, iid: bool = False) -> Float[np.ndarray, "n"]:
+    """The fluctuation (E||Q_T - Q_thbar_T||_d^2)^{1/2} at m.times to leading order in the step, options as on the path.
 
     One midpoint step per group of stretches; off by about a per cent.
     """
-    pop, path = m.pop, m.path
+    pop, path, (knots, _) = m.pop, m.path, m.groups
     gram = pop.psi.T @ (pop.d[:, None] * pop.psi)
-    first = np.concatenate([[0], m.ends[:-1]])
-    knots = np.searchsorted(path.times, np.concatenate([first, m.ends[-1:]]))
     out, cov = {0: 0.0}, np.zeros_like(gram)
     before = _noise(pop, path.theta[0], iid)
-    for start, end, i, j in zip(first.tolist(), m.ends.tolist(), knots[:-1].tolist(), knots[1:].tolist(), strict=True):
+    for i, j in pairwise(knots.tolist()):
+        start, end = path.times[[i, j]].tolist()
         alpha = m.alpha[start:end]
         half = la.expm(-float(alpha.sum()) / 2 * path.field(pop, i))
         after = _noise(pop, path.theta[j], iid)
@@ -48,7 +49,7 @@ def predicted(m: Moving, times: Int[np.ndarray, "n"], *, iid: bool = False) -> F
         cov = half @ cov @ half.T
         before = after
         out[end] = float(np.sqrt(max(np.sum(gram * cov), 0.0)))
-    return np.array([out[time] for time in times.tolist()])
+    return np.array([out[time] for time in m.times.tolist()])
 
 
 def _noise(pop: Population, theta: Float[np.ndarray, "p"], iid: bool) -> Float[np.ndarray, "p p"]:

@@ -10,7 +10,7 @@ from td import TrueUpdate, any_weight, chain, over_populations
 from bounds.core.steps import Decay, schedule
 from bounds.residual import recursion
 from bounds.residual.constants import constants
-from bounds.residual.moving import average_weights, averaged, last_iterate, mean_path, moving
+from bounds.residual.moving import Average, averaged, last_iterate, learners_average, mean_path, moving
 from bounds.residual.path import mean_step, population_path
 from bounds.residual.poisson import tier_2_inequality
 from bounds.residual.population import tabular
@@ -165,7 +165,7 @@ def test_constants_on_a_chord_are_largest_at_its_ends(pop, rng):
         assert (getattr(found, name) <= getattr(top, name)[0] * (1 + 1e-9) + 1e-9).all(), name
 
 
-def enumerated(pop, alpha, theta_0, start, last, weights):
+def enumerated(pop, alpha, theta_0, start, last, average):
     """E||Q_T - Q_F||_d^2 and that of the weighted average at T = 0..last, over all trajectories, real maximum."""
     k, true = pop.outcomes, TrueUpdate(pop)
     error = pop.error(theta_0)
@@ -176,10 +176,13 @@ def enumerated(pop, alpha, theta_0, start, last, weights):
         return float((pop.phi @ delta) ** 2 @ pop.d)
 
     for time in range(last + 1):
-        runs = [(p, s, e, total + weights[time] * e) for p, s, e, total in runs]
         out.append(sum(p * square(e) for p, _, e, _ in runs))
-        mass = weights[: time + 1].sum()
+        if average.inclusive:
+            runs = [(p, s, e, total + average.weights[time] * e) for p, s, e, total in runs]
+        mass = average.weights[: time + average.inclusive].sum()
         means.append(sum(p * square(t / mass) for p, _, _, t in runs) if mass > 0 else np.nan)
+        if not average.inclusive:
+            runs = [(p, s, e, total + average.weights[time] * e) for p, s, e, total in runs]
         after = []
         for p, s, e, total in runs:
             step = true.step(e)
@@ -199,14 +202,15 @@ def test_certificates_hold_on_every_trajectory_together(pop, rng):
     alpha = largest * rng.choice([0.9, 0.05]) / (1 + np.arange(last + 2)) ** rng.choice([0.0, 0.6])
     theta_0 = far(pop, rng)
     start = np.eye(len(pop.analysis.d))[rng.integers(len(pop.analysis.d))]
-    power = float(rng.choice([0.0, 2.0]))
-    weights, times = average_weights(last, power), np.arange(1, last + 1)
-    exact, mean = enumerated(pop, alpha, theta_0, start, last, weights)
-    m = moving(pop, alpha, theta_0, times)
-    certified = last_iterate(m, times)
+    average = learners_average(last, float(rng.choice([0.0, 2.0])))
+    if rng.random() < 0.3:
+        average = Average(alpha[:-1], False)  # the step-weighted one
+    exact, mean = enumerated(pop, alpha, theta_0, start, last, average)
+    m = moving(pop, alpha, theta_0, np.arange(1, last + 1))
+    certified = last_iterate(m)
     assert certified.applicable
     assert (certified.value >= np.sqrt(exact[1:]) * (1 - 1e-9) - 1e-12).all()
-    assert (averaged(m, times, power).value >= np.sqrt(mean[1:]) * (1 - 1e-9) - 1e-12).all()
+    assert (averaged(m, average).value >= np.sqrt(mean[1:]) * (1 - 1e-9) - 1e-12).all()
 
 
 @over_populations("tabular", states=(1, 3))
@@ -214,14 +218,14 @@ def test_the_mean_of_the_path_is_the_mean_of_the_loop(pop, rng):
     """Weighted means over chords agree with single steps, and what they may miss is allowed for."""
     last, power = 40, float(rng.choice([0.0, 2.0]))
     alpha = 0.05 / (1 + np.arange(last + 2) / 10) ** 0.6 * pop.d[pop.d > 0].min()
-    theta_0, weights = far(pop, rng), average_weights(last, power)
-    m = moving(pop, alpha, theta_0, np.array([last]))
+    theta_0, average = far(pop, rng), learners_average(last, power)
+    weights, m = average.weights, moving(pop, alpha, theta_0, np.array([last]))
     theta, total = theta_0, weights[0] * theta_0
     for k in range(last):
         theta = theta + alpha[k] * mean_step(pop, theta)[0]
         total = total + weights[k + 1] * theta
     exact = float(np.sqrt((pop.psi @ (total / weights.sum() - pop.theta_star)) ** 2 @ pop.d))
-    found = mean_path(m, np.array([last]), weights)[0]
+    found = mean_path(m, average)[0]
     assert exact * (1 - 1e-9) - 1e-12 <= found <= exact * 1.1 + 1e-9
 
 
@@ -254,7 +258,7 @@ def test_the_twin_is_exact_at_small_steps():
     alpha = schedule(Decay(2e-3, 500.0, 0.6), 3002)
     m = moving(pop, alpha, theta_0, times)
     exact = second_moments(pop, alpha, theta_0, times, pop.analysis.d)
-    assert np.allclose(np.sqrt(exact.error - exact.bias), predicted(m, times), rtol=0.02)
+    assert np.allclose(np.sqrt(exact.error - exact.bias), predicted(m), rtol=0.02)
     noise = covariance(pop, pop.theta_star)
     assert np.allclose(noise, pop.sigma_0 + pop.sigma_mix, atol=1e-9)
 

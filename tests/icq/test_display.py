@@ -33,7 +33,7 @@ from bounds.interface import agents, information, split
 from bounds.interface.gap import scalar_gap_bound, scalar_gap_bound_d
 from bounds.residual import moments
 from bounds.residual import population as noise
-from bounds.residual.path import Path
+from bounds.residual.path import Path, population_path
 from bounds.residual.sharp import Sharp, averaged_limit
 from estimators import fit, td_noise, view
 from estimators.cells import gather
@@ -299,6 +299,7 @@ def of_bounds(a):
     laws = (planner.PowerLaw(1.0, 0.5), planner.BitLaw(1.0), planner.SharpResidual(50.0))
     yield planner.plan(0.5, *laws, planner.Costs(1.0, 1.0, 1e-3))
     yield term.Observed(0.1, 0.09, 0.11)
+    yield population_path(pop, np.full(5, 1e-3), 0 * pop.theta_star)
     yield Path(np.array([0, 5]), np.ones((2, 3)), np.ones((2, 4), int), np.ones((1, 3)))
     yield moments.RunMoments(np.array([1, 2]), *(np.ones(2) for _ in range(6)))
 
