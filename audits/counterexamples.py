@@ -125,7 +125,7 @@ def run(options: SearchOptions) -> dict[str, Tally]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 when a lemma does not stand.  Raises SystemExit for an unknown lemma."""
-    options = tyro.cli(SearchOptions, args=arguments)
+    options = tyro.cli(SearchOptions, args=arguments, prog="python -m audits.counterexamples")
     unknown = set(options.lemmas) - {lemma.name for lemma in LEMMAS}
     if unknown:
         raise SystemExit(f"unknown lemma {sorted(unknown)[0]!r}; the lemmas are {', '.join(x.name for x in LEMMAS)}")

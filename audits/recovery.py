@@ -84,7 +84,7 @@ def truth(a: Analysis, handoffs: int) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class RecoveryTrial:
     """A job: simulate a log, write it, read it, diagnose it."""
 
     family: DialsFamily
@@ -142,7 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     family = DialsFamily(agents=options.agents, gap=options.gap)
     seeds = range(options.first, options.first + options.seeds)
-    trials = [Trial(family if options.same_workflow else replace(family, seed=s), options.handoffs, s) for s in seeds]
+    trials = [
+        RecoveryTrial(family if options.same_workflow else replace(family, seed=s), options.handoffs, s) for s in seeds
+    ]
     done = engine.run_all(trials, None, engine.processes(options.jobs), Console(stderr=True), noun="seeds")
     found = [done[trial] for trial in trials]
     console = Console()

@@ -23,7 +23,8 @@ from icq.exact import Analysis
 
 ROUNDING = 1e-9  # relative; float64 tables of float32 learners
 FEWEST = 8  # pairs of runs whose root mean squares are compared
-TERMS = ("interface", "approximation", "residual", "total")  # their names in code, arrays, files and figures
+TERMS = ("interface", "approximation", "residual", "total")  # in code, arrays and files
+NAME = {term: term for term in TERMS} | {"interface": "interface gap"}  # for people
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Decomposition(Shown):
 
     def _facts_(self) -> list[Fact]:
         return [
-            Fact("norm", self.norm), Fact("interface gap", self.interface, "reward"),
-            Fact("approximation", spread(self.approximation)), Fact("residual", spread(self.residual)),
-            Fact("total", spread(self.total)), Fact("records", " x ".join(map(str, np.shape(self.total))) or None),
+            Fact("norm", self.norm), Fact(NAME["interface"], self.interface, "reward"),
+            *(Fact(NAME[term], spread(getattr(self, term))) for term in TERMS[1:]),
+            Fact("records", " x ".join(map(str, np.shape(self.total))) or None),
         ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from audits.calibration.rows import Quantity, Source
+from audits.calibration.rows import DataSource, Quantity
 from estimators import approximation, distances, interface, mixing, td_noise, values
 from estimators.doubt import UNSURE
 from estimators.logs.log import Log, from_handoffs
@@ -98,10 +98,10 @@ def cut(walk: Walk, length: int) -> Logged:
     return Logged(walk.workflow, from_handoffs(walk.workflow.analysis.smdp, first, q=walk.workflow.table))
 
 
-def source(name: str, make: Callable[[], ICSMDP], sizes: tuple[int, ...] = LENGTHS) -> Source:
+def source(name: str, make: Callable[[], ICSMDP], sizes: tuple[int, ...] = LENGTHS) -> DataSource:
     """Logs of one workflow.  Every source has its own root, so that what is chance in one is not seen in all."""
     root = crc32(name.encode()) >> 1  # 31 bits, as JAX takes a seed for a signed number
-    return Source(name, partial(build, make), partial(draw, root=root), cut, sizes)
+    return DataSource(name, partial(build, make), partial(draw, root=root), cut, sizes)
 
 
 def dials(graph: Topology, **settings: float) -> Callable[[], ICSMDP]:

@@ -44,7 +44,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A law with a known truth, and independent data sets drawn from it.
 
     build: () -> model; draw(model, seeds, size) -> one data set per seed, equal seeds give equal data; cut(data, n):
@@ -60,7 +60,7 @@ class Source:
 
 
 @cache
-def model(source: Source) -> Any:
+def model(source: DataSource) -> Any:
     """The model of a source, built once per process."""
     return source.build()
 
@@ -140,7 +140,7 @@ class Row(Shown):
 
 
 def estimates(
-    source: Source, quantities: Sequence[Quantity], sizes: Sequence[int], seeds: Sequence[int]
+    source: DataSource, quantities: Sequence[Quantity], sizes: Sequence[int], seeds: Sequence[int]
 ) -> Float[np.ndarray, "quantities sizes replicates 6"]:
     """FIELDS of every estimate; given is 1 where the estimator says that it had enough data.
 
@@ -158,7 +158,9 @@ def estimates(
     return out
 
 
-def row(quantity: Quantity, source: Source, size: int, truth: float, found: Float[np.ndarray, "replicates 6"]) -> Row:
+def row(
+    quantity: Quantity, source: DataSource, size: int, truth: float, found: Float[np.ndarray, "replicates 6"]
+) -> Row:
     """Judge the estimates of one quantity, source and size.
 
     An estimate that is given but is not a number counts as an interval that missed.
@@ -180,7 +182,7 @@ def row(quantity: Quantity, source: Source, size: int, truth: float, found: Floa
 
 
 def rows(
-    source: Source, quantities: Sequence[Quantity], sizes: Sequence[int],
+    source: DataSource, quantities: Sequence[Quantity], sizes: Sequence[int],
     found: Float[np.ndarray, "quantities sizes replicates 6"],
 ) -> list[Row]:  # fmt: skip
     """Every quantity that exists on a source, at every size."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from audits.calibration import logs
-from audits.calibration.rows import Quantity, Source
+from audits.calibration.rows import DataSource, Quantity
 from estimators.decomposition import MixingSplit, decompose, mixing_split
 from estimators.statistics import estimate
 from icq.display import Shown
@@ -31,7 +31,7 @@ POPULATION = 2048  # pairs of runs that stand for all runs there could be
 class Study:
     """A source and what is estimated from it."""
 
-    source: Source
+    source: DataSource
     quantities: tuple[Quantity, ...]
 
 
@@ -104,10 +104,10 @@ OVER_RUNS = (
 )  # fmt: skip
 
 
-def runs_of(name: str, method: Method) -> Source:
+def runs_of(name: str, method: Method) -> DataSource:
     """Numbers of independent pairs of runs of one way to learn."""
     draw = partial(draw_runs, root=crc32(name.encode()))
-    return Source(name, partial(learned, method), draw, cut_runs, RUNS, "runs")
+    return DataSource(name, partial(learned, method), draw, cut_runs, RUNS, "runs")
 
 
 SUITE = (

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rich.console import Console
 from tyro.conf import Positional
 
-from icq_bounds.figures import style
+from estimators.decomposition import NAME
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.cpu import experiment as cpu
@@ -24,8 +24,8 @@ from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10 import panels, summary
 from icq_bounds.workflows.routing import experiment as routing
 
-Said = dict[str, Any]
-Concluded = tuple[Said, list[Path], list[str]]
+Summary = dict[str, Any]
+Concluded = tuple[Summary, list[Path], list[str]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Experiment:
 def _n10(preset: n10.N10Preset, options: ReproduceOptions) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = summary.summarise(preset, results, *n10.local_gap_curves(preset))
-        worst = ", ".join(f"{style.NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
+        worst = ", ".join(f"{NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
         lines = [
             f"local gap slope {_short(said['local_gap_slope'])}, residual slope {_short(said['residual_slope'])}",
             f"IC-Q reaches {said['oracle_value_percent_at_zero_gap']:.2f} % of the oracle at zero gap",

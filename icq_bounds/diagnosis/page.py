@@ -14,7 +14,7 @@ from icq_bounds.diagnosis.diagnosis import EACH, Agent, Diagnosis
 from icq_bounds.diagnosis.words import CHANNELS, MEANING, Said, said
 from icq_bounds.figures import style as plots
 from icq_bounds.pages import html
-from icq_bounds.pages.html import Cell, Drawing, Grid, Page
+from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 
 SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
@@ -138,7 +138,7 @@ def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
 
 def _residual_table(d: Diagnosis) -> Grid:
     r = d.residual
-    rows: list[list[Cell]] = [
+    rows: list[list[Entry]] = [
         ["residual", r.error, f"after {r.handoffs} handoffs"],
         ["its independent part", r.independent, "what as many independent handoffs would leave"],
         ["correlation", r.correlation, "factor on the mean square; above 1 it costs, below it helps"],

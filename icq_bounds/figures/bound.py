@@ -7,7 +7,8 @@ from collections.abc import Collection
 import numpy as np
 from matplotlib.axes import Axes
 
-from icq_bounds.figures.style import COLOUR, NAME, axes, readable
+from estimators.decomposition import NAME
+from icq_bounds.figures.style import COLOUR, axes, readable
 from icq_bounds.sweep.results import pairs
 from icq_bounds.sweep.store import Arrays
 

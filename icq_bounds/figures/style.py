@@ -25,7 +25,6 @@ from icq_bounds.sweep.learning import Who
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BLUE, RED, GREEN, PINK, AMBER, SKY, BLACK = OKABE_ITO
 COLOUR = {"interface": BLUE, "approximation": AMBER, "residual": GREEN, "total": BLACK}
-NAME = {"interface": "interface gap", "approximation": "approximation", "residual": "residual", "total": "total"}
 WHO = {Who.ICQ: BLUE, Who.CENTRALISED: RED, Who.INDEPENDENT: PINK}
 CHANNEL = {"reward": SKY, "duration": PINK, "transition": RED}
 STYLE: Any = {

@@ -14,7 +14,7 @@ from typing import Any
 from bounds.core.bound import Verdict
 from estimators.statistics.estimate import from_dict
 from icq_bounds.pages import html
-from icq_bounds.pages.html import Cell, Grid, Page
+from icq_bounds.pages.html import Entry, Grid, Page
 from icq_bounds.pages.parts import origin
 
 SETTINGS = ("experiment", "preset", "seconds", "provenance")
@@ -61,7 +61,7 @@ def is_leaf(value: object) -> bool:
     return not isinstance(value, Mapping | list) or (isinstance(value, Mapping) and "interval" in value)
 
 
-def leaf(value: Any) -> Cell:
+def leaf(value: Any) -> Entry:
     """A number, a word, a verdict or an estimate as a table shows it."""
     if isinstance(value, Mapping):
         return from_dict(value)

@@ -30,7 +30,7 @@ from icq.display import Fact, Shown, number
 from icq_bounds import numbers
 from icq_bounds.sweep import store
 
-Cell: TypeAlias = str | int | float | Estimate | Verdict | None
+Entry: TypeAlias = str | int | float | Estimate | Verdict | None
 
 SHORT = 18  # letters that stay on one line
 FOLD = 30  # rows from which a table is behind a line to click on
@@ -70,8 +70,8 @@ class Grid(Shown):
     """
 
     caption: str
-    header: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
+    header: Sequence[Entry]
+    rows: Sequence[Sequence[Entry]]
     fold: int = FOLD
 
     def __post_init__(self) -> None:
@@ -168,14 +168,14 @@ def estimate(e: Estimate) -> Markup:
     return Markup("<span>{}</span>{}").format(value, interval)
 
 
-def _kind(column: Sequence[Cell]) -> Markup:
+def _kind(column: Sequence[Entry]) -> Markup:
     if column and all(_numeric(value) for value in column):
         return Markup(' class="number"')
     short = all(isinstance(v, Estimate | Verdict) or len(cell(v).striptags()) <= SHORT for v in column)
     return Markup(' class="short"' if short else "")
 
 
-def _numeric(value: Cell) -> bool:
+def _numeric(value: Entry) -> bool:
     if isinstance(value, str):
         return "<" not in value and _NUMBER.fullmatch(Markup(value).unescape().strip()) is not None
     return value is None or (isinstance(value, int | float | Estimate) and not isinstance(value, bool))
@@ -188,7 +188,7 @@ def verdict_table(caption: str, counts: Mapping[str, Mapping[str, int]]) -> Grid
     if unknown:
         raise ValueError(f"table {caption!r}: {sorted(unknown)[0]!r} is not a verdict")
     bar = part("kit.html", "bar")
-    rows: list[list[Cell]] = [
+    rows: list[list[Entry]] = [
         [name, sum(c.values()), bar({w: c.get(w, 0) for w in words}), *(c.get(w, 0) for w in words)]
         for name, c in counts.items()
     ]

@@ -14,7 +14,7 @@ from icq.display import number
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.experiment import drawings, reproduced
-from icq_bounds.pages.html import Cell, Grid, Page
+from icq_bounds.pages.html import Entry, Grid, Page
 from icq_bounds.pages.parts import Records, largest_term, proved, tightness, verdicts
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.families import DialsFamily
@@ -73,7 +73,7 @@ def _results(folder: Path, said: Mapping[str, Any]) -> list[Arrays]:
     return [r for r in found if r is not None]
 
 
-def _numbers(said: Mapping[str, Any], local: Estimate, residual: Estimate) -> dict[str, Cell]:
+def _numbers(said: Mapping[str, Any], local: Estimate, residual: Estimate) -> dict[str, Entry]:
     """The numbers to remember."""
     low, high = said["oracle_value_percent_at_zero_gap_interval"]
     value = Estimate(said["oracle_value_percent_at_zero_gap"], float("nan"), (low, high), float(said["seeds"]))
@@ -96,7 +96,7 @@ def _largest(results: list[Arrays]) -> str:
 
 def _slopes(said: Mapping[str, Any]) -> Grid:
     over = said["residual_over_asymptote"]
-    rows: list[list[Cell]] = [
+    rows: list[list[Entry]] = [
         [cell, from_dict(slope), from_dict(over[cell])] for cell, slope in said["residual_slopes"].items()
     ]
     return Grid("Residual against handoffs", ("cell", "slope", "over its asymptote"), rows)
@@ -105,11 +105,11 @@ def _slopes(said: Mapping[str, Any]) -> Grid:
 def _values(said: Mapping[str, Any]) -> Grid:
     value = said["value_percent"]
     gaps = list(next(iter(value.values())))
-    rows: list[list[Cell]] = [[gap, *(from_dict(part[gap]) for part in value.values())] for gap in gaps]
+    rows: list[list[Entry]] = [[gap, *(from_dict(part[gap]) for part in value.values())] for gap in gaps]
     return Grid("Value of the learned policy, per cent of the oracle's", ("gap dial", *value), rows)
 
 
-def _ratio_rows(said: Mapping[str, Any], results: list[Arrays]) -> list[list[Cell]]:
+def _ratio_rows(said: Mapping[str, Any], results: list[Arrays]) -> list[list[Entry]]:
     if results:
         return Records.of(results).ratio_rows()
     return [

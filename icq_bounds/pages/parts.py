@@ -23,7 +23,7 @@ from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import summary, theorem_report
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
-from icq_bounds.pages.html import Cell, Grid
+from icq_bounds.pages.html import Entry, Grid
 from icq_bounds.sweep.results import comparable, tally
 from icq_bounds.sweep.store import Arrays
 
@@ -69,10 +69,10 @@ class Records(Shown):
         """How many verdicts say that a bound is violated."""
         return sum(c.get(Verdict.VIOLATED.value, 0) for c in self.counts().values())
 
-    def ratio_rows(self) -> list[list[Cell]]:
+    def ratio_rows(self) -> list[list[Entry]]:
         """Certified over observed, per term and rung."""
         a = self.arrays
-        rows: list[list[Cell]] = []
+        rows: list[list[Entry]] = []
         for term in TERMS:
             e, b, slack = (a[f"{part}_{term}"] for part in ("e", "b", "slack"))
             rows.append([NAME[term], CERTIFICATE[term], "d-norm", *_spread(e, b, slack)])
@@ -108,7 +108,7 @@ def verdicts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     return {"table": html.verdict_table("Records of each term", counts), "meaning": meaning}
 
 
-def tightness(rows: Sequence[Sequence[Cell]]) -> Grid:
+def tightness(rows: Sequence[Sequence[Entry]]) -> Grid:
     """Ratios of bounds to what they bound."""
     header = ("term", "bound", "norm", "numbers", "smallest", "median", "largest")
     return Grid("Ratio of each bound to what it bounds", header, rows)
@@ -171,7 +171,7 @@ def largest_term(errors: Mapping[str, Float[np.ndarray, "n"]]) -> str:
     return f"The {name} is the largest of the three terms in {count} of {cells} cells, {others}."
 
 
-def ratios_in_words(rows: Sequence[Sequence[Cell]]) -> str:
+def ratios_in_words(rows: Sequence[Sequence[Entry]]) -> str:
     """The median ratio of every term's certificate."""
     said = [f"{row[0]} {number(row[5])}" for row in rows if row[2] == "d-norm" and isinstance(row[5], float)]
     return f"Certified over observed, median: {', '.join(said)}." if said else "No bound applies to any record."

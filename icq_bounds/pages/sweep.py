@@ -25,7 +25,7 @@ from icq_bounds.figures.bound import bound_panel
 from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.curves import along, is_scale, mean, root_mean_square, value_along
-from icq_bounds.pages.html import Cell, Drawing, Grid, Page
+from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 from icq_bounds.pages.parts import (
     NUMBERS,
     Records,
@@ -173,7 +173,7 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Drawing]:
 
 
 def _slopes(ds: xr.Dataset) -> Grid:
-    rows: list[list[Cell]] = []
+    rows: list[list[Entry]] = []
     for name in map(str, ds["finished"].dims):
         x = ds[name].values
         if is_scale(ds[name]) and (x > 0).sum() > 1:
@@ -184,7 +184,7 @@ def _slopes(ds: xr.Dataset) -> Grid:
     return Grid("Log-log slope of each term", ("axis", "lines", *(NAME[t] for t in TERMS)), rows)
 
 
-def _slope_row(x: np.ndarray, ds: xr.Dataset, name: str) -> list[Cell]:
+def _slope_row(x: np.ndarray, ds: xr.Dataset, name: str) -> list[Entry]:
     found = {t: lines(ds, t, name) for t in TERMS}
     return [len(found["total"]), *(slope(x.astype(float), part) for part in found.values())]
 
@@ -209,7 +209,7 @@ def _rates(ds: xr.Dataset) -> Grid | str:
     return Grid("Slope against handoffs, cell by cell", header, rows[:CELLS], fold=8)
 
 
-def _points(ds: xr.Dataset) -> list[tuple[list[Cell], xr.Dataset]]:
+def _points(ds: xr.Dataset) -> list[tuple[list[Entry], xr.Dataset]]:
     """Every finished cell with the values of its axes."""
     dims = [*map(str, ds["finished"].dims)]
     where = np.argwhere(ds["finished"].values)
@@ -218,10 +218,10 @@ def _points(ds: xr.Dataset) -> list[tuple[list[Cell], xr.Dataset]]:
 
 
 def _cells(ds: xr.Dataset) -> Grid:
-    rows: list[list[Cell]] = []
+    rows: list[list[Entry]] = []
     for point, cell in _points(ds)[:CELLS]:
         last = cell.isel(checkpoint=-1)
-        terms: list[Cell] = [None] * len(TERMS)
+        terms: list[Entry] = [None] * len(TERMS)
         if (last["verdict"].sel(term="residual") >= 0).all():
             each = (last.sel(term=t) for t in TERMS)
             terms = [_rms(of["observed"].values, float(of["slack"].max())) for of in each]
@@ -237,7 +237,7 @@ def _rms(errors: Float[np.ndarray, "R"], slack: float) -> Estimate:
 
 def _violated(ds: xr.Dataset) -> Grid:
     """The records that violate a bound."""
-    rows: list[list[Cell]] = []
+    rows: list[list[Entry]] = []
     for term in TERMS:
         records = ds.sel(term=term)
         code = records["verdict"]

@@ -37,10 +37,6 @@ from icq_bounds.sweep import axes, provenance, store
 from icq_bounds.sweep.spec import Spec, read_folder
 from icq_bounds.sweep.store import Arrays, Store
 
-NAMES = {
-    "interface": "interface gap", "approximation": "approximation error", "residual": "mixing residual",
-    "total": "total error",
-}  # fmt: skip
 # source in the cell's result, long name; all in reward units
 RECORDS = {
     "observed": ("e", "observed error, d-norm"),

@@ -26,12 +26,12 @@ from bounds.planner import BitLaw, Costs, Infeasible, PowerLaw, ResidualModel, p
 from bounds.residual import poisson
 from bounds.residual.sharp import constant_step
 from estimators import decomposition
-from estimators.decomposition import decompose
+from estimators.decomposition import NAME, decompose
 from estimators.statistics.estimate import Estimate, root_mean_square
 from icq.learn import classes, sampling
 from icq.learn.classes import FunctionClass, Params
 from icq.learn.learner import LearnerConfig, begin, initial_params, run, seed_keys
-from icq_bounds.figures.style import COLOUR, NAME, RED, axes, band, label_ends
+from icq_bounds.figures.style import COLOUR, RED, axes, band, label_ends
 from icq_bounds.sweep.cells import learn_tables
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import Features, Table

@@ -18,14 +18,14 @@ from bounds.core.term import Rung
 from bounds.interface.gap import gap_value_bound_d, scalar_gap_bound_d
 from bounds.interface.information import Mismatch
 from bounds.ladder import signed_gap_bound_d
-from estimators.decomposition import TERMS, Decomposition
+from estimators.decomposition import NAME, TERMS, Decomposition
 from estimators.statistics.estimate import Estimate, root_mean_square
 from icq.exact import Analysis
-from icq_bounds.figures.style import BLACK, BLUE, CHANNEL, COLOUR, NAME, SKY, STYLE, axes, band, label_ends, readable
+from icq_bounds.figures.style import BLACK, BLUE, CHANNEL, COLOUR, SKY, STYLE, axes, band, label_ends, readable
 
 PARTS = {"reward": CHANNEL["reward"], "mass": CHANNEL["duration"], "shape": CHANNEL["transition"]}
 FAINT = "0.45"
-Certified: TypeAlias = Mapping[str, float | Float[np.ndarray, "..."]]  # by term; broadcast to [runs, checkpoints]
+CertifiedErrors: TypeAlias = Mapping[str, float | Float[np.ndarray, "..."]]  # by term; broadcast to [runs, checkpoints]
 
 
 def use_style() -> None:
@@ -40,7 +40,7 @@ def use_style() -> None:
 def terms_over_time(
     handoffs: Sequence[int],
     errors: Decomposition,
-    certified: Certified,
+    certified: CertifiedErrors,
     ax: Axes | None = None,
 ) -> Axes:
     """The three errors and their total against handoffs; certified upper bounds dotted in the same colour.
@@ -196,7 +196,7 @@ def promised_and_found(
     return ax
 
 
-def terms_table(handoffs: Sequence[int], errors: Decomposition, certified: Certified) -> str:
+def terms_table(handoffs: Sequence[int], errors: Decomposition, certified: CertifiedErrors) -> str:
     """The last checkpoint as a Markdown table, and which term is the largest from when to when."""
     shape = errors.total.shape
     head = f"| after {handoffs[-1]:,} handoffs | observed, 95 % interval | certified | ratio |"

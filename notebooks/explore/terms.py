@@ -23,11 +23,11 @@ from bounds.approximation.class_error import class_error_bound
 from bounds.ladder import class_of, signed_gap_bound_d
 from bounds.residual import closed, population
 from bounds.residual.population import Population
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from icq.display import Fact, Shown
 from icq.exact import Analysis, analyse
 from icq_bounds.error_theorem import best_step, class_features
-from icq_bounds.figures.style import NAME, STYLE
+from icq_bounds.figures.style import STYLE
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import SGD, asymptote
 
@@ -65,7 +65,7 @@ class Terms(Shown):
 
     @property
     def dominant(self) -> str | None:
-        """The largest of the three, a key of `icq_bounds.figures.style.NAME`; None where one is not known."""
+        """The largest of the three, one of TERMS; None where one is not known."""
         sizes = {term: getattr(self, term).value for term in TERMS[:3]}
         return None if any(map(math.isnan, sizes.values())) else max(sizes, key=lambda term: sizes[term])
 

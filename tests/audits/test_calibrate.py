@@ -10,7 +10,7 @@ import pytest
 from audits.calibration import blocks, logs, report
 from audits.calibration.__main__ import CalibrationOptions, chosen, main
 from audits.calibration.blocks import calibrate as run
-from audits.calibration.rows import Calibration, Quantity, Source, estimates, model, row, rows
+from audits.calibration.rows import Calibration, DataSource, Quantity, estimates, model, row, rows
 from audits.calibration.suite import Study
 from estimators import approximation, distances, interface, mixing, td_noise, values
 from estimators.statistics import estimate
@@ -29,7 +29,7 @@ def draw(model, seeds, size):
         yield np.random.default_rng(seed).normal(model, 1.0, size)
 
 
-NORMAL = Source("normal", lambda: 2.0, draw, lambda data, n: data[:n], SIZES, "samples")
+NORMAL = DataSource("normal", lambda: 2.0, draw, lambda data, n: data[:n], SIZES, "samples")
 
 
 def scaled(factor):

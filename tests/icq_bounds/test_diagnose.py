@@ -8,7 +8,7 @@ import pytest
 from strategies import garnet
 
 from audits import recovery
-from audits.recovery import EVERY, Recovery, Trial, counts, truth
+from audits.recovery import EVERY, Recovery, RecoveryTrial, counts, truth
 from estimators.logs import simulate
 from estimators.logs.reader import read
 from estimators.logs.recorder import Recorder
@@ -54,7 +54,7 @@ def said(arguments, capsys):
 
 @pytest.fixture(scope="module")
 def recovered():
-    return [Trial(replace(SMALL, seed=seed), 30_000, seed).run() for seed in range(8)]
+    return [RecoveryTrial(replace(SMALL, seed=seed), 30_000, seed).run() for seed in range(8)]
 
 
 def test_exact_terms_are_recovered(recovered):
@@ -86,9 +86,9 @@ def test_what_is_not_estimated_is_not_recovered():
 def test_the_script_fails_when_too_few_are_recovered(monkeypatch, capsys):
     arguments = ["--seeds", "1", "--handoffs", "5000", "--agents", "2", "--jobs", "1"]
     good = Recovery(0, {"residual": exact(1.0)}, {"residual": 1.0})
-    monkeypatch.setattr(recovery.Trial, "run", lambda _: good)
+    monkeypatch.setattr(recovery.RecoveryTrial, "run", lambda _: good)
     assert recovery.main(arguments) == 0
-    monkeypatch.setattr(recovery.Trial, "run", lambda _: replace(good, truth={"residual": 2.0}))
+    monkeypatch.setattr(recovery.RecoveryTrial, "run", lambda _: replace(good, truth={"residual": 2.0}))
     assert recovery.main(arguments) == 1
     assert "seed 0: residual is 2, said 1" in capsys.readouterr().out
     assert recovery.main(["--seeds", "0"]) == 2

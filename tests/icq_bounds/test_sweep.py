@@ -483,7 +483,7 @@ def test_garnets_sweep_too(tmp_path, capsys):
     main(["sweep", "--family", "garnet", "--axes", "seed=0,1", "--fix", "states=6", "observations=3", "agents=2",
           "--replicas", "2", "--checkpoints", "8", "16", "--out", str(out), "--jobs", "1"])  # fmt: skip
     said = " ".join(capsys.readouterr().out.split())  # lines break where the folder's name makes them
-    assert "2 cells (2 seed)" in said and "mixing residual: 8 holds" in said and "open_dataset" in said
+    assert "2 cells (2 seed)" in said and " residual: 8 holds" in said and "open_dataset" in said
     ds = xr.open_dataset(out / "sweep.nc", engine="h5netcdf")
     assert dict(ds.sizes) == {"seed": 2, "term": 4, "replica": 2, "checkpoint": 2}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from estimators.logs.writer import LogWriter
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, as_dict, finite, recorded
@@ -44,7 +44,7 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
     """Every error of agents linear in what they see, and what the logs say, by game."""
     out: dict[str, Any] = {"terms_of_linear_agents": {}, "terms_from_logs": {}}
     for c, r in learned(results):
-        found: dict[str, Any] = {style.NAME[t]: as_dict(error(r, t)) for t in TERMS}
+        found: dict[str, Any] = {NAME[t]: as_dict(error(r, t)) for t in TERMS}
         found["interface certified"] = finite(float(r["b_interface"]))
         found["range of rewards"] = float(r["trivial_cap"])
         found |= {"verdict": str(r["verdict_interface"]), "class fixed point": str(r["reference"])}
@@ -74,15 +74,13 @@ def of_table(r: Arrays) -> dict[str, Any]:
 def table_panel(rows: Sequence[Arrays], x: Sequence[int], ax: Axes) -> Axes:
     """Interface gap, residual and total of tables, with the certified gap; grey where rewards alone say as much."""
     colour = style.COLOUR["interface"]
-    ax.plot(x, [float(r["e_interface"]) for r in rows], "o-", color=colour, label=style.NAME["interface"])
+    ax.plot(x, [float(r["e_interface"]) for r in rows], "o-", color=colour, label=NAME["interface"])
     certified, caps = (np.array([float(r[key]) for r in rows]) for key in ("b_interface", "trivial_cap"))
     label = f"its certificate\n(rewards alone: {caps.min():.3g})"
     ax.plot(x, certified, "o--", color=colour, markerfacecolor="white", label=label)
     ax.plot(np.asarray(x)[certified >= caps], certified[certified >= caps], "o", color="0.65", zorder=4)
     for term in ("residual", "total"):
-        style.band(
-            ax, x, [estimate.root_mean_square(r[f"e_{term}"]) for r in rows], style.COLOUR[term], style.NAME[term]
-        )
+        style.band(ax, x, [estimate.root_mean_square(r[f"e_{term}"]) for r in rows], style.COLOUR[term], NAME[term])
     ax.set(ylabel="error in the d-norm", ylim=(0, None))
     return style.label_ends(ax)
 
@@ -91,7 +89,7 @@ def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: s
     """The errors of linear agents against the interface dial x; points: the interface gap as logs alone say it."""
     ax, rows, logs = style.axes(ax), learned(results), logged(results)
     for part in TERMS:
-        style.band(ax, x, [error(r, part) for _, r in rows], style.COLOUR[part], style.NAME[part])
+        style.band(ax, x, [error(r, part) for _, r in rows], style.COLOUR[part], NAME[part])
     both = [(at, logs[c.game][1]) for at, (c, _) in zip(x, rows, strict=True) if c.game in logs]
     seen = [(at, e) for at, r in both if (e := estimated(r, "interface")).known]
     if seen:
@@ -99,7 +97,7 @@ def panel(results: Mapping[Any, Arrays], x: Sequence[int], xlabel: str, title: s
         ends = np.array([e.interval for _, e in seen])
         ax.errorbar([at for at, _ in seen], value, np.abs(ends.T - value), fmt="s", color=style.COLOUR["interface"],
                     markerfacecolor="white", capsize=3, zorder=4,
-                    label=f"{style.NAME['interface']}, from a log")  # fmt: skip
+                    label=f"{NAME['interface']}, from a log")  # fmt: skip
     ax.set(xlabel=xlabel, ylabel="error in the d-norm", xticks=x, ylim=(0, None), title=title)
     return style.label_ends(ax)
 

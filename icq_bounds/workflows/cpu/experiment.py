@@ -48,19 +48,19 @@ FULL = CpuPreset("full", seeds=2, updates=12_000, shown=(0, 1, 2, 4), dial=(0, 1
 SMOKE = CpuPreset("smoke", seeds=1, updates=2_000, shown=(4,), dial=(0, 2), small=replace(SMALL, length=1),
                terms=Size(seeds=4, handoffs=40_000, logged=200_000))  # fmt: skip
 
-AnyCell = CpuCell | TermsCell | LogCell
-Results = dict[CpuCell, Arrays]
+AnyCpuCell = CpuCell | TermsCell | LogCell
+CpuResults = dict[CpuCell, Arrays]
 
 
-def cells(p: CpuPreset) -> list[AnyCell]:
+def cells(p: CpuPreset) -> list[AnyCpuCell]:
     """IC-Q at every summary size; the baselines at the full one; the errors on the small machine."""
     full = max(p.shown)
     wanted = [(Who.ICQ, s) for s in p.shown] + [(who, full) for who in (Who.CENTRALISED, Who.INDEPENDENT)]
-    made: list[AnyCell] = [CpuCell(shown, who, p.updates, seed) for who, shown in wanted for seed in range(p.seeds)]
+    made: list[AnyCpuCell] = [CpuCell(shown, who, p.updates, seed) for who, shown in wanted for seed in range(p.seeds)]
     return [*made, *cells_of([CpuGame(s, p.small) for s in p.dial], p.terms)]
 
 
-def programming(results: dict[AnyCell, Arrays]) -> Results:
+def programming(results: dict[AnyCpuCell, Arrays]) -> CpuResults:
     """The results on the machine of full size."""
     return {c: r for c, r in results.items() if isinstance(c, CpuCell)}
 
@@ -70,7 +70,7 @@ def pairs(solved: np.ndarray) -> Float[np.ndarray, ""]:
     return np.asarray(solved.all(-1).mean())
 
 
-def over_seeds(results: Results, who: Who, shown: int, key: str = "solved") -> Estimate:
+def over_seeds(results: CpuResults, who: Who, shown: int, key: str = "solved") -> Estimate:
     """The share of pairs over the seeds of one setting, its interval cut to [0, 1]; with one seed, none."""
     found = np.array([float(pairs(r[key])) for c, r in results.items() if (c.who, c.shown) == (who, shown)])
     if len(found) == 1:
@@ -79,7 +79,7 @@ def over_seeds(results: Results, who: Who, shown: int, key: str = "solved") -> E
     return replace(e, interval=(max(e.interval[0], 0.0), min(e.interval[1], 1.0)))
 
 
-def summarise(p: CpuPreset, found: dict[AnyCell, Arrays], folder: Path) -> dict[str, Any]:
+def summarise(p: CpuPreset, found: dict[AnyCpuCell, Arrays], folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.parquet` of the small machine."""
     results, (size, best) = programming(found), search(cpu())
     full = max(p.shown)
@@ -107,7 +107,7 @@ def summarise(p: CpuPreset, found: dict[AnyCell, Arrays], folder: Path) -> dict[
     }  # fmt: skip
 
 
-def draw(found: dict[AnyCell, Arrays], folder: Path) -> list[Path]:
+def draw(found: dict[AnyCpuCell, Arrays], folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     results = programming(found)
     return style.save_panels(
@@ -121,7 +121,7 @@ def draw(found: dict[AnyCell, Arrays], folder: Path) -> list[Path]:
     )
 
 
-def solved_share(results: Results, ax: Axes | None = None) -> Axes:
+def solved_share(results: CpuResults, ax: Axes | None = None) -> Axes:
     """Pairs solved against summary size."""
     ax = style.axes(ax)
     for key, dashes, label in (("solved", "-", "IC-Q"), ("held_out", "--", "IC-Q, right on held-out vectors too")):
@@ -138,7 +138,7 @@ def solved_share(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def errors(found: dict[AnyCell, Arrays], ax: Axes | None = None) -> Axes:
+def errors(found: dict[AnyCpuCell, Arrays], ax: Axes | None = None) -> Axes:
     """The three errors of linear agents on the small machine against the summary."""
     dial = [c.game.shown for c, _ in terms.learned(found) if isinstance(c.game, CpuGame)]
     return terms.panel(found, dial, "test vectors in the summary", "Errors of linear agents on a small machine", ax)
@@ -148,7 +148,7 @@ def _percent(e: Estimate) -> Estimate:
     return replace(e, value=100 * e.value, stderr=100 * e.stderr, interval=(100 * e.interval[0], 100 * e.interval[1]))
 
 
-def learning(results: Results, ax: Axes | None = None) -> Axes:
+def learning(results: CpuResults, ax: Axes | None = None) -> Axes:
     """Pairs solved while learning, at the full summary, one line per seed."""
     ax = style.axes(ax)
     full = max(c.shown for c in results)
@@ -162,7 +162,7 @@ def learning(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def value_against_optimum(results: Results, ax: Axes | None = None) -> Axes:
+def value_against_optimum(results: CpuResults, ax: Axes | None = None) -> Axes:
     """Value of every (task, start, first agent) against its exact optimum."""
     ax = style.axes(ax)
     _, best = search(cpu())

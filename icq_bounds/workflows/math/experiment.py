@@ -35,8 +35,8 @@ from icq_bounds.workflows.math.play import Team, at_random, play
 from synthetic.math_features import BITS
 from synthetic.math_routing import Prices
 
-AnyCell = MathCell | FrontierCell | HeldOutCell | TermsCell
-Results = dict[AnyCell, Arrays]
+AnyMathCell = MathCell | FrontierCell | HeldOutCell | TermsCell
+MathResults = dict[AnyMathCell, Arrays]
 POLICIES = {"star": "per-question oracle", "cheap": "always cheap", "strong": "always strong"}
 LEGEND_SIZE = 8
 LOGGED = 1  # bits seen in the log: every pair of view and context is then common
@@ -72,10 +72,10 @@ SMOKE = MathPreset("smoke", seeds=4, handoffs=300_000, bits=(0, 1, BITS, None), 
                terms=Size(seeds=4, handoffs=200_000, logged=0))  # fmt: skip
 
 
-def cells(p: MathPreset, file: Path | None = None) -> list[AnyCell]:
+def cells(p: MathPreset, file: Path | None = None) -> list[AnyMathCell]:
     """Learners, curves and held-out questions; the centralised oracle is the same at every view, so it learns once."""
     source = RecordedTable.of(file, p.questions)
-    made: list[AnyCell] = [MathCell(source, b, Who.ICQ, p.seeds, p.handoffs) for b in p.bits]
+    made: list[AnyMathCell] = [MathCell(source, b, Who.ICQ, p.seeds, p.handoffs) for b in p.bits]
     made.append(MathCell(source, max(_seen(p)), Who.CENTRALISED, p.seeds, p.handoffs))
     made += [MathCell(source, b, Who.INDEPENDENT, p.seeds, p.handoffs) for b in p.told]
     made += [FrontierCell(source, b, p.worths) for b in (*p.told, None)]
@@ -93,22 +93,22 @@ def view_name(bits: int | None) -> str:
     return "everything" if bits is None else str(bits)
 
 
-def _of(results: Results, who: Who) -> list[tuple[int | None, Arrays]]:
+def _of(results: MathResults, who: Who) -> list[tuple[int | None, Arrays]]:
     rows = ((c.bits, r) for c, r in results.items() if isinstance(c, MathCell) and c.who is who)
     return sorted(rows, key=lambda pair: BITS + 1 if pair[0] is None else pair[0])
 
 
-def _exact(results: Results) -> Arrays:
+def _exact(results: MathResults) -> Arrays:
     """Exact numbers that are the same at every view."""
     return _of(results, Who.ICQ)[0][1]
 
 
-def _source(results: Results) -> RecordedTable:
+def _source(results: MathResults) -> RecordedTable:
     """The table behind all cells."""
     return next(c.source for c in results if isinstance(c, MathCell))
 
 
-def _data(results: Results) -> str:
+def _data(results: MathResults) -> str:
     """What the figures say about the table."""
     source = _source(results)
     return f"{source.questions} {'made-up' if source.file is None else 'recorded'} questions"
@@ -145,7 +145,7 @@ def replay(
     }  # fmt: skip
 
 
-def summarise(p: MathPreset, results: Results, folder: Path) -> dict[str, Any]:
+def summarise(p: MathPreset, results: MathResults, folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.jsonl`."""
     learned, exact, source = _of(results, Who.ICQ), _exact(results), _source(results)
 
@@ -182,7 +182,7 @@ def summarise(p: MathPreset, results: Results, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
+def draw(results: MathResults, folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     panels: dict[str, Callable[[], Axes]] = {
         "a_accuracy_cost": lambda: accuracy_cost(results), "b_terms": lambda: errors(results),
@@ -191,7 +191,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return style.save_panels(panels, folder)
 
 
-def accuracy_cost(results: Results, ax: Axes | None = None) -> Axes:
+def accuracy_cost(results: MathResults, ax: Axes | None = None) -> Axes:
     """Accuracy against dollars per thousand questions: curves of the exact optimum of a view, points of learners."""
     ax, exact = style.axes(ax, 6.4, 4.4), _exact(results)
     points = {name: (1000 * float(exact[f"dollars_{name}"]), 100 * float(exact[f"right_{name}"])) for name in POLICIES}
@@ -225,14 +225,14 @@ def _ticks(ax: Axes, rows: Sequence[tuple[int | None, Arrays]]) -> np.ndarray:
     return x
 
 
-def linear(results: Results, ax: Axes | None = None) -> Axes:
+def linear(results: MathResults, ax: Axes | None = None) -> Axes:
     """The three errors of linear agents against the view."""
     bits = [c.game.bits for c, _ in terms.learned(results) if isinstance(c.game, MathGame)]
     xlabel = "bits seen of the question and of the response"
     return terms.panel(results, bits, xlabel, f"Errors of linear agents, {_data(results)}", ax)
 
 
-def errors(results: Results, ax: Axes | None = None) -> Axes:
+def errors(results: MathResults, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q against the view, with the certified interface gap."""
     ax, rows = style.axes(ax), _of(results, Who.ICQ)
     x = _ticks(ax, rows)
@@ -241,7 +241,7 @@ def errors(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def value(results: Results, ax: Axes | None = None) -> Axes:
+def value(results: MathResults, ax: Axes | None = None) -> Axes:
     """Value at the start, per cent of the per-question oracle's, against the view."""
     ax, rows, exact = style.axes(ax), _of(results, Who.ICQ), _exact(results)
     best, x = float(exact["value_star"]), _ticks(ax, rows)

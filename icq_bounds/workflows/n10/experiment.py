@@ -25,7 +25,7 @@ from icq_bounds.sweep.store import Arrays
 from synthetic.dials import Dials, Shape, make_many
 from synthetic.topology import complete
 
-Results: TypeAlias = dict[Cell, Arrays]
+N10Results: TypeAlias = dict[Cell, Arrays]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def over_asymptote(cell: Cell, result: Arrays) -> Estimate:
     return estimate.root_mean_square(result["e_residual"][:, -1] / predicted)
 
 
-def ratios(results: Results) -> dict[str, np.ndarray]:
+def ratios(results: N10Results) -> dict[str, np.ndarray]:
     """bound / observed of every applicable record of each term whose observed error is above its numerical slack."""
     out = {}
     for term in TERMS:
@@ -135,7 +135,7 @@ def ratios(results: Results) -> dict[str, np.ndarray]:
     return out
 
 
-def verdicts(results: Results) -> dict[str, dict[str, int]]:
+def verdicts(results: N10Results) -> dict[str, dict[str, int]]:
     """How many records of each term got each verdict."""
     found = [r for r in results.values() if "e_residual" in r]
     return {term: tally(np.concatenate([r[f"verdict_{term}"].ravel() for r in found])) for term in TERMS}

@@ -10,23 +10,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from estimators.statistics.estimate import Estimate, root_mean_square
 from icq_bounds.figures.bound import bound_panel
-from icq_bounds.figures.style import COLOUR, NAME, WHO, axes, band, label_ends, readable, save_panels
+from icq_bounds.figures.style import COLOUR, WHO, axes, band, label_ends, readable, save_panels
 from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import Table
 from icq_bounds.sweep.results import percent
 from icq_bounds.workflows.n10 import experiment
-from icq_bounds.workflows.n10.experiment import N10Preset, Results
+from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
 
 
-def _last(cells: Sequence[Cell], results: Results, term: str) -> list[Estimate]:
+def _last(cells: Sequence[Cell], results: N10Results, term: str) -> list[Estimate]:
     return [root_mean_square(results[c][f"e_{term}"][:, -1]) for c in cells]
 
 
-def interface_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
+def interface_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axes:
     """A: the three terms against the gap dial."""
     ax, cells = axes(ax), experiment.gap_cells(p)
     for term in TERMS:
@@ -36,7 +36,7 @@ def interface_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> A
     return label_ends(ax)
 
 
-def width_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
+def width_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axes:
     """B: the three terms against network width."""
     ax, cells = axes(ax), experiment.width_cells(p)
     for term in TERMS[:3]:
@@ -47,7 +47,7 @@ def width_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
     return label_ends(readable(ax))
 
 
-def residual_panel(p: N10Preset, results: Results, misspecified: bool, ax: Axes | None = None) -> Axes:
+def residual_panel(p: N10Preset, results: N10Results, misspecified: bool, ax: Axes | None = None) -> Axes:
     """C: the residual against handoffs; trajectory solid, i.i.d. control dashed, one colour per mixing dial."""
     ax = axes(ax)
     colours = dict(zip(p.mixings, plt.get_cmap("viridis")(np.linspace(0.0, 0.8, len(p.mixings))), strict=True))
@@ -67,7 +67,7 @@ def residual_panel(p: N10Preset, results: Results, misspecified: bool, ax: Axes 
     return readable(ax)
 
 
-def value_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
+def value_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axes:
     """E: value in per cent of the oracle against the gap dial."""
     ax = axes(ax)
     for who in Who:
@@ -82,7 +82,7 @@ def value_panel(p: N10Preset, results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def draw_all(p: N10Preset, results: Results, folder: Path) -> list[Path]:
+def draw_all(p: N10Preset, results: N10Results, folder: Path) -> list[Path]:
     """Every panel of the ten-agent experiment; returns the files."""
     panels = {
         "a_interface": lambda: interface_panel(p, results),
@@ -94,7 +94,7 @@ def draw_all(p: N10Preset, results: Results, folder: Path) -> list[Path]:
     return save_panels(panels, folder)
 
 
-def _both_residuals(p: N10Preset, results: Results) -> Axes:
+def _both_residuals(p: N10Preset, results: N10Results) -> Axes:
     _, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True)
     residual_panel(p, results, False, left)
     return residual_panel(p, results, True, right)

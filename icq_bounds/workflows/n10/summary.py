@@ -16,10 +16,10 @@ from icq_bounds.sweep.methods import Features
 from icq_bounds.sweep.provenance import provenance
 from icq_bounds.sweep.results import percent
 from icq_bounds.workflows.n10 import experiment as n10
-from icq_bounds.workflows.n10.experiment import N10Preset, Results
+from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
 
 
-def summarise(p: N10Preset, results: Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
+def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
     """Every conclusion of the experiment, with the command's preset and where it ran."""
     measured = {cell: r for cell, r in results.items() if "e_residual" in r}
     counts = n10.verdicts(results)

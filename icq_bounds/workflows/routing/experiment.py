@@ -54,13 +54,13 @@ FULL = RoutingPreset("full", seeds=8, handoffs=4_000_000, bits=(0, 1, 2, 3, 4), 
 SMOKE = RoutingPreset("smoke", seeds=4, handoffs=400_000, bits=(0, 1, 2), specialists=2, intents=2,
                terms=Size(seeds=4, handoffs=200_000, logged=100_000))  # fmt: skip
 
-AnyCell = RoutingCell | TextCell | TermsCell | LogCell
-Results = dict[AnyCell, Arrays]
+AnyRoutingCell = RoutingCell | TextCell | TermsCell | LogCell
+RoutingResults = dict[AnyRoutingCell, Arrays]
 
 
-def cells(p: RoutingPreset, texts: Path | None = None) -> list[AnyCell]:
+def cells(p: RoutingPreset, texts: Path | None = None) -> list[AnyRoutingCell]:
     """Every learner at every view; with a folder of real requests also IC-Q and a classifier on those."""
-    made: list[AnyCell] = [
+    made: list[AnyRoutingCell] = [
         RoutingCell(bits, who, p.seeds, p.handoffs, p.specialists, p.intents) for who in Who for bits in p.bits
     ]
     made += cells_of([RoutingGame(bits, p.specialists, p.intents) for bits in p.bits], p.terms)
@@ -70,17 +70,17 @@ def cells(p: RoutingPreset, texts: Path | None = None) -> list[AnyCell]:
     return made
 
 
-def _of(results: Results, who: Who) -> list[tuple[int, Arrays]]:
+def _of(results: RoutingResults, who: Who) -> list[tuple[int, Arrays]]:
     rows = ((c.bits, r) for c, r in results.items() if isinstance(c, RoutingCell) and c.who is who)
     return sorted(rows, key=lambda pair: pair[0])
 
 
-def _texts(results: Results) -> list[tuple[int | None, Arrays]]:
+def _texts(results: RoutingResults) -> list[tuple[int | None, Arrays]]:
     rows = ((c.words, r) for c, r in results.items() if isinstance(c, TextCell))
     return sorted(rows, key=lambda pair: pair[0] or 10**9)
 
 
-def summarise(p: RoutingPreset, results: Results, folder: Path) -> dict[str, Any]:
+def summarise(p: RoutingPreset, results: RoutingResults, folder: Path) -> dict[str, Any]:
     """Every conclusion as JSON; writes the handoff log `handoffs.parquet` of the narrowest view."""
     learned = _of(results, Who.ICQ)
     gap = [float(r["e_interface"]) for _, r in learned]
@@ -114,7 +114,7 @@ def summarise(p: RoutingPreset, results: Results, folder: Path) -> dict[str, Any
     }  # fmt: skip
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
+def draw(results: RoutingResults, folder: Path) -> list[Path]:
     """The panels as PNG and SVG."""
     panels: dict[str, Callable[[], Axes]] = {
         "a_accuracy": lambda: accuracy(results), "b_terms": lambda: errors(results),
@@ -125,7 +125,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return style.save_panels(panels, folder)
 
 
-def accuracy(results: Results, ax: Axes | None = None) -> Axes:
+def accuracy(results: RoutingResults, ax: Axes | None = None) -> Axes:
     """Share of requests answered by the right specialist, against the view."""
     ax = style.axes(ax)
     for who in Who:
@@ -141,7 +141,7 @@ def accuracy(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def errors(results: Results, ax: Axes | None = None) -> Axes:
+def errors(results: RoutingResults, ax: Axes | None = None) -> Axes:
     """Interface gap, residual and total of IC-Q, with the certified interface gap."""
     rows = _of(results, Who.ICQ)
     bits = [b for b, _ in rows]
@@ -150,7 +150,7 @@ def errors(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def against_gap(results: Results, ax: Axes | None = None) -> Axes:
+def against_gap(results: RoutingResults, ax: Axes | None = None) -> Axes:
     """Accuracy lost against the exact interface gap, one point per view."""
     ax = style.axes(ax)
     rows = _of(results, Who.ICQ)
@@ -174,13 +174,13 @@ def against_gap(results: Results, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def linear(results: Results, ax: Axes | None = None) -> Axes:
+def linear(results: RoutingResults, ax: Axes | None = None) -> Axes:
     """The three errors of linear agents against the view."""
     bits = [c.game.bits for c, _ in terms.learned(results) if isinstance(c.game, RoutingGame)]
     return terms.panel(results, bits, "bits of a request that everybody sees", "Errors of linear agents", ax)
 
 
-def real_requests(results: Results, ax: Axes | None = None) -> Axes:
+def real_requests(results: RoutingResults, ax: Axes | None = None) -> Axes:
     """Accuracy on unseen real requests against the words seen: IC-Q and a supervised classifier with the same view."""
     ax = style.axes(ax)
     rows = _texts(results)
