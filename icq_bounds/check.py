@@ -36,7 +36,7 @@ from icq_bounds.sweep.methods import Certifier, Method, Table
 HANDOFFS, SEEDS, OCTAVES = 2**16, 8, 7
 WORST = (Verdict.VIOLATED, Verdict.INAPPLICABLE, Verdict.UNDECIDED, Verdict.VACUOUS, Verdict.HOLDS)
 UNITS = "errors in the d-norm, in reward units"
-Certified: TypeAlias = list[list[Bound]]  # by run and checkpoint
+Certificates: TypeAlias = list[list[Bound]]  # by run and checkpoint
 
 
 def learn(
@@ -197,11 +197,11 @@ def _errors(a: Analysis, q: Float[np.ndarray, "R K O A"], q_f: Float[np.ndarray,
 
 def _certificates(
     a: Analysis, q: Float[np.ndarray, "R K O A"], q_f: Float[np.ndarray, "R O A"], certify: Sequence[Certifier]
-) -> dict[str, Certified]:
+) -> dict[str, Certificates]:
     """What each learned table says of its own errors; that of the approximation comes from Q_F."""
     hidden = Assumption("the global state", False, -math.inf, "no learned table tells what its interface hides")
     nothing = conditional("none", [hidden], lambda: (math.nan, {}), "docs/theory.md section 8.3")
-    out: dict[str, Certified] = {term: [] for term in TERMS}
+    out: dict[str, Certificates] = {term: [] for term in TERMS}
     for r, run in enumerate(q):
         whole = [np.isfinite(table).all() for table in run]
         own = certify[r % len(certify)]
@@ -243,7 +243,7 @@ def _dataset(
     times: Int[np.ndarray, "K"],
     errors: Mapping[str, np.ndarray],
     before: Mapping[str, Sequence[Bound]],
-    after: Mapping[str, Certified],
+    after: Mapping[str, Certificates],
     verdicts: Mapping[str, tuple[list[Verdict], list[list[Verdict]]]],
     slack: Mapping[str, float],
 ) -> xr.Dataset:

@@ -109,6 +109,36 @@ def test_no_room_is_crowded():
     assert {str(room.relative_to(ROOT)): n for room, n in counts.items() if n > CROWD} == {}
 
 
+# Names of two rooms that still have to part; none may join them.
+SHARED = {
+    "LongRun", "Moments", "Noise", "Residual", "Rows", "Sharp", "Steps", "Structure", "Sums", "Table",
+    "Tables", "Verdict",
+}  # fmt: skip
+
+
+def type_names(source):
+    """Names of classes, with multiplicity, and of type aliases."""
+    tree = ast.parse(source)
+    classes = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    aliases = {
+        node.target.id
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "TypeAlias" in ast.dump(node)
+    }
+    return classes, aliases
+
+
+def test_a_class_name_means_one_thing():
+    classes, aliases = Counter(), set()
+    for file in modules((*PRODUCT, "audits", "notebooks")).values():
+        named, also = type_names(file.read_text())
+        classes.update(named)
+        aliases |= also
+    twice = {name for name, count in classes.items() if count > 1 or name in aliases}
+    assert twice <= SHARED, f"defined twice: {sorted(twice - SHARED)}"
+    assert type_names("class A: pass\nclass A: pass\nB: TypeAlias = int\n") == (["A", "A"], {"B"})
+
+
 def test_private_modules_stay_in_their_room(arrows):
     for module, targets in arrows.items():
         for target in targets:

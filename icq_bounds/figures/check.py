@@ -7,9 +7,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from bounds.core.bound import Verdict
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from estimators.statistics.estimate import root_mean_square
-from icq_bounds.figures.style import COLOUR, NAME, axes, band, label_ends, readable
+from icq_bounds.figures.style import COLOUR, axes, band, label_ends, readable
 from icq_bounds.sweep.dataset import CODES
 
 
