@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from estimators.decomposition import NAME
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
 from icq.display import number
@@ -32,7 +33,7 @@ def along(axis: xr.DataArray, curves: Mapping[str, Float[np.ndarray, "R K"]]) ->
     with plt.rc_context(style.STYLE):
         ax = style.axes(None)
         for k, (term, estimates) in enumerate(found.items()):
-            _line(ax, axis, estimates, style.COLOUR[term], style.NAME[term], shift=0.08 * (k - (len(found) - 1) / 2))
+            _line(ax, axis, estimates, style.COLOUR[term], NAME[term], shift=0.08 * (k - (len(found) - 1) / 2))
         values = np.array([e.value for part in found.values() for e in part])
         if _wide(values[values > 1e-9]):
             ax.set_yscale("log")
@@ -41,7 +42,7 @@ def along(axis: xr.DataArray, curves: Mapping[str, Float[np.ndarray, "R K"]]) ->
             ax.set_ylim(bottom=0)
         ax.set(xlabel=_label(axis), ylabel="error in the d-norm", title=f"Errors along {name}")
         style.label_ends(style.readable(ax))
-    ends = (f"{style.NAME[term]} from {number(e[0].value)} to {number(e[-1].value)}" for term, e in found.items())
+    ends = (f"{NAME[term]} from {number(e[0].value)} to {number(e[-1].value)}" for term, e in found.items())
     x = axis.values
     alt = f"Errors as {name} goes from {x[0]} to {x[-1]}: {', '.join(ends)}."
     return html.figure(ax, f"along-{name}", alt, "" if name == "handoffs" else str(axis.attrs["long_name"]))

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from estimators.statistics.estimate import Estimate, from_dict
 from icq.display import number
-from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.experiment import drawings, reproduced
 from icq_bounds.pages.html import Entry, Grid, Page

@@ -16,12 +16,11 @@ from jaxtyping import Float
 
 from bounds import symbolic
 from bounds.core.bound import Verdict
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from icq.display import Fact, Shown, number
 from icq.exact import AnalysisError
 from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import summary, theorem_report
-from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Entry, Grid
 from icq_bounds.sweep.results import comparable, tally

@@ -16,13 +16,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from estimators.decomposition import TERMS
+from estimators.decomposition import NAME, TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, missing
 from icq.reason import Reason
 from icq_bounds.figures import style
 from icq_bounds.figures.bound import bound_panel
-from icq_bounds.figures.style import NAME
 from icq_bounds.pages import html
 from icq_bounds.pages.curves import along, is_scale, mean, root_mean_square, value_along
 from icq_bounds.pages.html import Drawing, Entry, Grid, Page
