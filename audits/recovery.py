@@ -78,7 +78,7 @@ class Recovery(Shown):
 def truth(a: Analysis, handoffs: int) -> dict[str, float]:
     """The exact terms of a workflow; the residual is that of so many handoffs."""
     return {
-        "interface gap": interface.interface_gap(a).value, "approximation": approximation.class_error(a).value,
+        "interface": interface.interface_gap(a).value, "approximation": approximation.class_error(a).value,
         "residual": root(td_noise.residual_constant(a), handoffs).value,
     }  # fmt: skip
 

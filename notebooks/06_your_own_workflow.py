@@ -160,7 +160,7 @@ from icq_bounds.diagnosis.words import words
 
 found = ib.diagnose(log)
 a = exact["nobody"]
-truth = {"interface gap": a.norm_d_state(a.gap), "approximation": 0.0}
+truth = {"interface": a.norm_d_state(a.gap), "approximation": 0.0}
 truth["residual"] = root(td_noise.residual_constant(a), len(log)).value
 curves.diagnosed(found.terms, truth);
 

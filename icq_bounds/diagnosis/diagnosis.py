@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from estimators import interface, td_noise
 from estimators.approximation import certificate, enough
 from estimators.cells import Cells, gather
+from estimators.decomposition import NAME
 from estimators.doubt import CHANCE, UNSURE
 from estimators.fit import Fit, fit, network_of, rows_of
 from estimators.interface import Channels
@@ -131,14 +132,14 @@ class Diagnosis(Shown):
 
     @property
     def terms(self) -> dict[str, Estimate]:
-        """The three terms."""
+        """The three terms, by name."""
         return {
-            "interface gap": self.interface.gap, "approximation": self.approximation.error,
+            "interface": self.interface.gap, "approximation": self.approximation.error,
             "residual": self.residual.error,
         }  # fmt: skip
 
     def _facts_(self) -> list[Fact]:
-        return [Fact(name, e, "reward in the d-norm") for name, e in self.terms.items()]
+        return [Fact(NAME[term], e, "reward in the d-norm") for term, e in self.terms.items()]
 
 
 def diagnose(

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from estimators.decomposition import NAME
 from estimators.statistics.estimate import Estimate
 from icq_bounds.diagnosis.diagnosis import EACH, Agent, Diagnosis
 from icq_bounds.diagnosis.words import CHANNELS, MEANING, Said, said
@@ -19,9 +20,7 @@ from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
 LARGE = ("handoffs", "tasks", "agents", "effective handoffs")  # the facts of a log to remember
-HUES = {"interface gap": plots.COLOUR["interface"], "approximation": plots.COLOUR["approximation"],
-        "residual": plots.COLOUR["residual"]}  # fmt: skip
-BRIEF = {"interface gap": "agents do not see everything", "approximation": "the class cannot represent the values",
+BRIEF = {"interface": "agents do not see everything", "approximation": "the class cannot represent the values",
          "residual": "the handoffs leave it undecided"}  # fmt: skip
 
 
@@ -39,7 +38,7 @@ def show(d: Diagnosis, s: Said, console: Console) -> None:
     table = _table("  error", "values are off by", "because")
     for term, e in d.terms.items():
         mark = "> " if term == s.verdict.dominant else "  "
-        table.add_row(Text(mark + term), Text(said(e)), Text(BRIEF[term], style="dim"))
+        table.add_row(Text(mark + NAME[term]), Text(said(e)), Text(BRIEF[term], style="dim"))
     console.print(table)
     for line in _remarks(d):
         console.print(Text(line, style="dim"))
@@ -124,7 +123,7 @@ def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
         "diagnosis.html",
         title="Which error dominates?",
         lead=f"{source}: {s.facts['handoffs']} handoffs of {s.facts['agents']} agents",
-        d=d, s=s, command=command, meaning=MEANING, remarks=_remarks(d), residual=_residual_table(d),
+        d=d, s=s, command=command, meaning=MEANING, name=NAME, remarks=_remarks(d), residual=_residual_table(d),
         terms_drawn=_term_figure(d) if any(e.known for e in d.terms.values()) else None,
         agents_drawn=_agent_figure(agents[:SHOWN]) if known else None,
         together={"all agents": d.interface.local} | dict(zip(CHANNELS.values(), d.interface.channels)),
@@ -155,11 +154,11 @@ def _term_figure(d: Diagnosis) -> Drawing:
         ax = plots.axes(None, 5.6, 2.0)
         for k, (term, e) in enumerate(d.terms.items()):
             if e.known:
-                _bar(ax, float(k), 0.55, e, HUES[term])
+                _bar(ax, float(k), 0.55, e, plots.COLOUR[term])
             else:
                 ax.text(0, k, " not known", va="center", fontsize=9, color="0.4")
-        _rows_named(ax, list(d.terms), "values are off by (reward units)")
-        alt = "; ".join(f"{term} {said(e)}" for term, e in d.terms.items())
+        _rows_named(ax, [NAME[term] for term in d.terms], "values are off by (reward units)")
+        alt = "; ".join(f"{NAME[term]} {said(e)}" for term, e in d.terms.items())
         return html.figure(ax, "terms", alt)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from estimators.cells import COVERED_ONWARD, VISITS_OF_A_CELL
+from estimators.decomposition import NAME
 from estimators.logs.log import Log
 from estimators.logs.report import MENDED, NOTED, Finding, ReaderReport
 from estimators.statistics.estimate import Estimate, missing, result
@@ -20,7 +21,7 @@ from icq_bounds import numbers
 from icq_bounds.diagnosis.diagnosis import Diagnosis, name, observation_name, scaled
 
 MEANING = {
-    "interface gap": "agents do not see everything that matters; no amount of data removes it",
+    "interface": "agents do not see everything that matters; no amount of data removes it",
     "approximation": "the function class cannot represent the values; a richer class removes it",
     "residual": "what the logged handoffs leave undecided for a table; it falls like 1 over their square root",
 }
@@ -94,33 +95,33 @@ def verdict(terms: Mapping[str, Estimate]) -> Conclusion:
     A term dominates when its lower limit is above the upper limits of both others; an unknown term could be larger.
     """
     known = {term: e for term, e in terms.items() if e.known}
-    unknown = [term for term in terms if term not in known]
+    unknown = [NAME[term] for term in terms if term not in known]
     measured = {term: e for term, e in known.items() if e.stderr > 0 or e.value > 0}
     if not measured:
         return Conclusion(None, f"Nothing can be said yet: {_and(unknown) or 'no term'} could not be estimated.")
     order = sorted(known, key=lambda term: -known[term].value)
     top, rest = order[0], order[1:]
     rivals = [term for term in rest if known[term].interval[1] >= known[top].interval[0]]
-    others = ", ".join(f"{term} {said(known[term])}" for term in rest)
+    largest, others = NAME[top], ", ".join(f"{NAME[term]} {said(known[term])}" for term in rest)
     against = f", against {others}" if others else ""
     if unknown:
         them = "it" if len(unknown) == 1 else "them"
-        is_largest = f"the {top} is the largest" if not rivals else "none is surely the largest"
+        is_largest = f"the {largest} is the largest" if not rivals else "none is surely the largest"
         return Conclusion(
             None,
             f"Which error dominates cannot be told without the {_and(unknown)}, and this log does not show {them}. "
-            f"Of what can be estimated, {is_largest}: {top} {said(known[top])}{against}.",
+            f"Of what can be estimated, {is_largest}: {largest} {said(known[top])}{against}.",
         )
     if rivals:
         times = _times(known[top], known[rivals[0]])
         longer = f" About {times:.2g} times as many handoffs would tell them apart." if times else ""
         return Conclusion(
             None,
-            f"Which error dominates cannot be told: the intervals of {top} and {_and(rivals)} overlap. "
-            f"{top} {said(known[top])}{against}.{longer}",
+            f"Which error dominates cannot be told: the intervals of {largest} and {_and([NAME[t] for t in rivals])} "
+            f"overlap. {largest} {said(known[top])}{against}.{longer}",
         )
     meaning = MEANING[top][0].upper() + MEANING[top][1:]
-    return Conclusion(top, f"The {top} dominates: {said(known[top])}{against}. {meaning}.")
+    return Conclusion(top, f"The {largest} dominates: {said(known[top])}{against}. {meaning}.")
 
 
 def _times(first: Estimate, second: Estimate) -> float | None:
@@ -145,7 +146,7 @@ def _moves(d: Diagnosis) -> tuple[Move, ...]:
     nothing = gap if not gap.known else Estimate(0.0, 0.0, (0.0, 0.0), gap.n_eff)
     moves = [
         whole,
-        Move("interface: show every agent the whole context", "interface gap", gap, nothing, gap,
+        Move("interface: show every agent the whole context", NAME["interface"], gap, nothing, gap,
              "at most: what the logged context does not hold stays hidden"),
     ]  # fmt: skip
     split = d.interface.split
@@ -178,7 +179,7 @@ def _lacks(d: Diagnosis, log: Log) -> tuple[Lack, ...]:
     """Everything without a number; what has the same reason stands together."""
     own = {f"what the interface hides from {a.name}": a.local for a in d.interface.agents}
     every = {
-        **d.terms, "local gap": d.interface.local, **own,
+        **{NAME[term]: e for term, e in d.terms.items()}, "local gap": d.interface.local, **own,
         "what correlation costs": d.residual.correlation, "size of the values": d.residual.value,
         "error of the scalars that were sent": d.residual.sent,
     }  # fmt: skip

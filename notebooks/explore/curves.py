@@ -313,10 +313,10 @@ def bought(target: float, width: PowerLaw, bits: BitLaw, residual: ResidualModel
 
 def diagnosed(found: Mapping[str, Estimate], truth: Mapping[str, float], *, ax: Axes | None = None) -> Axes:
     """The three terms of a diagnosis with their intervals, beside the exact ones where those are known."""
-    ax, hues = axes(ax, 5.6, 2.2), dict(zip(found, (COLOUR[term] for term in TERMS), strict=True))
+    ax = axes(ax, 5.6, 2.2)
     for k, (term, e) in enumerate(found.items()):
         if e.known:
-            ax.barh(k, e.value, height=0.55, color=hues[term])
+            ax.barh(k, e.value, height=0.55, color=COLOUR[term])
             ax.plot(e.interval, [k, k], color=INK, linewidth=1.5)
         else:
             ax.text(0, k, " not known", va="center", fontsize=9)
@@ -325,7 +325,7 @@ def diagnosed(found: Mapping[str, Estimate], truth: Mapping[str, float], *, ax: 
         x, y = zip(*marks, strict=True)
         ax.plot(x, y, "|", color=CERTIFIED, markersize=22, markeredgewidth=2, label="exact")
         ax.legend(fontsize=8)
-    ax.set_yticks(range(len(found)), list(found))
+    ax.set_yticks(range(len(found)), [NAME[term] for term in found])
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.set_xlabel("values are off by (reward units)")

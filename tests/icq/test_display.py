@@ -67,7 +67,7 @@ PLAIN = {
     "icq.display.Fact", "icq.reason.Why",
     "icq_bounds.sweep.axes.Setting",  # an axis that a sweep knows
     "audits.calibration.blocks.DataSets", "audits.calibration.suite.Study",  # what a calibration is asked to do
-    "audits.calibration.rows.Quantity", "audits.calibration.rows.Source",
+    "audits.calibration.rows.Quantity", "audits.calibration.rows.DataSource",
     "icq_bounds.workflows.common.recorded.RecordedTable",  # which recorded answers
     "icq_bounds.workflows.math.backends.Problem", "icq_bounds.workflows.math.backends.Answer",
     # what names a cell on disk
@@ -314,7 +314,7 @@ def of_experiments(a):
         residual,
         diagnosis.Diagnosis(interface, diagnosis.ApproximationTerm("table", E), residual),
     )
-    said = words.Conclusion("interface gap", "the interface gap dominates")
+    said = words.Conclusion("interface", "the interface gap dominates")
     yield from (said, words.Said(said, (), (), (), {}, ()))
     yield recovery.Recovery(1, {"residual": E}, {"residual": 0.1})
     yield from (html.Grid("A < B", ("x",), [["y"]]), html.Drawing("a", "0 0 1 1", Markup(), "A < B", ""))

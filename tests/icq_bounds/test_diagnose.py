@@ -61,7 +61,7 @@ def test_exact_terms_are_recovered(recovered):
     found, held = recovered, counts(recovered)
     assert held["approximation"] == 8  # a table represents everything
     assert held[EVERY] >= 6
-    for term in ("interface gap", "residual"):
+    for term in ("interface", "residual"):
         z = [(r.found[term].value - r.truth[term]) / r.found[term].stderr for r in found]
         assert abs(np.mean(z)) < 4 / np.sqrt(8)
         assert all(r.found[term].stderr < 0.2 * r.truth[term] for r in found)  # and not by being wide
@@ -173,12 +173,12 @@ def near(value, half=0.01):
 
 
 def test_a_term_dominates_only_beyond_its_interval():
-    terms = {"interface gap": near(0.5), "approximation": exact(0.0), "residual": near(0.1)}
-    assert verdict(terms).dominant == "interface gap"
+    terms = {"interface": near(0.5), "approximation": exact(0.0), "residual": near(0.1)}
+    assert verdict(terms).dominant == "interface"
     assert verdict({**terms, "residual": near(0.9)}).dominant == "residual"
     close = verdict({**terms, "residual": near(0.49)})
     assert close.dominant is None and "overlap" in close.sentence and "times as many handoffs" in close.sentence
-    unknown = verdict({**terms, "interface gap": missing(Reason.NO_CONTEXT)})
+    unknown = verdict({**terms, "interface": missing(Reason.NO_CONTEXT)})
     assert unknown.dominant is None and "without the interface gap" in unknown.sentence
     nothing = verdict({k: missing(Reason.SHORT) for k in terms})
     assert nothing.dominant is None and nothing.sentence.startswith("Nothing can be said yet")
@@ -189,11 +189,11 @@ def test_a_term_dominates_only_beyond_its_interval():
 
 def test_a_simulated_log_as_json(small, file, capsys):
     found = said([file], capsys)
-    assert found["verdict"]["dominant"] == "interface gap"
+    assert found["verdict"]["dominant"] == "interface"
     exactly = truth(small, 30_000)
     for part, term in (("interface", "gap"), ("residual", "error")):
         low, high = found[part][term]["interval"]
-        assert low <= exactly["interface gap" if part == "interface" else "residual"] <= high
+        assert low <= exactly[part] <= high
     assert found["lacks"] == [] and found["log"]["rows"] == 30_000
 
 

@@ -232,7 +232,7 @@ def test_positions_side_by_side_say_their_legend_once(drawn):
 
 def test_every_figure_draws_on_the_axes_it_is_given():
     width, bits, residual, costs = PowerLaw(1.0, 1.0), BitLaw(0.5), SharpResidual(20.0), Costs(1.0, 4.0, 1e-3)
-    found = {"interface gap": Estimate(0.3, 0.1, (0.2, 0.4), 100.0), "approximation": missing(Reason.FEW_RUNS),
+    found = {"interface": Estimate(0.3, 0.1, (0.2, 0.4), 100.0), "approximation": missing(Reason.FEW_RUNS),
              "residual": Estimate(0.1, 0.1, (0.0, 0.2), 100.0)}  # fmt: skip
     drawings = [
         lambda ax: curves.correlation(HERE, 3, ax=ax),
