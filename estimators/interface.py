@@ -35,7 +35,7 @@ from icq.reason import NoNumber, Reason, Why
 
 SHARED = 300_000  # rows up to which a log keeps its cells; of a longer one, gather them once and pass them
 Source: TypeAlias = Analysis | Log | Cells
-Table: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
+TableOfLaw: TypeAlias = Callable[[Law], Float[np.ndarray, "S A *k"]]
 ENTRIES = 200_000_000  # numbers that a table may have in all batches together, 1.5 GiB
 KINK = 0.25  # standard errors that halves may be off beyond noise: a bias of 0.35 costs 1.4 % of coverage
 ROUNDING = 1e-12  # of the largest reward
@@ -85,7 +85,7 @@ def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
 @estimator
 def norm(
     source: Source,
-    table: Table,
+    table: TableOfLaw,
     *,
     agent: int | None = None,
     onward: bool = False,
@@ -123,7 +123,7 @@ def norm(
 
 
 def _left_out(
-    found: Cells, table: Table, whole: Float[np.ndarray, "S A *k"], agent: int | None, square: float
+    found: Cells, table: TableOfLaw, whole: Float[np.ndarray, "S A *k"], agent: int | None, square: float
 ) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B K"]]:
     """Pseudo-values of the square and influence of the batches, each left out in turn."""
     root, rest = _root(weight(found.whole, agent)), found.batches - 1
@@ -147,7 +147,7 @@ def _check_halves(found: Cells, agent: int | None) -> None:
 
 
 def _halves(
-    found: Cells, table: Table, whole: Float[np.ndarray, "S A *k"], agent: int | None, square: float
+    found: Cells, table: TableOfLaw, whole: Float[np.ndarray, "S A *k"], agent: int | None, square: float
 ) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B K"]]:
     """The same from halves of the batches."""
     root, ways = _root(weight(found.whole, agent)), found.batches - 1

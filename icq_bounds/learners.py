@@ -12,7 +12,7 @@ from icq_bounds.sweep.learning import Learning
 from icq_bounds.sweep.methods import Features, Mlp, Table
 
 
-class Steps(TypedDict, total=False):
+class StepSettings(TypedDict, total=False):
     """A schedule, of which any part may be left out."""
 
     step: float
@@ -21,7 +21,7 @@ class Steps(TypedDict, total=False):
     averaging_power: float
 
 
-def table(**schedule: Unpack[Steps]) -> Table:
+def table(**schedule: Unpack[StepSettings]) -> Table:
     """One number per observation and option: the class represents everything, so its approximation error is 0.
 
     schedule: step (1), decay_power (0.6), decay_offset (1000) and averaging_power (2); step k is
@@ -31,7 +31,7 @@ def table(**schedule: Unpack[Steps]) -> Table:
     return _built(function_class="table", **schedule)
 
 
-def features(count: int = 2, **schedule: Unpack[Steps]) -> Features:
+def features(count: int = 2, **schedule: Unpack[StepSettings]) -> Features:
     """`count` random features per agent: a linear class, misspecified where there are few.
 
     schedule: as for `table`.  Raises ValueError for a number outside its range.
@@ -40,7 +40,12 @@ def features(count: int = 2, **schedule: Unpack[Steps]) -> Features:
 
 
 def network(
-    width: int = 16, depth: int = 1, *, inputs: int = 3, reference_iterations: int = 2000, **schedule: Unpack[Steps]
+    width: int = 16,
+    depth: int = 1,
+    *,
+    inputs: int = 3,
+    reference_iterations: int = 2000,
+    **schedule: Unpack[StepSettings],
 ) -> Mlp:
     """One tanh network per agent, on an embedding of what it sees in `inputs` random numbers; it learns by Adam.
 

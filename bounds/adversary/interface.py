@@ -21,7 +21,7 @@ from bounds.theorem import value_loss
 from icq.exact import Analysis
 from icq.exact.fixed_point import greedy, solve
 
-Table = Float[np.ndarray, "n A"]
+PairTable = Float[np.ndarray, "n A"]
 EPS = float(np.finfo(float).eps)
 
 
@@ -31,7 +31,12 @@ def claim(value: float, terms: dict[str, float] | None = None, *, roundoff: floa
 
 
 def worst(
-    upper: Table, observed: Table, live: Bool[np.ndarray, "n A"], roundoff: float, allowance: float, **terms: Table
+    upper: PairTable,
+    observed: PairTable,
+    live: Bool[np.ndarray, "n A"],
+    roundoff: float,
+    allowance: float,
+    **terms: PairTable,
 ) -> Case:
     """The entry of a pointwise claim observed <= upper that is closest to failing, with the other tables there."""
     if not live.any():
@@ -178,8 +183,8 @@ def oracle_modulus(s: Sample) -> Iterator[Case]:
 
 
 def on_least(
-    mass: Table, least: Float[np.ndarray, "n"], live: Bool[np.ndarray, "n A"], rng: np.random.Generator
-) -> Table:
+    mass: PairTable, least: Float[np.ndarray, "n"], live: Bool[np.ndarray, "n A"], rng: np.random.Generator
+) -> PairTable:
     """A change at the options of least mass only, large enough to make them greedy."""
     out = np.zeros_like(mass)
     at = np.where(live, mass, np.inf).argmin(axis=1)
@@ -208,7 +213,7 @@ def loss_rung(make: Callable[[Analysis], Bound], *, d_norm: bool = False) -> Cal
     return cases
 
 
-def loss_of(a: Analysis, q: Table) -> tuple[Float[np.ndarray, "S"], float]:
+def loss_of(a: Analysis, q: PairTable) -> tuple[Float[np.ndarray, "S"], float]:
     """V* - V^pi of the policy greedy in a table, and its certified error."""
     policy, _ = greedy(q, a.interface.available)
     value = a.oracle.evaluate(policy[a.smdp.observation])
