@@ -43,7 +43,8 @@ def overview() -> str:
 def run(name: str, arguments: Sequence[str]) -> None:
     """Carry out one command.  Raises what the command raises; SystemExit for options that it does not know."""
     import tyro
-    from rich.console import Console
+
+    from icq_bounds.console import Lines
 
     module = import_module(f"icq_bounds.commands.{name}")
     options = tyro.cli(
@@ -51,7 +52,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
         description=module.description() if hasattr(module, "description") else None,
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )  # fmt: skip
-    module.run(options, Console(highlight=False))
+    module.run(options, Lines())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

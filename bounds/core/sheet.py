@@ -43,16 +43,17 @@ class Sheet(Shown):
     def text(self, width: int = 118) -> str:
         """For a terminal."""
         out = StringIO()
-        console = Console(file=out, width=width, color_system=None)
-        console.print(f"{self.title}\n{self.statement}", markup=False, highlight=False)
+        console = Console(file=out, width=width, color_system=None, markup=False, highlight=False, emoji=False)
+        console.print(self.title, soft_wrap=True)  # often a file, which nobody wants in two lines
+        console.print(self.statement)
         for table in self.tables:
             console.print()
             grid = RichTable(title=table.caption, box=box.SIMPLE_HEAD, title_justify="left", title_style="")
             for name in table.header:
                 grid.add_column(name, overflow="fold")
             for row in table.rows:
-                grid.add_row(*(cell.replace("[", r"\[") for cell in row))
-            console.print(grid, highlight=False)
+                grid.add_row(*row)
+            console.print(grid)
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def markdown(self) -> str:

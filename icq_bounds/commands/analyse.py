@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 from tyro.conf import Positional
 
 from bounds.core.bound import Bound
@@ -68,7 +68,7 @@ def run(options: AnalyseOptions, console: Console) -> None:
         print(json.dumps(report, indent=2, allow_nan=False))
         return
     for problem in report["problems"]:
-        console.print(f"[bold]note[/bold] {escape(problem)}")
+        console.print(Text.assemble(("note", "bold"), " ", problem), soft_wrap=True)
     rows = [
         (name, "undefined" if report[name] is None else f"{report[name]:.6g}", text) for name, text in MEANING.items()
         if name not in BOUNDS or not terms

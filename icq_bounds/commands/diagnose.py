@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tyro.conf import Positional
 
 from estimators.logs.reader import read
+from icq_bounds.console import Lines
 from icq_bounds.diagnosis import page
 from icq_bounds.diagnosis.diagnosis import diagnose
 from icq_bounds.diagnosis.words import as_json, words
@@ -54,7 +55,7 @@ def run(options: DiagnoseOptions, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     if options.html is not None and options.html.is_dir():
         raise IsADirectoryError(21, "is a folder; name the page itself", str(options.html))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Lines(stderr=True), transient=True) as progress:
         bar = progress.add_task(f"reading {options.file.name}", total=1.0)
         log, report = read(
             options.file, gamma=options.gamma, skip_bad=options.skip_bad,
@@ -78,6 +79,4 @@ def run(options: DiagnoseOptions, console: Console) -> None:
         command += ["--skip-bad"] if options.skip_bad else []
         made = page.page(found, said, options.file.name, shlex.join([*command, "--html", str(options.html)]))
         out = made.save(options.html)
-        Console(stderr=True).print(
-            f"{out}: {len(made.html) / 1e6:.1f} MB, nothing outside it is needed", soft_wrap=True
-        )
+        Lines(stderr=True).print(f"{out}: {len(made.html) / 1e6:.1f} MB, nothing outside it is needed")

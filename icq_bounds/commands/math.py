@@ -17,6 +17,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from estimators.logs.recorder import Recorder
+from icq_bounds.console import Lines
 from icq_bounds.sweep import store
 from icq_bounds.workflows.math.backends import Backend, Problem, Recorded, Remembered, problems_of
 from icq_bounds.workflows.math.play import Solved, Team, at_random, play
@@ -95,7 +96,7 @@ def run(options: MathOptions, console: Console) -> None:
     prices = Prices(options.cheap_price, options.strong_price, options.worth)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
-        bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+        bar = stack.enter_context(Progress(*columns, console=Lines(stderr=True), transient=True))
         asked, problems, team = _backend(options, stack)
         backend, problems = Remembered(asked), problems[: options.questions]
         begun, ended = _earlier(options.log)
@@ -125,7 +126,7 @@ def run(options: MathOptions, console: Console) -> None:
         console.print(comparison(backend, problems, team, prices))
     if options.table is not None:
         save_table(backend, problems, team, options.table)
-    console.print(f"{options.log}: read it with icq diagnose", soft_wrap=True)
+    console.print(f"{options.log}: read it with icq diagnose")
 
 
 def _earlier(log: Path) -> tuple[set[str], set[str]]:

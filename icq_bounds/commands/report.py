@@ -34,4 +34,4 @@ def run(options: ReportOptions, console: Console) -> None:
     with console.status("reading, drawing, proving"):
         page = report(options.folder, theorem=options.theorem)
     out = page.save(options.out or options.folder / "report.html")
-    console.print(f"{out}: {len(page.html) / 1e6:.1f} MB, nothing outside it is needed", soft_wrap=True)
+    console.print(f"{out}: {len(page.html) / 1e6:.1f} MB, nothing outside it is needed")

@@ -57,6 +57,5 @@ def run(options: SimulateOptions, console: Console) -> None:
     context = "with" if options.context else "without"
     console.print(
         f"{options.out}: {options.handoffs} handoffs, {tasks} tasks, {context} context, "
-        f"{size:.1f} MB, {time.perf_counter() - begun:.1f} s",
-        soft_wrap=True,
+        f"{size:.1f} MB, {time.perf_counter() - begun:.1f} s"
     )

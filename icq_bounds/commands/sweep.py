@@ -95,9 +95,9 @@ def run(options: SweepOptions, console: Console) -> None:
     ds = dataset.load(out)
     dataset.save(ds, out / "sweep.nc")
     _say(ds, console)
-    console.print(f"{out / 'sweep.nc'} written, {time.perf_counter() - start:.1f} s.  To load it:", soft_wrap=True)
-    console.print("  import xarray as xr", soft_wrap=True)
-    console.print(f'  ds = xr.open_dataset("{out / "sweep.nc"}", engine="h5netcdf")', soft_wrap=True)
+    console.print(f"{out / 'sweep.nc'} written, {time.perf_counter() - start:.1f} s.  To load it:")
+    console.print("  import xarray as xr")
+    console.print(f'  ds = xr.open_dataset("{out / "sweep.nc"}", engine="h5netcdf")')
 
 
 def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
