@@ -18,9 +18,7 @@ from jaxtyping import Float, Int
 
 from icq.display import Shown, shown
 from icq.exact import Analysis, Model, contraction
-from icq.exact.fixed_point import greedy
 
-DENSE = 300  # states up to which a dense solve beats a sparse one
 TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sorting
 
 
@@ -184,15 +182,8 @@ class Law(Shown):
 
 
 def fixed_point(model: Model, near: Int[np.ndarray, "n"] | None) -> Fixed:
-    """The fixed point of a model, certified; if the options `near` are still greedy, one linear solve."""
-    if near is not None and len(near) <= DENSE:
-        rows, shape = np.arange(len(near)), model.reward.shape
-        kernel = model.kernel.toarray().reshape(*shape, len(near))
-        v = np.linalg.solve(np.eye(len(near)) - kernel[rows, near], model.reward[rows, near])
-        q = np.where(model.available, model.reward + kernel @ v, 0.0)
-        if (greedy(q, model.available)[0] == near).all():
-            return Fixed(q, near, q[rows, near])
-    solution = model.solve()
+    """The fixed point of a model, certified; if the options `near` are still greedy, it is one linear solve."""
+    solution = model.solve(near)
     return Fixed(solution.q, solution.policy, solution.v)
 
 

@@ -49,9 +49,9 @@ class Model(Shown):
         _, v = greedy(q, self.available)
         return np.where(self.available, self.reward + (self.kernel @ v).reshape(q.shape), 0.0)
 
-    def solve(self) -> Solution:
-        """The certified fixed point of `bellman`."""
-        return solve(self.reward, self.kernel, self.available)
+    def solve(self, near: Int[np.ndarray, "n"] | None = None) -> Solution:
+        """The certified fixed point of `bellman`; near: options that are greedy in a similar model."""
+        return solve(self.reward, self.kernel, self.available, near=near)
 
     def policy_rows(self, policy: Int[np.ndarray, "n"]) -> tuple[Float[np.ndarray, "n 1"], sp.csr_array]:
         """Reward and kernel of one deterministic policy, as a process with a single option."""

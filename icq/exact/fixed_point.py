@@ -82,13 +82,15 @@ def solve(
     kernel: sp.csr_array,
     available: Bool[np.ndarray, "S A"],
     *,
+    near: Int[np.ndarray, "S"] | None = None,
     tolerance: float = 1e-13,
     max_iterations: int = 100_000,
 ) -> Solution:
     """Solve Q = reward + kernel max_a Q by safeguarded policy iteration (docs/theory.md section 1, Lemma 1.9).
 
-    kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  `tolerance` is relative to the scale
-    max|reward|/(1 - gbar).  Certificate: with Q = r + K v and v' = max_a Q,
+    kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  near: options that may be optimal, as those of
+    a similar problem: below COMPILED_FROM states one linear solve is all if they are.  `tolerance` is relative to the
+    scale max|reward|/(1 - gbar).  Certificate: with Q = r + K v and v' = max_a Q,
     ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
     From COMPILED_FROM states on the loops are compiled; the certificate is the same.
     Raises ValueError when the modulus is not below 1, a reward is not finite, or a state has no option.
@@ -103,7 +105,10 @@ def solve(
     if not np.isfinite(largest):
         raise ValueError("the reward of an available option is not finite")
     scale = largest / (1 - gbar)
-    _, v = engine.greedy(reward)
+    if near is not None and len(near) < COMPILED_FROM:
+        v = _value(reward, kernel, near)
+    else:
+        _, v = engine.greedy(reward)
     best, idle, iteration = np.inf, 0, 0
     while True:
         q, v_next, change, size = engine.improve(v)
@@ -176,6 +181,14 @@ def _factorised(kernel: sp.csr_array, reward: Float[np.ndarray, "S"]) -> Float[n
     inner = sp.csr_array(kernel[order][:, order])
     v[order] = splu(_system(inner), permc_spec="NATURAL", diag_pivot_thresh=0.0).solve(reward[order])
     return v
+
+
+def _value(
+    reward: Float[np.ndarray, "S A"], kernel: sp.csr_array, policy: Int[np.ndarray, "S"]
+) -> Float[np.ndarray, "S"]:
+    """The value of a policy by a dense solve, which for few states is the fastest."""
+    rows, dense = np.arange(len(policy)), kernel.toarray()
+    return np.linalg.solve(np.eye(len(policy)) - dense[rows * reward.shape[1] + policy], reward[rows, policy])
 
 
 def _system(kernel: sp.csr_array) -> sp.csc_array:

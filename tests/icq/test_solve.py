@@ -137,6 +137,17 @@ def test_slow_policies_are_evaluated(monkeypatch, gamma, limit):
         assert np.abs(out.v - exact_v).max() <= out.error + 1e-13 * np.abs(exact_v).max() / (1 - gamma), name
 
 
+@given(instances())
+def test_options_of_a_similar_problem_shorten_the_way_and_change_nothing(m):
+    reward, kernel, available = oracle(m)
+    cold = fixed_point.solve(reward, kernel, available)
+    warm = fixed_point.solve(reward, kernel, available, near=cold.policy)
+    other = fixed_point.solve(reward, kernel, available, near=available.argmax(axis=1))
+    assert warm.converged and other.converged and warm.iterations <= cold.iterations
+    for found in (warm, other):
+        assert np.abs(found.q - cold.q).max() <= found.error + cold.error
+
+
 def test_elimination_is_declined_where_it_would_fill_in(monkeypatch):
     monkeypatch.setattr(fixed_point, "DIRECT_SOLVE_LIMIT", 0)
     monkeypatch.setattr(fixed_point, "ENVELOPE", 1000)
