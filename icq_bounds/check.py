@@ -27,6 +27,7 @@ from icq.exact import Analysis, analyse
 from icq.learn import learner as learning
 from icq.learn.learner import Record, seed_keys
 from icq.learn.sampling import tables
+from icq_bounds import numbers
 from icq_bounds.beforehand import bounds_beforehand
 from icq_bounds.figures.check import check_panel
 from icq_bounds.sweep.cells import allowances, diverged
@@ -114,7 +115,7 @@ class Check(Shown):
         columns = [["observed", "bound", "certificate"]]
         for row in self.terms.values():
             told = (_short(row.bound, row.bound_verdict), _short(row.certificate, row.certificate_verdict))
-            columns.append([f"{row.term} {_plus_minus(row.observed)}", *told])
+            columns.append([f"{row.term} {numbers.plus_minus(row.observed)}", *told])
         lines = zip(*([cell.ljust(max(map(len, column))) for cell in column] for column in columns), strict=True)
         return "\n".join("  ".join(line).rstrip() for line in lines)
 
@@ -125,8 +126,8 @@ class Check(Shown):
 
         head = cells("th", ("term", "observed", "bound (known before)", "", "certificate (computed after)", ""))
         body = Markup("").join(
-            cells("td", (row.term, _line(row.observed), _whole(row.bound), row.bound_verdict, _whole(row.certificate),
-                         row.certificate_verdict))
+            cells("td", (row.term, numbers.text(row.observed), _whole(row.bound), row.bound_verdict,
+                         _whole(row.certificate), row.certificate_verdict))
             for row in self.terms.values()
         )  # fmt: skip
         page = '<table><caption style="text-align:left">{}</caption><thead>{}</thead><tbody>{}</tbody></table>'
@@ -270,21 +271,6 @@ def _dataset(
     own = [[codes(run) for run in verdicts[t][1]] for t in TERMS]
     add("certificate_verdict", all_, own, "1", "verdict of the certificate")
     return ds
-
-
-def _plus_minus(e: Estimate) -> str:
-    """The value and half the interval, short."""
-    if not np.isfinite(e.value):
-        return "none"
-    half = max(e.value - e.interval[0], e.interval[1] - e.value)
-    return f"{e.value:.3g} ±{half:.1g}" if half > 0 else f"{e.value:.3g}"
-
-
-def _line(e: Estimate) -> str:
-    """The value with its interval."""
-    if not np.isfinite(e.value) or e.interval[0] == e.interval[1]:
-        return str(e) if not np.isfinite(e.value) else number(e.value)
-    return f"{number(e.value)} ({number(e.interval[0])} to {number(e.interval[1])})"
 
 
 def _short(bound: Bound, said: Verdict) -> str:

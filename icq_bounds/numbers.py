@@ -30,6 +30,8 @@ def text(e: Estimate, unknown: str = "") -> str:
 
 def plus_minus(e: Estimate) -> str:
     """Three digits, and how far the interval reaches where there is one: 0.18 ±0.08."""
+    if math.isnan(e.value):
+        return "none"
     reach = max(e.value - e.interval[0], e.interval[1] - e.value)
     return f"{e.value:.3g} ±{reach:.1g}" if reach > 0 else f"{e.value:.3g}"
 

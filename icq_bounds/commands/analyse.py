@@ -52,6 +52,7 @@ class AnalyseOptions:
     """Everything exact about an instance: fixed points, interface gap and its bounds, contraction, mixing.
 
     Values and gaps are in units of reward, the mixing time in handoffs.
+
     Example: icq analyse m.npz
     """
 

@@ -26,10 +26,11 @@ class DiagnoseOptions:
 
     The interface gap, the approximation error and the residual with intervals; from which agents something is hidden,
     and whether it is what an option earns, how long it takes or where it leads; what one more unit of data, interface
-    or width would buy; what could not be estimated and what to log next time.
-    Example: icq diagnose log.parquet --html page.html
+    or width would buy; what could not be estimated and what to log next time. Errors are in units of reward.
     The log may come from any workflow; its columns are described in docs/logs.md, and without a context column the
     interface gap cannot be known.
+
+    Example: icq diagnose log.parquet --html page.html
     """
 
     file: Positional[Path]

@@ -31,6 +31,8 @@ from icq_bounds.sweep.store import Arrays
 class LearnOptions:
     """Run IC-Q on an instance and split its error into interface, approximation and residual, each beside its bound.
 
+    Errors are in the d-norm and in units of reward.
+
     Example: icq learn m.npz --handoffs 100000 --network 16
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from rich.console import Console
-from tyro.conf import OmitSubcommandPrefixes, subcommand
+from tyro.conf import subcommand
 
 from icq_bounds.sweep.families import DialsFamily, GarnetFamily, RoutingFamily
 
@@ -25,7 +25,10 @@ class MakeDials(DialsFamily):
 
 @dataclass(frozen=True, kw_only=True)
 class MakeGarnet(GarnetFamily):
-    """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets."""
+    """A random (Garnet-like) workflow with aliasing, terminals and unequal option sets.
+
+    Example: icq make garnet --states 60 --observations 20 --out g.npz
+    """
 
     out: Path
     """Where to write the instance (.npz)."""
@@ -49,16 +52,14 @@ Made: TypeAlias = (
 )
 
 
-@dataclass(frozen=True)
-class MakeOptions:
-    """Write an instance of a family to a file."""
-
-    family: OmitSubcommandPrefixes[Made]
+def description() -> str:
+    """The help of all families."""
+    return "Write an instance of a family to a file.\n\nExample: icq make dials --gap 0.5 --out m.npz"
 
 
-def run(options: MakeOptions, console: Console) -> None:
+def run(options: Made, console: Console) -> None:
     """Write an instance of a family."""
-    out, m = options.family.out, options.family.workflow()
+    out, m = options.out, options.workflow()
     m.save(out)
     console.print(
         f"{out}: {m.num_agents} agents, {m.num_states} states, {m.num_observations} observations, "

@@ -31,6 +31,8 @@ class MathOptions:
 
     A dispatcher, a cheap model, a verifier and a strong model choose at random, so that the log shows every option.
     Interrupted? Run the same command again: questions that were finished are not asked again.
+
+    Example: icq math log.jsonl --backend recorded --questions 200
     """
 
     log: Positional[Path]

@@ -16,9 +16,9 @@ class ReportOptions:
     """One HTML page of a folder of results.
 
     Figures, slopes with intervals, verdicts, tightness, the theorem, provenance.  The page needs nothing but itself: it
-    can be mailed, printed or read on a phone.
+    can be mailed, printed or read on a phone.  In a notebook: import icq_bounds as ib; ib.report("results/n10")
+
     Example: icq report results/n10
-    In a notebook: from icq_bounds.pages.report import report; report("results/n10")
     """
 
     folder: Positional[Path]

@@ -16,6 +16,8 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from estimators.decomposition import NAME
+from estimators.statistics.estimate import from_dict
+from icq_bounds.numbers import text
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.cpu import experiment as cpu
@@ -24,6 +26,7 @@ from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10 import panels, summary
 from icq_bounds.workflows.routing import experiment as routing
 
+SLOPES = ("local gap", "residual")
 Summary = dict[str, Any]
 Concluded = tuple[Summary, list[Path], list[str]]
 
@@ -33,6 +36,8 @@ class ReproduceOptions:
     """Reproduce an experiment: figures and summary.json.
 
     Interrupted? Run the same command again: finished cells are kept in OUT/cells.
+
+    Example: icq reproduce n10 --preset smoke --out results/n10
     """
 
     experiment: Positional[Literal["n10", "routing", "cpu", "math"]]
@@ -64,8 +69,9 @@ def _n10(preset: n10.N10Preset, options: ReproduceOptions) -> Experiment:
     def conclude(results: Any, folder: Path) -> Concluded:
         said = summary.summarise(preset, results, *n10.local_gap_curves(preset))
         worst = ", ".join(f"{NAME[t]} {r:.2f}" for t, r in said["max_ratio"].items() if r is not None)
+        slopes = (f"{kind} slope {text(from_dict(said[f'{kind}_slope'.replace(' ', '_')]))}" for kind in SLOPES)
         lines = [
-            f"local gap slope {_short(said['local_gap_slope'])}, residual slope {_short(said['residual_slope'])}",
+            ", ".join(slopes),
             f"IC-Q reaches {said['oracle_value_percent_at_zero_gap']:.2f} % of the oracle at zero gap",
             f"{said['records']} records, {said['violations']} violations; largest bound/observed: {worst}",
         ]
@@ -150,7 +156,3 @@ def run(options: ReproduceOptions, console: Console) -> None:
     for line in lines:
         console.print(line)
     console.print(f"figures and summary.json in {folder} ({len(files)} figures, {said['seconds']} s)")
-
-
-def _short(e: dict[str, Any]) -> str:
-    return f"{e['value']:.4f} [{e['interval'][0]:.4f}, {e['interval'][1]:.4f}]"

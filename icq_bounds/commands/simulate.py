@@ -20,8 +20,9 @@ from icq.smdp import ICSMDP
 class SimulateOptions:
     """Write a handoff log of an instance, in the format that docs/logs.md describes.
 
-    Example: icq simulate m.npz --handoffs 10000000 --out log.parquet
     The log ends a task and begins the next one as one continuing run; the same seed gives the same log.
+
+    Example: icq simulate m.npz --handoffs 10000000 --out log.parquet
     """
 
     file: Positional[Path]
@@ -35,6 +36,7 @@ class SimulateOptions:
     scalar: bool = True
     """Log the scalar sent back: the exact interface value Vbar of the next observation."""
     seed: int = 0
+    """Of the run."""
 
 
 def run(options: SimulateOptions, console: Console) -> None:

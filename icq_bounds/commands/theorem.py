@@ -17,6 +17,8 @@ from icq_bounds import error_theorem
 class TheoremOptions:
     """The error theorem on an instance: every rung of every term, its assumptions, and the certified total.
 
+    Errors are in the d-norm and in units of reward, times in handoffs.
+
     Example: icq theorem m.npz --handoffs 1000000
     """
 

@@ -38,7 +38,7 @@ def reproduced(folder: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     again = f"icq reproduce {said['experiment']} --preset {said['preset']} --out {folder.name}"
     commands = {
         "The same numbers again:": again,
-        "This page in a notebook:": f'from icq_bounds.pages.report import report\nreport("{folder.name}")',
+        "This page in a notebook:": f'import icq_bounds as ib\nib.report("{folder.name}")',
     }
     return origin(said["provenance"], commands, {})
 

@@ -2,8 +2,8 @@
 
 In a notebook:
 
-    from icq_bounds.pages.report import report
-    report("results/n10")
+    import icq_bounds as ib
+    ib.report("results/n10")
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ def _origin(spec: Spec, ds: xr.Dataset, name: str) -> dict[str, Any]:
     words += ["--replicas", str(spec.replicas), "--checkpoints", *map(str, spec.checkpoints), "--out", name]
     commands = {
         "The same numbers again (an unfinished sweep goes on):": shlex.join(words),
-        "This page in a notebook:": f'from icq_bounds.pages.report import report\nreport("{name}")',
+        "This page in a notebook:": f'import icq_bounds as ib\nib.report("{name}")',
         "All records, labelled, in a notebook:": (
             f'import xarray as xr\nds = xr.open_dataset("{name}/sweep.nc", engine="h5netcdf")'
         ),

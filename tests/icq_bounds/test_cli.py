@@ -1,6 +1,7 @@
 """The command line: what it prints, and that every error is one readable line."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from icq.smdp import ICSMDP
-from icq_bounds.cli import main
+from icq_bounds.cli import COMMANDS, main
 
 KEYS = (
     "gamma_bar", "kappa", "gap_exact_sup", "gap_exact_d", "gap_value_sup", "gap_scalar", "local_gap_sup", "local_gap_d",
@@ -140,3 +141,14 @@ def test_help_teaches_and_needs_no_jax():
     assert said.returncode == 0, said.stderr
     for word in ("make", "analyse", "learn", "reproduce"):
         assert word in said.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_help_teaches_by_an_example(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(rf"(Example:|  ) ?icq {name} ", line) for line in lines), (
+        "an example stands on a line of its own"
+    )
+    assert len(lines) < 60 or name == "sweep", "a help fits a screen; that of a sweep lists the axes"
