@@ -34,6 +34,9 @@ class Face(SphinxDirective):
         """Parse the generated page in its place."""
         node = nodes.container()
         self.state.nested_parse(StringList(page(), "face"), self.content_offset, node)
+        objects = self.env.domains.python_domain.objects
+        for name in [name for name, entry in objects.items() if entry.aliased and entry.docname == self.env.docname]:
+            del objects[name]  # where a name really lives is for the pages of the modules to say
         return list(node.children)
 
 
