@@ -1,7 +1,8 @@
 """What is known of the errors of a run before it is run: bounds from the instance, the class and the schedule.
 
-The theorem (docs/theory.md section 6) speaks of linear classes, plain updates with a constant step along one
-trajectory, and the plain mean of the iterates.  A run outside of that has no bound on its residual, and says why.
+Used of the theorem (docs/theory.md section 6) is what it says of linear classes, of plain updates with a constant step
+along one trajectory, and of the plain mean of the iterates.  A run outside of that has no bound on its residual here,
+and says why.
 """
 
 from __future__ import annotations
