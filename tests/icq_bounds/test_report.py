@@ -15,13 +15,12 @@ from strategies import garnet
 
 from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
-from estimators.statistics.estimate import log_log_slope
+from estimators.statistics.estimate import from_dict, log_log_slope
 from icq.reason import Reason
 from icq.smdp import ICSMDP
 from icq_bounds.cli import main
 from icq_bounds.pages import html, parts, sweep
 from icq_bounds.pages import n10 as report_n10
-from icq_bounds.pages.experiment import read
 from icq_bounds.pages.report import report
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.learning import Who
@@ -386,7 +385,7 @@ def test_other_experiments_are_tables_and_figures(experiment):
     }  # fmt: skip
     summary.write(other, folder / "summary.json")
     page = report(folder)
-    assert [row[2] for row in table(page, "Value</figcaption>")] == [html.estimate(read(e)).striptags(), "1.5"]
+    assert [row[2] for row in table(page, "Value</figcaption>")] == [html.estimate(from_dict(e)).striptags(), "1.5"]
     assert table(page, "Value</figcaption>")[1][1] == "–"
     assert table(page, "Kappa, oracle</figcaption>") == [["0", "0.25", "1"], ["2", "–", "2"]]
     assert table(page, "Terms</figcaption>")[0][2] == "✓ holds" and "<script" not in page.html
