@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ from strategies import garnet
 from audits import recovery
 from audits.recovery import EVERY, Recovery, RecoveryTrial, counts, truth
 from estimators.logs import simulate
+from estimators.logs.log import Vocabulary
 from estimators.logs.reader import read
 from estimators.logs.recorder import Recorder
 from estimators.logs.writer import write
 from estimators.statistics.estimate import Estimate, exact, missing
 from estimators.values import sent_error, value_error, value_error_change
 from icq.exact import analyse
-from icq.reason import Reason
+from icq.reason import Reason, Why
 from icq_bounds.cli import main
+from icq_bounds.diagnosis import words
 from icq_bounds.diagnosis.diagnosis import EACH, diagnose, root
 from icq_bounds.diagnosis.words import verdict
 from icq_bounds.sweep.families import DialsFamily
@@ -163,6 +166,13 @@ def test_root_of_a_constant():
     found = root(Estimate(4.0, 0.4, (3.24, 4.84), 9.0), 100)
     assert (found.value, *found.interval) == pytest.approx((0.2, 0.18, 0.22))
     assert root(Estimate(-1.0, 1.0, (-2.0, 1.0), 9.0), 100).why.reason is Reason.NOT_POSITIVE
+
+
+def test_reasons_say_the_names_of_the_log(log):
+    why = Why(Reason.RARE_PAIR, "in 1 of 32", "log more handoffs", option=1, observation=0)
+    assert str(why).endswith("(option 1 of observation 0: in 1 of 32): log more handoffs")
+    named = replace(log, names=Vocabulary(observation=("new", "old"), option=("ask", "answer")))
+    assert "(option 'answer' of observation 'new': in 1 of 32)" in why.sentence(partial(words._name, named))
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------------
