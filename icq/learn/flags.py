@@ -15,7 +15,14 @@ from __future__ import annotations
 import os
 import warnings
 
-from jaxlib import xla_client
+_QUIET = "TF_CPP_MIN_LOG_LEVEL"
+_level = os.environ.get(_QUIET)
+os.environ.setdefault(_QUIET, "1")  # as JAX does before it loads the compiler, which otherwise tells every start
+
+from jaxlib import xla_client  # noqa: E402
+
+if _level is None:
+    del os.environ[_QUIET]
 
 OPTION = "xla_cpu_small_while_loop_byte_threshold"
 FLAG = f"--xla_backend_extra_options={OPTION}={2**62}"

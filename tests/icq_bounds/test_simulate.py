@@ -13,6 +13,7 @@ from estimators.logs.reader import read
 from icq.exact import analyse
 from icq.learn import sampling
 from icq_bounds.cli import main
+from icq_bounds.commands import simulate as command
 
 ANALYSIS = analyse(garnet(5, states=9, options=3, outcomes=3, observations=5, agents=2, terminal=0.2))
 LENGTH = 1500
@@ -99,7 +100,7 @@ def test_an_interrupted_run_leaves_no_file(workflow, tmp_path, monkeypatch, caps
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr(simulate, "PIECE", 256)
+    monkeypatch.setattr(command, "PIECE", 256)
     monkeypatch.setattr(simulate, "from_handoffs", second_time)
     with pytest.raises(SystemExit):
         main(["simulate", str(workflow), "--handoffs", "600", "--out", str(tmp_path / "a.parquet")])
