@@ -22,8 +22,8 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint  ## style, types, and the tests that compile nothing: a minute between two edits
-	$(PYTEST) -m 'not compiles' tests
+check: lint  ## style, types, and the tests that compile nothing and are not slow: between two edits
+	$(PYTEST) -m 'not compiles and not slow' tests
 
 test: lint  ## style, types, every test and every notebook
 	$(PYTEST) --nbmake tests notebooks

@@ -20,6 +20,8 @@ from icq_bounds.errors import Interrupted, WorkError
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.store import Store, code_version
 
+pytestmark = pytest.mark.compiles
+
 SIZES = (12, 48)
 REPLICATES = 250
 

@@ -12,6 +12,8 @@ from icq.learn.learner import LearnerConfig, learn
 from icq.learn.sampling import tables
 from icq.smdp import ICSMDP
 
+pytestmark = pytest.mark.compiles
+
 
 def weights(power, last):
     """Those of iterates 1..last in the learner's average."""

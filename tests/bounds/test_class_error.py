@@ -14,6 +14,8 @@ from bounds.approximation import class_error as approx
 from bounds.core.bound import Verdict, verdict
 from icq.exact import analyse
 
+pytestmark = pytest.mark.slow
+
 seeds = st.integers(0, 2**32 - 1)
 
 

@@ -14,6 +14,8 @@ from bounds.core.bound import Assumption, Bound
 from bounds.interface.gap import scalar_gap_bound
 from icq.exact import analyse
 
+pytestmark = pytest.mark.compiles
+
 QUICK = 30
 # First seed and count, for lemmas that are tried on few instances.
 MORE = {"network": (250, 1), "value loss": (30, 20), "Poisson, decreasing steps": (30, 21), "sharp limits": (30, 61)}

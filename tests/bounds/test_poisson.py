@@ -18,6 +18,8 @@ from icq.exact import analyse
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
+pytestmark = pytest.mark.compiles
+
 TIMES = np.array([1, 2, 5, 20, 50])
 
 

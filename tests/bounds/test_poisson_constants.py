@@ -16,6 +16,8 @@ from bounds.residual.poisson import tier_1_inequality, tier_2_inequality
 from bounds.residual.population import tabular
 from icq.exact import analyse
 
+pytestmark = pytest.mark.slow
+
 SIZES = (1e-3, 0.1, 0.3, 1.0, 30.0)
 
 

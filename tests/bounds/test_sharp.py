@@ -13,6 +13,8 @@ from bounds.residual.sharp import action_gap, averaged_limit, constant_step, gre
 from icq.exact import analyse
 from icq.smdp import ICSMDP
 
+pytestmark = pytest.mark.slow
+
 
 class LongRun:
     """The moment recursion as one matrix, so that a billion steps are thirty multiplications."""

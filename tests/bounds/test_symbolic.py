@@ -35,6 +35,8 @@ from bounds.residual.closed import Level
 from bounds.residual.recursion import Quadratic
 from icq.exact import analyse
 
+pytestmark = pytest.mark.slow
+
 TIGHT = dict(rel=1e-10, abs=1e-300)
 
 

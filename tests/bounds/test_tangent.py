@@ -16,6 +16,8 @@ from bounds.approximation import class_error as approx
 from bounds.approximation import tangent
 from icq.exact import analyse
 
+pytestmark = pytest.mark.compiles
+
 seeds = st.integers(0, 2**32 - 1)
 WIDTH, OPTIONS, AGENTS = 5, 3, 2
 SHAPE = {"states": 6, "options": OPTIONS, "alias": 0.4, "agents": AGENTS}  # one shape, so that JAX compiles once

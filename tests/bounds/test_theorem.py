@@ -28,6 +28,8 @@ from bounds.theorem import Observations, Output, theorem, value_loss
 from icq.exact import analyse
 from icq.smdp import ICSMDP
 
+pytestmark = pytest.mark.slow
+
 TIMES = np.array([1, 8, 64, 2**14])
 SEEDS = 20
 

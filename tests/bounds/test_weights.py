@@ -17,6 +17,8 @@ from icq.exact import analyse
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
+pytestmark = pytest.mark.compiles
+
 
 def drift_of(pop, matrix, theta):
     """(theta - theta*)'W M^{-1} E_d[psi delta] and ||Q - Q_F||_d^2, with the maximum."""

@@ -25,6 +25,8 @@ from icq_bounds.sweep.methods import Method, Reference
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
+pytestmark = pytest.mark.compiles
+
 HOW = LearnerConfig(step=0.2, decay_power=0.6, decay_offset=100.0, averaging_power=1.0)
 SEEDS, TIMES = 3, (50, 400)
 

@@ -12,6 +12,8 @@ import test_docs
 
 from icq_bounds.cli import main
 
+pytestmark = pytest.mark.compiles
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(

@@ -15,6 +15,8 @@ from icq.reason import Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
+pytestmark = pytest.mark.compiles
+
 CHI_10 = stats.chi(10).mean()
 
 

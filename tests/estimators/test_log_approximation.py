@@ -26,6 +26,8 @@ from icq.reason import NoNumber, Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
+pytestmark = pytest.mark.compiles
+
 EXACT = settings(max_examples=15)
 
 

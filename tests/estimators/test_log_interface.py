@@ -35,6 +35,8 @@ from icq.reason import Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
+pytestmark = pytest.mark.compiles
+
 SMALL = Shape(topology=complete(3), clusters=2, visible=1, hidden=2, options=2)
 
 

@@ -19,6 +19,8 @@ from icq.exact import Analysis, analyse
 from icq.learn.sampling import tables, trajectory
 from icq.reason import Reason
 
+pytestmark = pytest.mark.compiles
+
 
 @cache
 def instance() -> Analysis:

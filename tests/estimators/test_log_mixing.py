@@ -35,6 +35,8 @@ from icq.reason import NoNumber, Reason
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
+pytestmark = pytest.mark.compiles
+
 NOISE = (sigma_0, sigma_mix, autocorrelation_time, control_constant, residual_constant)
 EXACT = settings(max_examples=12)
 

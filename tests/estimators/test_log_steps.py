@@ -17,6 +17,8 @@ from icq_bounds.diagnosis.diagnosis import diagnose
 from synthetic.cpu import Cpu, CpuSizes, cpu
 from synthetic.routing import Routing, routing
 
+pytestmark = pytest.mark.compiles
+
 M = routing(Routing(2, 1).with_view(0)).smdp
 A = analyse(M)
 ENV = finite(M, start_law(M))

@@ -24,6 +24,8 @@ from icq.exact import outcome_discount
 from icq.learn.sampling import Handoff
 from tests.strategies import instances
 
+pytestmark = pytest.mark.compiles
+
 SUFFIXES = (".parquet", ".jsonl")
 
 

@@ -15,6 +15,8 @@ from icq.learn.learner import initial_params, seed_keys
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
+pytestmark = pytest.mark.compiles
+
 M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.5, max_duration=6)
 A = analyse(M)
 

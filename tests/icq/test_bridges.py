@@ -19,6 +19,8 @@ from synthetic.cpu import CpuSizes, cpu
 from synthetic.cpu_finite import SMALL, cpu_workflow
 from synthetic.routing import Routing, routing
 
+pytestmark = pytest.mark.compiles
+
 M = garnet(5, states=6, options=3, outcomes=3, observations=4, agents=3, terminal=0.2, unavailable=0.3, gamma=0.8)
 STARTS = np.ones(M.num_states)
 

@@ -34,6 +34,8 @@ from icq.learn.learner import LearnerConfig, learn
 from icq.smdp import stack
 from synthetic.random import garnet
 
+pytestmark = pytest.mark.compiles
+
 A = analyse(garnet(states=12, options=3, outcomes=2, observations=5, agents=2, seed=1))
 PAIRS = A.d_pair.shape
 LINEAR = linear_class(A, np.ones((*PAIRS, 1)), np.zeros(PAIRS))

@@ -61,6 +61,8 @@ from icq_bounds.workflows.math.cells import Played
 from icq_bounds.workflows.routing.cells import RoutingCell
 from notebooks.explore import terms
 
+pytestmark = pytest.mark.compiles
+
 PACKAGES = ("icq", "estimators", "bounds", "icq_bounds", "audits")
 # What a person writes down to have something done, or what code hands to code: a repr that repeats the call is right.
 PLAIN = {

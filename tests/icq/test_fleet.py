@@ -18,6 +18,8 @@ from icq.sampled import fleet
 from icq.sampled.environment import Environment, Finite, finite
 from icq.sampled.fleet import CodeTable, FleetConfig, ViewClass, view_network
 
+pytestmark = pytest.mark.compiles
+
 M = garnet(3, states=8, options=2, outcomes=3, observations=5, agents=2, terminal=0.2, gamma=0.8)
 A = analyse(M)
 ENV = finite(M, A.d)

@@ -16,6 +16,8 @@ from icq.exact import analyse
 from icq.learn import classes, sampling, td
 from icq.learn import learner as L
 
+pytestmark = pytest.mark.compiles
+
 M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=0.5, max_duration=6)
 ANALYSIS = analyse(M)
 TABLES = sampling.tables(ANALYSIS)

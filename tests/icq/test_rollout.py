@@ -12,6 +12,8 @@ from strategies import garnet
 from icq.exact import analyse, outcome_discount
 from icq.learn import sampling
 
+pytestmark = pytest.mark.compiles
+
 ANALYSIS = analyse(garnet(3, states=8, options=3, outcomes=3, observations=5))
 TABLES = sampling.tables(ANALYSIS)
 

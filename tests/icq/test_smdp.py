@@ -17,6 +17,8 @@ from strategies import garnet, instances
 
 from icq.smdp import ICSMDP, ICSMDPError, index, stack
 
+pytestmark = pytest.mark.compiles
+
 NAMES = [f.name for f in fields(ICSMDP)]
 
 

@@ -11,6 +11,8 @@ import pytest
 from icq.smdp import ICSMDP
 from icq_bounds.cli import COMMANDS, main
 
+pytestmark = pytest.mark.compiles
+
 KEYS = (
     "gamma_bar", "kappa", "gap_exact_sup", "gap_exact_d", "gap_value_sup", "gap_scalar", "local_gap_sup", "local_gap_d",
     "slem", "v_star_mean", "v_bar_mean", "policy_loss_sup",

@@ -25,6 +25,8 @@ from icq_bounds.diagnosis.diagnosis import EACH, diagnose, root
 from icq_bounds.diagnosis.words import verdict
 from icq_bounds.sweep.families import DialsFamily
 
+pytestmark = pytest.mark.compiles
+
 SMALL = DialsFamily(agents=3, clusters=2, gap=0.8, seed=1)
 SECRET = "<script>alert('$x$')</script>"
 

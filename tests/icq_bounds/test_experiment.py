@@ -15,6 +15,8 @@ from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.methods import SGD, Features, Mlp, Table, asymptote
 from icq_bounds.workflows.n10 import experiment, panels, summary
 
+pytestmark = pytest.mark.compiles
+
 TINY = experiment.N10Preset(
     "tiny", seeds=4, gaps=(0.0, 1.0), widths=(1, 2), mixings=(0.75, 0.1), network_handoffs=2048,
     residual_handoffs=2048, instances=2, agents=3, width=2,

@@ -12,6 +12,8 @@ import pytest
 
 import icq_bounds as ib
 
+pytestmark = pytest.mark.compiles
+
 ROOT = Path(__file__).parents[2]
 
 

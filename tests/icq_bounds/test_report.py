@@ -28,6 +28,8 @@ from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10 import panels, summary
 
+pytestmark = pytest.mark.compiles
+
 SMALL = ("agents=2", "clusters=2", "visible=1")
 EVIL = "<script>document.title = 'taken'</script>"
 

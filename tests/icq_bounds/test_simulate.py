@@ -15,6 +15,8 @@ from icq.learn import sampling
 from icq_bounds.cli import main
 from icq_bounds.commands import simulate as command
 
+pytestmark = pytest.mark.compiles
+
 ANALYSIS = analyse(garnet(5, states=9, options=3, outcomes=3, observations=5, agents=2, terminal=0.2))
 LENGTH = 1500
 

@@ -7,6 +7,8 @@ from icq.exact import analyse, fixed_point
 from icq_bounds.commands.analyse import analysis_report
 from icq_bounds.error_theorem import theorem_report
 
+pytestmark = pytest.mark.compiles
+
 
 @pytest.fixture
 def solved(monkeypatch):

@@ -33,6 +33,8 @@ from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import FAMILIES
 from icq_bounds.sweep.learning import Who
 
+pytestmark = pytest.mark.compiles
+
 SMALL = {"agents": (2,), "clusters": (2,)}
 
 

@@ -15,6 +15,8 @@ import pytest
 from icq_bounds.sweep import dataset
 from tests.sweep_runs import CELLS, assert_same, copy_code, finish, kept, python, read, start
 
+pytestmark = pytest.mark.compiles
+
 # Dies by kill -9 on the doorstep: the third result is written in full but does not have its name yet.
 DOOMED = """
 import os, signal

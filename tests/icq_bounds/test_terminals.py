@@ -15,6 +15,8 @@ from rich.table import Table
 from icq_bounds.cli import main
 from icq_bounds.console import Lines
 
+pytestmark = pytest.mark.compiles
+
 ROOT = Path(__file__).parents[2]
 NAME = "Ordner mit Übermaß [bold] :x: und sehr, sehr, sehr, sehr langem Namen"
 

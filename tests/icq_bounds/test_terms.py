@@ -27,6 +27,8 @@ from icq_bounds.workflows.common.term_cells import (
 from synthetic.cpu_finite import SMALL
 from synthetic.math_features import BITS
 
+pytestmark = pytest.mark.compiles
+
 TINY = replace(SMALL, limit=3, length=1)
 CPU = (CpuGame(0, TINY), CpuGame(2, TINY))
 ROUTING = RoutingGame(0, 2, 1)

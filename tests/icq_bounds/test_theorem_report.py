@@ -24,6 +24,8 @@ from icq_bounds.error_theorem import as_json, as_latex, best_step, class_feature
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
+pytestmark = pytest.mark.compiles
+
 
 def small():
     """A workflow with a contraction, a gap and several agents."""

@@ -13,6 +13,8 @@ from icq.learn.sampling import tables
 from icq_bounds.check import grid
 from icq_bounds.sweep.cells import learn_and_measure
 
+pytestmark = pytest.mark.compiles
+
 CONSTANT = {"step": 0.05, "decay_power": 0.0, "averaging_power": 0.0}
 LEARNERS = {
     "table": ib.table,

@@ -17,6 +17,8 @@ from icq_bounds.sweep.families import DialsFamily
 from notebooks.explore import curves, terms
 from notebooks.explore.terms import Part, Pictures, Terms, beginning, labelled, positions, sliders
 
+pytestmark = pytest.mark.compiles
+
 HERE = DialsFamily(agents=3, graph="pipeline", clusters=2, visible=1, gap=0.7, mixing=0.1, action_gap=0.3)
 CLASSES = (3, 0)
 

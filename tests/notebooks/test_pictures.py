@@ -19,6 +19,8 @@ from notebooks.explore import pictures
 from synthetic.dials import Dials, Shape, make_many
 from synthetic.topology import ring
 
+pytestmark = pytest.mark.compiles
+
 DIAL = [0.0, 0.5, 1.0]
 
 

@@ -26,6 +26,8 @@ from synthetic.cpu import (
     search,
 )  # fmt: skip
 
+pytestmark = pytest.mark.compiles
+
 ENV = cpu()
 ACT = jax.jit(ENV.act)
 OBSERVE = jax.jit(ENV.observe)

@@ -12,6 +12,8 @@ from icq.exact import analyse
 from synthetic.cpu import AGENTS, OWN, CpuSizes, cpu, search
 from synthetic.cpu_finite import SMALL, cpu_workflow, flat, held, machine, option_name
 
+pytestmark = pytest.mark.compiles
+
 SIZES = replace(SMALL, tasks=("x + y", "x - y", "2 y"), limit=4)  # enough for the longest program after a pass
 ENV = cpu(SIZES)
 WORKFLOW = cpu_workflow(ENV)

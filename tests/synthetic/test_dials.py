@@ -27,6 +27,8 @@ from synthetic.dials import (
     make_many,
 )
 
+pytestmark = pytest.mark.compiles
+
 SHAPES = (
     Shape(topology.ring(3), clusters=2, visible=2, hidden=2, options=2),
     Shape(topology.star(4), clusters=3, visible=1, hidden=3, options=3),

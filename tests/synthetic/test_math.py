@@ -24,6 +24,8 @@ from synthetic.math_data import load_answers, made_up
 from synthetic.math_features import BITS, evaluate, final_number, question_bits, response_bits
 from synthetic.math_routing import ALWAYS_CHEAP, ALWAYS_STRONG, Prices, math_routing, policy_of
 
+pytestmark = pytest.mark.compiles
+
 COLUMNS = ["prompt", "small", "large", "small_response", "large_response"]
 TABLE = made_up(40)
 PRICES = Prices()

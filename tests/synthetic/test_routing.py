@@ -12,6 +12,8 @@ from icq.sampled.environment import finite
 from icq.tasks import start_law, task_total
 from synthetic.routing import Request, Routing, answered, routing
 
+pytestmark = pytest.mark.compiles
+
 GAME = Routing(specialists=3, intents=2)
 
 

@@ -11,6 +11,8 @@ from icq.sampled.environment import Environment
 from icq_bounds.workflows.routing.text_cells import TextCell, fingerprint
 from synthetic.text_routing import ANSWER, BOUNCE, TextRouting, embed, load_clinc150, text_routing
 
+pytestmark = pytest.mark.compiles
+
 DOMAINS = {"food": ["recipe", "order"], "travel": ["flight"]}
 WORDS = {"recipe": "cook boil bake soup", "order": "pizza burger menu delivery", "flight": "plane airport seat ticket"}
 
