@@ -15,11 +15,16 @@ from icq.display import Shown
 class Reason(Enum):
     """Kinds of missing numbers; the value is the sentence that people read."""
 
-    # fixed points and sizes
+    # fixed points
     NO_FIXED_POINT = "the class has no fixed point that was found"
     SINGULAR = "the linear equations are singular"
     DEPENDENT = "the features are linearly dependent on visited pairs"
     BAD_METRIC = "the metric is not symmetric and positive definite"
+    # what an instance leaves undefined
+    SEVERAL_CLASSES = "there is no unique stationary law"
+    NO_MASS = "observations without stationary mass"
+    LAW_NOT_CONVERGED = "the stationary law did not converge"
+    # sizes
     TOO_LARGE = "too large to be solved for densely"
     NO_ROOM = "the tables of all batches do not fit in memory"
     NOT_CONTRACTING = "the modulus is not surely below 1, and no bound follows"

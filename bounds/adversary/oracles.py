@@ -8,9 +8,10 @@ makes second moments linear: a matrix power is a run of any length.  Letters: bo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -126,18 +127,18 @@ class OneStep(Shown):
         """Z E[phi delta | .]."""
         return np.tensordot(self.z, self.mean(self.step(delta)), 1)
 
-    def corrected(self, delta: Float[np.ndarray, "K p"], alpha: float, tier: int) -> Float[np.ndarray, "S K"]:
-        """W of every state and Delta."""
-        k, td, nu = self.pop.outcomes, self.td(delta), self.nu(delta)
-        w = (delta**2).sum(1) + 2 * alpha * (nu * delta).sum(2)
-        if tier == 1:
-            return w
-        step = self.step(delta)
-        along = np.einsum("nkp,knp->kn", nu[k.target], step)
-        c = self.correction
+    def second(self, delta: Float[np.ndarray, "K p"]) -> Float[np.ndarray, "S K"]:
+        """F = G + 2 X + 2 Y + 2 ||Delta|| U of every state and Delta: what the second correction makes up for."""
+        k, c, td, step = self.pop.outcomes, self.correction, self.td(delta), self.step(delta)
+        along = np.einsum("nkp,knp->kn", self.nu(delta)[k.target], step)
         response = td * (delta @ c.v[k.target, :, k.pair].T)
         kink = np.linalg.norm(delta, axis=1)[:, None] * c.follow(c.kink) * np.abs(td)
-        return w + alpha**2 * np.tensordot(self.z, self.mean((step**2).sum(2) + 2 * (along + response + kink)), 1)
+        return self.mean((step**2).sum(2) + 2 * (along + response + kink))
+
+    def corrected(self, delta: Float[np.ndarray, "K p"], alpha: float, tier: int) -> Float[np.ndarray, "S K"]:
+        """W of every state and Delta."""
+        w = (delta**2).sum(1) + 2 * alpha * (self.nu(delta) * delta).sum(2)
+        return w if tier == 1 else w + alpha**2 * np.tensordot(self.z, self.second(delta), 1)
 
     def after(self, delta: Float[np.ndarray, "p"], alpha: float, after: float, tier: int) -> Float[np.ndarray, "S"]:
         """E[W(Delta', s') | s], W' defined with the next step."""
@@ -155,31 +156,56 @@ class Simulation(Shown):
     average: Float[np.ndarray, "R"]
 
 
+def walks(
+    pop: Population,
+    alpha: float | Float[np.ndarray, "T"],
+    theta_0: Float[np.ndarray, "p"],
+    rng: np.random.Generator,
+    *,
+    runs: int,
+    start: Float[np.ndarray, "S"] | None = None,
+    iid: bool = False,
+    project: Callable[[Float[np.ndarray, "R p"]], Float[np.ndarray, "R p"]] | None = None,
+) -> Iterator[Float[np.ndarray, "R p"]]:
+    """Delta of independent runs with the real maximum, after 0, 1, 2, ... handoffs without end.
+
+    alpha: a constant, or one step per handoff.  start: law of s_0, left out d.  iid: every handoff starts afresh from
+    d.  project: done to Delta after every update.
+    """
+    k, live, each = pop.outcomes, pop.analysis.interface.available, np.arange(runs)
+    law = pop.analysis.d if start is None else start
+    state = rng.choice(len(law), size=runs, p=law / law.sum())
+    delta = np.tile(pop.error(theta_0), (runs, 1))
+    level = np.cumsum(k.weight)
+    base = np.concatenate([[0.0], level])[np.searchsorted(k.source, np.arange(len(law)))]
+    for time in count():
+        yield delta
+        if iid:
+            state = rng.choice(len(law), size=runs, p=pop.analysis.d)
+        row = np.searchsorted(level, base[state] + rng.random(runs) * (1 - 1e-12), side="right")
+        table = pop.q_f.reshape(-1) + delta @ pop.phi.T
+        value = np.where(live, table.reshape(runs, *live.shape), -np.inf).max(2)
+        td = k.reward[row] + k.discount[row] * value[each, k.observation[row]] - table[each, k.pair[row]]
+        step = alpha if isinstance(alpha, float) else alpha[time]
+        delta = delta + step * td[:, None] * pop.phi[k.pair[row]]
+        delta = delta if project is None else project(delta)
+        state = k.target[row]
+
+
 def simulate(
     pop: Population, alpha: float, theta_0: Float[np.ndarray, "p"], steps: int, rng: np.random.Generator, *,
     runs: int = 300, radii: Float[np.ndarray, "N"] | None = None,
 ) -> Simulation:  # fmt: skip
     """`runs` runs of `steps` handoffs; with `radii` every agent's parameters are projected on a ball."""
-    k, d, true = pop.outcomes, pop.analysis.d, OneStep(pop, pop.analysis.deviation)
-    state = rng.choice(len(d), size=runs, p=d)
-    delta = np.tile(pop.error(theta_0), (runs, 1))
-    total, each = np.zeros_like(delta), np.arange(runs)
-    first = np.searchsorted(k.source, np.arange(len(d)))
-    level = np.cumsum(k.weight)
-    base = np.concatenate([[0.0], level])[first]
-    owner = _owner(pop)
-    for _ in range(steps):
-        total += delta
-        row = np.searchsorted(level, base[state] + rng.random(runs) * (1 - 1e-12), side="right")
-        td = true.td(delta)[each, row]
-        delta = delta + alpha * td[:, None] * pop.phi[k.pair[row]]
-        if radii is not None:
-            point = delta + pop.root.T @ pop.theta_star
-            length = np.sqrt((point**2) @ owner.T)
-            shrink = np.minimum(1.0, radii / np.maximum(length, 1e-300))
-            delta = point * (shrink @ owner) - pop.root.T @ pop.theta_star
-        state = k.target[row]
-    return Simulation(*(((x @ pop.phi.T) ** 2) @ pop.d for x in (delta, total / steps)))
+    owner, origin = _owner(pop), pop.root.T @ pop.theta_star
+
+    def project(delta: Float[np.ndarray, "R p"]) -> Float[np.ndarray, "R p"]:
+        length = np.sqrt(((delta + origin) ** 2) @ owner.T)
+        return (delta + origin) * (np.minimum(1.0, radii / np.maximum(length, 1e-300)) @ owner) - origin
+
+    walk = walks(pop, alpha, theta_0, rng, runs=runs, project=None if radii is None else project)
+    average = sum(islice(walk, steps), np.zeros((runs, len(theta_0)))) / steps
+    return Simulation(*(((x @ pop.phi.T) ** 2) @ pop.d for x in (next(walk), average)))
 
 
 def _owner(pop: Population) -> Float[np.ndarray, "N p"]:

@@ -18,13 +18,14 @@ from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown
 from icq.exact import markov as chains
 from icq.exact.fixed_point import Solution, greedy, modulus, solve
+from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
 
 DENSE_ENTRIES = 4_000_000  # largest matrix whose singular values are computed densely
 
 
-class AnalysisError(ValueError):
-    """The interface model is undefined on this instance; the message says why."""
+class AnalysisError(NoNumber):
+    """The interface model is undefined on this instance: SEVERAL_CLASSES, NO_MASS or LAW_NOT_CONVERGED."""
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,7 @@ def stationary_weights(m: ICSMDP, d: Float[np.ndarray, "S"]) -> tuple[Float[np.n
     empty = np.flatnonzero(d_obs <= 0)
     if len(empty):
         shown = ", ".join(map(str, empty[:6])) + (", ..." if len(empty) > 6 else "")
-        raise AnalysisError(f"observations without stationary mass ({shown}): w(s|o) is undefined there")
+        raise AnalysisError(Reason.NO_MASS, shown, "w(s|o) is undefined there")
     return d / d_obs[m.observation], d_obs
 
 
@@ -347,10 +348,10 @@ def analyse(model: coerce.Instance) -> Analysis:
     transition = handoff_chain(m)
     structure = chains.structure(transition)
     if len(structure.closed) != 1:
-        raise AnalysisError("; ".join(structure.problems()))
+        raise AnalysisError(Reason.SEVERAL_CLASSES, "; ".join(structure.problems()))
     law = chains.stationary(transition, structure)
     if not law.converged:
-        raise AnalysisError(f"the stationary law did not converge (residual {law.residual:.1e}): the chain is too slow")
+        raise AnalysisError(Reason.LAW_NOT_CONVERGED, f"residual {law.residual:.1e}", "the chain is too slow")
     w, d_obs = stationary_weights(m, law.d)
     oracle = oracle_model(m)
     interface = interface_model(m, oracle, w)

@@ -18,6 +18,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
 from icq.display import Fact, Shown
 from icq.exact.fixed_point import COMPILED_FROM, Compiled, affordable, band, compiled
+from icq.reason import NoNumber, Reason
 
 DENSE_LIMIT = 1000  # states; dense O(S^3) algebra up to here
 SWEEP_LIMIT = 2000  # sweeps before another method is tried
@@ -143,10 +144,10 @@ def stationary(
 
     Up to DENSE_LIMIT states elimination (Grassmann-Taksar-Heyman, no cancellation).  Beyond, accelerated sweeps, or
     where these are too slow, elimination in a band if the class has a narrow one, else lazy power iteration to
-    `max_iterations`.  Raises ValueError when there are several closed classes.
+    `max_iterations`.  Raises NoNumber when there are several closed classes.
     """
     if len(chain.closed) != 1:
-        raise ValueError("; ".join(chain.problems()))
+        raise NoNumber(Reason.SEVERAL_CLASSES, "; ".join(chain.problems()))
     states = chain.closed[0]
     whole = len(states) == transition.shape[0]
     inner = transition if whole else sp.csr_array(transition[states][:, states])

@@ -20,6 +20,7 @@ from estimators.statistics.estimate import finite
 from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model
 from icq.exact import markov as chains
 from icq.exact.fixed_point import modulus
+from icq.reason import Reason
 from icq.smdp import ICSMDP
 
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
@@ -91,7 +92,8 @@ def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
         a = analyse(m)
     except AnalysisError as error:
         transition = handoff_chain(m)
-        structure, refused, slem = chains.structure(transition), [str(error)], finite(chains.slem(transition))
+        structure, slem = chains.structure(transition), finite(chains.slem(transition))
+        refused = [] if error.why.reason is Reason.SEVERAL_CLASSES else [str(error)]  # which `structure` says itself
         report["gamma_bar"] = modulus(oracle_model(m).kernel)
         report["spectral_gap"] = None if slem is None else 1 - slem
     else:
@@ -106,7 +108,7 @@ def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
     return report | {
         "slem": slem, "irreducible": structure.irreducible, "aperiodic": structure.aperiodic,
         "closed_classes": len(structure.closed), "period": list(structure.period),
-        "problems": list(dict.fromkeys([*structure.problems(), *refused])),
+        "problems": [*structure.problems(), *refused],
     }, terms  # fmt: skip
 
 

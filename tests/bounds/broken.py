@@ -1,12 +1,12 @@
 """The adversary of the theory tests: a fixed family of instances on which a broken bound must be caught."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from strategies import garnet
 
+from bounds.adversary.search import scaled
 from bounds.core.bound import Bound, Verdict, verdict
 from icq.exact import Analysis, analyse
 from icq.smdp import ICSMDP
@@ -70,7 +70,7 @@ def skewed() -> ICSMDP:
 
 def shrunk(bound: Bound, factor: float) -> Bound:
     """The same claim with a value `factor` times as large: what a lost constant looks like."""
-    return replace(bound, value=factor * bound.value)
+    return scaled(factor)(bound)
 
 
 def caught(

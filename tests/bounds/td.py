@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import instances
 
-from bounds.residual.correction import Correction
+from bounds.adversary.oracles import OneStep, walks
 from bounds.residual.population import Population, local_clock, population, tabular, tabular_features
 from bounds.residual.weights import Weight, certified_rate, sharp_weight
 from icq.exact import analyse
@@ -70,7 +70,7 @@ def any_weight(pop, rng):
 
 @dataclass(frozen=True)
 class TrueUpdate:
-    """The update at any Delta with the real maximum, outcome by outcome; Delta in the coordinates of the weight."""
+    """The adversary's one handoff from a single Delta, in the coordinates of the weight, and what tests ask of it."""
 
     pop: Population
     iid: bool = False
@@ -81,47 +81,36 @@ class TrueUpdate:
         return np.zeros_like(self.pop.analysis.deviation) if self.iid else self.pop.analysis.deviation
 
     @cached_property
-    def correction(self):
-        return Correction(self.pop, self.z, None if self.weight is None else self.weight.matrix)
+    def one(self):
+        return OneStep(self.pop, self.z, None if self.weight is None else self.weight.matrix)
 
-    def table(self, delta):
-        """Q = Q_F + R Delta, flat."""
-        return self.pop.q_f.reshape(-1) + self.correction.read @ delta
+    @property
+    def correction(self):
+        return self.one.correction
 
     def td(self, delta):
         """delta of every outcome."""
-        k, table = self.pop.outcomes, self.table(delta)
-        available = self.pop.analysis.interface.available
-        value = np.where(available, table.reshape(available.shape), -np.inf).max(1)
-        return k.reward + k.discount * value[k.observation] - table[k.pair]
+        return self.one.td(delta[None])[0]
 
     def step(self, delta):
         """u(x) delta of every outcome, [n, p]."""
-        return self.correction.push[self.pop.outcomes.pair] * self.td(delta)[:, None]
+        return self.one.step(delta[None])[0]
 
     def mean(self, value):
         """E[value | s] for value [n, ...]."""
-        k = self.pop.outcomes
-        out = np.zeros((len(self.z), *value.shape[1:]))
-        np.add.at(out, k.source, k.weight.reshape(-1, *[1] * (value.ndim - 1)) * value)
-        return out
+        return self.one.mean(value[None])[:, 0]
 
     def nu(self, delta):
         """Z E[u delta | .], [S, p]."""
-        return self.z @ self.mean(self.step(delta))
+        return self.one.nu(delta[None])[:, 0]
 
     def second(self, delta):
         """G + 2 X + 2 Y + 2 ||Delta|| U at each state."""
-        k, c, g, td = self.pop.outcomes, self.correction, self.step(delta), self.td(delta)
-        following = (self.nu(delta)[k.target] * g).sum(1)
-        response = td * (c.v[k.target, :, k.pair] @ delta)
-        kink = c.kink[k.target, k.pair] * np.abs(td)
-        return self.mean((g**2).sum(1) + 2 * following + 2 * response + 2 * np.linalg.norm(delta) * kink)
+        return self.one.second(delta[None])[:, 0]
 
     def corrected(self, delta, alpha, tier):
         """W at every state for a known Delta."""
-        w = delta @ delta + 2 * alpha * self.nu(delta) @ delta
-        return w + alpha**2 * self.z @ self.second(delta) if tier == 2 else w
+        return self.one.corrected(delta[None], alpha, tier)[:, 0]
 
     def after(self, delta, alpha, function):
         """E[function(Delta', s') | s] for function(Delta) -> [S], [S]."""
@@ -130,35 +119,14 @@ class TrueUpdate:
         return self.mean(np.array(values))
 
 
-def simulate(pop, alpha, theta_0, times, runs, seed, *, start=None, iid=False, project=None):
+def simulate(pop, alpha, theta_0, times, runs, seed, **options):
     """||Delta||^2, ||Q - Q_F||_d^2 and sup|Q - Q_F| at `times` for independent runs with the real maximum."""
-    rng = np.random.default_rng(seed)
-    k, true = pop.outcomes, TrueUpdate(pop)
-    d = pop.analysis.d if start is None else start
-    state = rng.choice(len(d), size=runs, p=d / d.sum())
-    delta = np.tile(pop.error(theta_0), (runs, 1))
-    first = np.searchsorted(k.source, np.arange(len(d)))
-    level = np.cumsum(k.weight)
-    base = np.concatenate([[0.0], level])[first]
-    available = pop.analysis.interface.available
-    found = []
-    for time in range(int(times[-1]) + 1):
-        table = pop.q_f.reshape(-1) + delta @ pop.phi.T
+    found, live = [], pop.d > 0
+    walk = walks(pop, alpha, theta_0, np.random.default_rng(seed), runs=runs, **options)
+    for time, delta in zip(range(int(times[-1]) + 1), walk):
         if time in times:
-            error = table - pop.q_f.reshape(-1)
-            reach = np.abs(error[:, available.reshape(-1)]).max(1)
-            found.append(((delta**2).sum(1), error**2 @ pop.d, reach))
-        if iid:
-            state = rng.choice(len(d), size=runs, p=pop.analysis.d)
-        row = np.searchsorted(level, base[state] + rng.random(runs) * (1 - 1e-12), side="right")
-        value = np.where(available, table.reshape(runs, *available.shape), -np.inf).max(2)
-        each = np.arange(runs)
-        td = k.reward[row] + k.discount[row] * value[each, k.observation[row]] - table[each, k.pair[row]]
-        step = alpha if isinstance(alpha, float) else alpha[time]
-        delta = delta + step * pop.phi[k.pair[row]] * td[:, None]
-        delta = delta if project is None else project(delta)
-        state = k.target[row]
-    assert true.z is pop.analysis.deviation
+            error = delta @ pop.phi.T
+            found.append(((delta**2).sum(1), error**2 @ pop.d, np.abs(error[:, live]).max(1)))
     return [np.array(part) for part in zip(*found)]
 
 
