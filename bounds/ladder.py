@@ -128,14 +128,19 @@ def _closed(run: Run, form: Certificate) -> list[Certificate]:
     return [form] if isinstance(run.steps, float) else []
 
 
+def arrays_fit(pop: Population) -> Assumption:
+    """Whether the constants of section 5b fit in memory."""
+    states, p = pop.analysis.smdp.num_states, len(pop.theta_star)
+    size = float(states * p * max(p, len(pop.psi)))
+    return below("arrays fit", size, float(DENSE_LIMIT), f"S p max(p, X) = {size:.3g} entries of the largest array")
+
+
 def _certificates(pop: Population, run: Run, rungs: Sequence[Certificate], *, own: bool = False) -> tuple[Curve, ...]:
     """Each certificate with the weight M and, unless `own`, with the Riccati weight where there is one.
 
     One inapplicable curve where the arrays would be too large.
     """
-    states, p = pop.analysis.smdp.num_states, len(pop.theta_star)
-    size = float(states * p * max(p, len(pop.psi)))
-    fits = below("arrays fit", size, float(DENSE_LIMIT), f"S p max(p, X) = {size:.3g} entries of the largest array")
+    fits = arrays_fit(pop)
     arguments = (pop, run.steps, run.start, run.times)
     if not fits.holds:
         # `curve` computes nothing when an assumption fails.

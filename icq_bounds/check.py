@@ -9,35 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from bounds.approximation.certificate import certificate_oracle, certificate_pointwise
-from bounds.core.bound import Assumption, Bound, Verdict, conditional, verdict
-from estimators.decomposition import TERMS, decompose
-from estimators.statistics.estimate import Estimate, exact, root_mean_square
+from bounds.core.bound import Bound, Verdict, conditional
+from bounds.theorem import Output
+from estimators.decomposition import TERMS
+from estimators.statistics.estimate import Estimate
 from icq.coerce import Instance, count
 from icq.display import Fact, Shown, number, text
 from icq.exact import Analysis, analyse
 from icq.learn import learner as learning
-from icq.learn.learner import Record, seed_keys
-from icq.learn.sampling import tables
+from icq.learn.learner import Record
 from icq_bounds import numbers
-from icq_bounds.beforehand import bounds_beforehand
 from icq_bounds.figures.check import check_panel
-from icq_bounds.sweep.cells import allowances, diverged
-from icq_bounds.sweep.dataset import CODES, FLAGS, labels
-from icq_bounds.sweep.methods import Certifier, Method, Table
+from icq_bounds.learners import table
+from icq_bounds.sweep.dataset import coordinates, records_of
+from icq_bounds.sweep.measure import measured
+from icq_bounds.sweep.methods import Method
 
-HANDOFFS, SEEDS, OCTAVES = 2**16, 8, 7
+HANDOFFS, SEEDS, OCTAVES = 10**6, 8, 7
 WORST = (Verdict.VIOLATED, Verdict.INAPPLICABLE, Verdict.UNDECIDED, Verdict.VACUOUS, Verdict.HOLDS)
-UNITS = "errors in the d-norm, in reward units"
-Certificates: TypeAlias = list[list[Bound]]  # by run and checkpoint
+UNITS = "errors of the average in the d-norm, in reward units"
+AVERAGE = 1  # the output whose last errors are shown; the dataset has both
 
 
 def learn(
@@ -55,8 +53,8 @@ def learn(
     to `handoffs`.  iid: draw every handoff afresh from the stationary law instead of following a trajectory.  Raises
     ValueError for a number outside its range, and as `analyse` does.
     """
-    a, chosen, times = analyse(model), learner or Table(), np.array(grid(handoffs, checkpoints))
-    return learning.learn(tables(a), chosen.build(a.smdp), chosen.config(iid), count("seeds", seeds), times)
+    a, chosen, times = analyse(model), learner or table(), np.array(grid(handoffs, checkpoints))
+    return learning.learn(a, chosen.build(a), chosen.config(a, iid), count("seeds", seeds), times)
 
 
 def grid(handoffs: int, checkpoints: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -69,7 +67,7 @@ def grid(handoffs: int, checkpoints: Sequence[int] | None = None) -> tuple[int, 
 
 @dataclass(frozen=True)
 class TermCheck(Shown):
-    """One error after the last handoff, in the d-norm and in reward units.
+    """One error of the average after the last handoff, in the d-norm and in reward units.
 
     observed: exact, or the root mean square over runs with its interval.  bound: known before the run, with the verdict
     of `observed` on it.  certificate: computed from what was learned, root mean square over runs, with the worst
@@ -141,10 +139,12 @@ class Check(Shown):
         return check_panel(self.records, ax)
 
     def to_dataset(self) -> xr.Dataset:
-        """Every number with names: dimensions term, replica and checkpoint; units and long names as attributes.
+        """Every number with names: dimensions term, output (last, average), replica and checkpoint; units and long
+        names as attributes.
 
-        observed, certificate, certificate_verdict [term, replica, checkpoint]; bound, bound_verdict [term, checkpoint];
-        slack [term].  NaN where there is no number; verdicts are codes that their attributes name.
+        observed, sup, certificate, certificate_verdict [term, output, replica, checkpoint]; bound, bound_verdict [term,
+        output, checkpoint]; predicted [checkpoint].  NaN where there is no number; verdicts are codes that their
+        attributes name.
         """
         return self.records.copy()
 
@@ -163,68 +163,22 @@ def verify(
     handoffs: of every run.  seeds: independent runs, at least 2, over which observed errors are root mean squares.
     Raises ValueError for a number outside its range, and as `analyse` does.
     """
-    a, chosen, times = analyse(model), learner or Table(), np.array(grid(handoffs, checkpoints))
-    runs, cls = count("seeds", seeds, least=2), chosen.build(a.smdp)
-    record = learning.learn(tables(a), cls, chosen.config(iid), runs, times)
-    q = np.asarray(record.q_average, np.float64)
-    reference = chosen.reference(a, cls, seed_keys(range(runs)))
-    q_f = np.broadcast_to(reference.q, (runs, *q.shape[2:]))
-    before = bounds_beforehand(a, cls, chosen.config(iid), times)
-    after = _certificates(a, q, q_f, [chosen.certify(a, cls, table) for table in reference.q])
-    errors = _errors(a, q, q_f)
-    slack = allowances(a, reference)
-    terms, verdicts = {}, {}
+    a, chosen, times = analyse(model), learner or table(), grid(handoffs, checkpoints)
+    found = measured(a, chosen, count("seeds", seeds, least=2), times, iid)
+    terms = {}
     for term in TERMS:
-        seen = [_estimate(term, column, len(reference.q)) for column in errors[term].T]
-        said = [_judge(b, e, slack[term]) for b, e in zip(before[term], seen, strict=True)]
-        own = [
-            [verdict(b, e, e, allowance=slack[term]) for b, e in zip(*run, strict=True)]
-            for run in zip(after[term], errors[term].tolist(), strict=True)
-        ]
-        verdicts[term] = (said, own)
-        worst = min((run[-1] for run in own), key=WORST.index)
-        certified = _together([run[-1] for run in after[term]])
-        terms[term] = TermCheck(term, seen[-1], before[term][-1], said[-1], certified, worst)
-    title = f"{type(chosen).__name__}, {runs} runs of {times[-1]} handoffs{' drawn afresh' if iid else ''}; {UNITS}"
-    records = _dataset(title, times, errors, before, after, verdicts, slack)
-    return Check(a, chosen, runs, times, terms, records)
-
-
-def _errors(a: Analysis, q: Float[np.ndarray, "R K O A"], q_f: Float[np.ndarray, "R O A"]) -> dict[str, np.ndarray]:
-    """The d-norm of every term [R, K]."""
-    found, _ = decompose(a, q, q_f[:, None])
-    return {term: np.array(np.broadcast_to(getattr(found, term), q.shape[:2])) for term in TERMS}
-
-
-def _certificates(
-    a: Analysis, q: Float[np.ndarray, "R K O A"], q_f: Float[np.ndarray, "R O A"], certify: Sequence[Certifier]
-) -> dict[str, Certificates]:
-    """What each learned table says of its own errors; that of the approximation comes from Q_F."""
-    hidden = Assumption("the global state", False, -math.inf, "no learned table tells what its interface hides")
-    nothing = conditional("none", [hidden], lambda: (math.nan, {}), "docs/theory.md section 8.3")
-    out: dict[str, Certificates] = {term: [] for term in TERMS}
-    for r, run in enumerate(q):
-        whole = [np.isfinite(table).all() for table in run]
-        own = certify[r % len(certify)]
-        out["interface"].append([nothing] * len(run))
-        out["approximation"].append([certificate_pointwise(a, q_f[r])[0]] * len(run))
-        out["residual"].append([own(table) if ok else diverged() for table, ok in zip(run, whole, strict=True)])
-        out["total"].append([certificate_oracle(a, t) if ok else diverged() for t, ok in zip(run, whole, strict=True)])
-    return out
-
-
-def _estimate(term: str, errors: Float[np.ndarray, "R"], references: int) -> Estimate:
-    """One error at one checkpoint: a number where no run differs from another, else the root mean square."""
-    if term == "interface" or (term == "approximation" and references == 1):
-        return exact(float(errors[0]))
-    return root_mean_square(errors)
-
-
-def _judge(bound: Bound, seen: Estimate, allowance: float) -> Verdict:
-    """The verdict of a measured error; undecided where a bound meets no interval."""
-    if bound.applicable and not np.isfinite(seen.interval).all():
-        return Verdict.UNDECIDED
-    return verdict(bound, *seen.interval, allowance=allowance)
+        own = min((run[-1] for run in found.certificate_verdicts[term][AVERAGE]), key=WORST.index)
+        terms[term] = TermCheck(
+            term, found.seen[term][AVERAGE][-1],
+            found.before.bounds[term][Output.AVERAGE][-1], found.bound_verdicts[term][AVERAGE][-1],
+            _together([run[-1] for run in found.after[term][AVERAGE]]), own,
+        )  # fmt: skip
+    title = f"{type(chosen).__name__}, {seeds} runs of {times[-1]} handoffs{' drawn afresh' if iid else ''}; {UNITS}"
+    records = xr.Dataset(attrs={"title": f"IC-Q verified: {title}"})
+    records = records.assign_coords(coordinates(seeds, times))
+    for name, (dims, part, said) in records_of(found.arrays(), seeds, len(times)).items():
+        records[name] = (dims, part, said)
+    return Check(a, chosen, seeds, found.times, terms, records)
 
 
 def _together(parts: Sequence[Bound]) -> Bound:
@@ -237,40 +191,6 @@ def _together(parts: Sequence[Bound]) -> Bound:
 
     trivial, roundoff = min(part.trivial for part in parts), max(part.roundoff for part in parts)
     return conditional(first.name, assumptions, compute, first.reference, trivial, roundoff=roundoff)
-
-
-def _dataset(
-    title: str,
-    times: Int[np.ndarray, "K"],
-    errors: Mapping[str, np.ndarray],
-    before: Mapping[str, Sequence[Bound]],
-    after: Mapping[str, Certificates],
-    verdicts: Mapping[str, tuple[list[Verdict], list[list[Verdict]]]],
-    slack: Mapping[str, float],
-) -> xr.Dataset:
-    one, all_ = ("term", "checkpoint"), ("term", "replica", "checkpoint")
-    ds = xr.Dataset(attrs={"title": f"IC-Q verified: {title}"})
-    ds = ds.assign_coords(
-        term=("term", list(TERMS), labels("1", "which error of Q - Q* = residual + approximation + interface")),
-        replica=("replica", np.arange(len(errors["total"])), labels("1", "seed of the run")),
-        checkpoint=("checkpoint", times, labels("handoffs", "handoffs learned from")),
-    )
-
-    def add(name: str, dims: tuple[str, ...], values: Sequence[object], units: str, text: str) -> None:
-        ds[name] = (dims, np.array(values), labels(units, text) | (FLAGS if name.endswith("verdict") else {}))
-
-    def codes(found: Sequence[Verdict]) -> list[int]:
-        return [CODES[word.value] for word in found]
-
-    add("observed", all_, [errors[t] for t in TERMS], "reward", "observed error, d-norm")
-    add("slack", ("term",), [slack[t] for t in TERMS], "reward", "allowance for numerical error")
-    add("bound", one, [[b.value for b in before[t]] for t in TERMS], "reward", "bound known before the run")
-    add("bound_verdict", one, [codes(verdicts[t][0]) for t in TERMS], "1", "verdict of the bound")
-    certified = [[[b.value for b in run] for run in after[t]] for t in TERMS]
-    add("certificate", all_, certified, "reward", "certificate computed from the learned table")
-    own = [[codes(run) for run in verdicts[t][1]] for t in TERMS]
-    add("certificate_verdict", all_, own, "1", "verdict of the certificate")
-    return ds
 
 
 def _short(bound: Bound, said: Verdict) -> str:

@@ -13,3 +13,7 @@ class FailedCells(WorkError):
 
 class Interrupted(KeyboardInterrupt):
     """Stopped from outside; the message says what is kept and how to go on."""
+
+
+class Violated(WorkError):
+    """A bound or a certificate is violated by what was observed; everything is written."""

@@ -6,7 +6,7 @@ weighs like k^averaging_power in the average that is learned.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from icq_bounds.sweep.learning import Learning
 from icq_bounds.sweep.methods import Features, Mlp, Table
@@ -21,22 +21,31 @@ class StepSettings(TypedDict, total=False):
     averaging_power: float
 
 
-def table(**schedule: Unpack[StepSettings]) -> Table:
+Clock = Literal["global", "local"]
+Precision = Literal["single", "double"]
+
+
+def table(clock: Clock = "local", precision: Precision = "double", **schedule: Unpack[StepSettings]) -> Table:
     """One number per observation and option: the class represents everything, so its approximation error is 0.
 
-    schedule: step (1), decay_power (0.6), decay_offset (1000) and averaging_power (2); step k is
+    clock: local, each agent steps by its own visits at known frequencies, and the theorem bounds the run before it is
+    run; or global, every handoff counts, which learns faster at first and has no such bound.  schedule: step (0.003 or
+    1), decay_power (0.6), decay_offset (100000 or 1000) and averaging_power (2); step k is
     step / (1 + k/decay_offset)^decay_power, iterate k weighs like k^averaging_power in the average that is learned.
     Raises ValueError for a number outside its range.
     """
-    return _built(function_class="table", **schedule)
+    return _built(function_class="table", clock=clock, precision=precision, **schedule)
 
 
-def features(count: int = 2, **schedule: Unpack[StepSettings]) -> Features:
+def features(
+    count: int = 2, clock: Clock = "local", precision: Precision = "double", **schedule: Unpack[StepSettings]
+) -> Features:
     """`count` random features per agent: a linear class, misspecified where there are few.
 
-    schedule: as for `table`.  Raises ValueError for a number outside its range.
+    The rest: as for `table`, with step 0.0003 on the local clock.  Raises ValueError for a
+    number outside its range.
     """
-    return _built(function_class="features", features=count, **schedule)
+    return _built(function_class="features", features=count, clock=clock, precision=precision, **schedule)
 
 
 def network(

@@ -64,14 +64,15 @@ def back_of(row, alpha):  # type: ignore[no-untyped-def]  # compiled
 
 @jit
 def iterate(data, ends, alpha, v_0, times, weights, inclusive, rate, chi):  # type: ignore[no-untyped-def]  # compiled
-    """(V, A) at increasing `times` from V_0 = v_0.
+    """(V, A, X) at increasing `times` from V_0 = v_0.
 
     data [n, ROW] holds for the handoffs ends[i - 1] <= k < ends[i]; alpha [T + 2].  V: bounds on V_T.  A: bounds on
     sum w_k E||Q_k - reference||_d^2 / sum w_k over k <= T if `inclusive`, else k < T (NaN for an empty sum), the
-    smaller of what the drift says (Lemma weighted) and of what V says; weights [T + 1] >= 0.
+    smaller of what the drift says (Lemma weighted) and of what V says; weights [T + 1] >= 0.  X: the largest root of V
+    so far.
     """
     last = times[-1]
-    found, means = np.empty(len(times)), np.full(len(times), np.nan)
+    found, means, peaks, peak = np.empty(len(times)), np.full(len(times), np.nan), np.empty(len(times)), 0.0
     i, place = 0, 0
     row = data[0]
     s0, s1, s2 = slack_of(row, alpha[0])
@@ -86,8 +87,10 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive, rate, chi):  # ty
         s0, s1, s2 = slack_of(row, a)
         x = root if k == 0 else largest_x(w, s0, s1, s2)
         asked = k == times[place]
+        peak = max(peak, x)
         if asked:
             found[place] = x * x
+            peaks[place] = peak
             if not inclusive and mass > 0:
                 means[place] = min((total + before * back_of(row, a)) / (2 * rate), direct) / mass
         g0, g1, g2 = gain_of(row, a, alpha[k + 1])
@@ -106,5 +109,6 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive, rate, chi):  # ty
         if not math.isfinite(w):
             found[place:] = math.inf
             means[place:] = math.inf
+            peaks[place:] = math.inf
             break
-    return found, means
+    return found, means, peaks

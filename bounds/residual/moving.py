@@ -6,8 +6,9 @@ is random, and its second moment obeys the recursion of section 5b from zero, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from bounds.residual.path import Path, mean_step, population_path
 from bounds.residual.population import Population, contraction_assumption
 from bounds.residual.recursion import Lyapunov, row
 from bounds.residual.reference import CommonGrowths, References, inequality, references, structure, worst
+from bounds.residual.rounding import Arithmetic, of_average, rounded, rounding
 from bounds.residual.weights import Weight
 from icq.display import Shown, shown
 
@@ -30,11 +32,22 @@ SECTION = "docs/theory.md section 5d"
 GROUP = 8  # stretches of one choice of greedy options whose constants are taken together
 
 
+@shown
+class Fluctuation(NamedTuple):
+    """Bounds at each time.  last: (E||Q_T - Q_thbar_T||_d^2)^{1/2}; mean: the root of the weighted mean of
+    E||Q_k - Q_thbar_k||_d^2, NaN without an average; peak: the largest (E||e_k||_W^2)^{1/2} until then.
+    """  # fmt: skip
+
+    last: Float[np.ndarray, "n"]
+    mean: Float[np.ndarray, "n"]
+    peak: Float[np.ndarray, "n"]
+
+
 @dataclass(frozen=True, eq=False)
 class Moving(Shown):
     """A run around its population path, through times[-1] handoffs from theta_0 with the steps alpha [times[-1] + 2].
 
-    Path and inequalities are computed when they are asked for.
+    arithmetic: of the learner; None: real numbers.  Path and inequalities are computed when they are asked for.
     """
 
     pop: Population
@@ -42,6 +55,7 @@ class Moving(Shown):
     theta_0: Float[np.ndarray, "p"]
     times: Int[np.ndarray, "n"]
     structure: CommonGrowths
+    arithmetic: Arithmetic | None = None
 
     @cached_property
     def path(self) -> Path:
@@ -55,22 +69,28 @@ class Moving(Shown):
         knots, off = _groups(path, self.times)
         found = references(s, path.theta[knots])
         both = References(*(np.concatenate([v[:-1], v[1:]]) for v in (getattr(found, n) for n in _NAMES)))
-        off = np.linalg.norm(off @ np.abs(s.correction.root), axis=1)
-        top, turn = worst(s, both, off), np.maximum.reduceat(_turns(s, path, self.alpha), knots[:-1])
-        return knots, tuple(inequality(s, top, i, float(turn[i])) for i in range(len(off)))
+        away = np.linalg.norm(off @ np.abs(s.correction.root), axis=1)
+        top, turn = worst(s, both, away), np.maximum.reduceat(_turns(s, path, self.alpha), knots[:-1])
+        data = [inequality(s, top, i, float(turn[i])) for i in range(len(off))]
+        if self.arithmetic is None:
+            return knots, tuple(data)
+        r, ends = rounding(s.correction, self.arithmetic), np.abs(path.theta[knots]).max(axis=1)
+        size = np.maximum(ends[:-1], ends[1:]) + off.max(axis=1)
+        steps = [self.alpha[i : j + 1] for i, j in pairwise(path.times[knots].tolist())]
+        return knots, tuple(
+            rounded(x, r, float(t), float(a.min()), float(a.max())) for x, t, a in zip(data, size, steps, strict=True)
+        )
 
-    def fluctuation(self, average: Average | None = None) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-        """Bounds at `times` on (E||Q_T - Q_thbar_T||_d^2)^{1/2}, and on the root of the weighted mean of
-        E||Q_k - Q_thbar_k||_d^2 (NaN without an average).
-        """
+    def fluctuation(self, average: Average | None = None) -> Fluctuation:
+        """What the recursion says at `times`."""
         s, (knots, data) = self.structure, self.groups
         nothing = Average(np.zeros(len(self.alpha) - 1), True)
         weights, inclusive = average or nothing
-        v, mean = _loops.iterate(
+        v, mean, peak = _loops.iterate(
             np.array([row(x) for x in data]), self.path.times[knots[1:]].astype(np.int64), self.alpha, 0.0,
             self.times.astype(np.int64), weights, inclusive, s.rate, s.chi,
         )  # fmt: skip
-        return s.chi * np.sqrt(v), np.sqrt(mean)
+        return Fluctuation(s.chi * np.sqrt(v), np.sqrt(mean), peak)
 
 
 @shown
@@ -97,10 +117,18 @@ def moving(
     *,
     weight: Weight | None = None,
     iid: bool = False,
+    arithmetic: Arithmetic | None = None,
 ) -> Moving:
     """A run around its path; weight: of the Lyapunov function, None for the preconditioner."""
     alpha = schedule(steps, int(times[-1]) + 2)
-    return Moving(pop, alpha, theta_0, times, structure(pop, weight, iid))
+    return Moving(pop, alpha, theta_0, times, structure(pop, weight, iid), arithmetic)
+
+
+def reweighted(m: Moving, weight: Weight | None, iid: bool = False) -> Moving:
+    """The same run and path with another weight."""
+    other = replace(m, structure=structure(m.pop, weight, iid))
+    other.__dict__["path"] = m.path  # a cached property
+    return other
 
 
 _NAMES = tuple(References.__dataclass_fields__)
@@ -172,7 +200,7 @@ def last_iterate(m: Moving) -> Curve:
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
         path = np.sqrt(((m.path.at(m.times) - pop.theta_star) @ pop.psi.T) ** 2 @ pop.d)
-        noise = m.fluctuation()[0]
+        noise = m.fluctuation().last
         return path + noise, {"path": float(path[-1]), "fluctuation": float(noise[-1])}
 
     return curve("moving reference", m.times, _conditions(m), compute, SECTION, pop.range_cap)
@@ -185,10 +213,22 @@ def averaged(m: Moving, average: Average) -> Curve:
     """
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
-        path, noise = mean_path(m, average), m.fluctuation(average)[1]
-        return path + noise, {"path": float(path[-1]), "fluctuation": float(noise[-1])}
+        path, found = mean_path(m, average), m.fluctuation(average)
+        lost = np.zeros(len(path)) if m.arithmetic is None else _lost(m, found.peak)
+        terms = {"path": float(path[-1]), "fluctuation": float(found.mean[-1]), "rounding": float(lost[-1])}
+        return path + found.mean + lost, terms
 
     return curve("moving reference, averaged", m.times, _conditions(m), compute, SECTION, m.pop.range_cap)
+
+
+def _lost(m: Moving, peak: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """What rounding of the running average may cost at m.times: entries of modulus |thbar| and, in mean square, |e|."""
+    assert m.arithmetic is not None
+    root, psi = m.structure.correction.root, np.abs(m.pop.psi)
+    reach = 1 / float(np.linalg.svd(root, compute_uv=False)[-1])
+    size = float(np.abs(m.path.theta).max() + m.path.off.max()) + reach * peak
+    one = float(np.sqrt((psi.sum(axis=1) ** 2) @ m.pop.d))
+    return of_average(m.arithmetic, size * one, m.times)
 
 
 def mean_path(m: Moving, average: Average) -> Float[np.ndarray, "n"]:

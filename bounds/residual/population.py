@@ -58,6 +58,12 @@ def outcomes(m: ICSMDP) -> FlatOutcomes:
     )  # fmt: skip
 
 
+def sampled_range(k: FlatOutcomes) -> tuple[float, float]:
+    """Between which every discounted sum of sampled rewards lies; 0, an ended task's value, is inside."""
+    rest = 1 - float(k.discount.max())
+    return min(float(k.reward.min()), 0.0) / rest, max(float(k.reward.max()), 0.0) / rest
+
+
 def tabular_features(a: Analysis) -> Float[np.ndarray, "X p"]:
     """Psi of the tabular class: one indicator per available pair (rows of unavailable pairs are 0)."""
     available = a.interface.available.reshape(-1)
@@ -227,9 +233,7 @@ class Population(Shown):
     @cached_property
     def range_error(self) -> Float[np.ndarray, "X"]:
         """The largest |Q - Q_F|(x) of any Q in the range of discounted sums of rewards; 0 at unavailable pairs."""
-        k = self.outcomes
-        rest = 1 - float(k.discount.max())
-        low, high = min(float(k.reward.min()), 0.0) / rest, max(float(k.reward.max()), 0.0) / rest
+        low, high = sampled_range(self.outcomes)
         table = self.q_f.reshape(-1)
         return np.where(self.d > 0, np.maximum(table - low, high - table), 0.0)
 

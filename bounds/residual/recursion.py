@@ -257,7 +257,7 @@ def _compiled(
     """Single steps of one inequality through any schedule, about a tenth of a microsecond each."""
     ends = np.array([len(alpha) - 1])
     data = np.array([row(lyapunov)])
-    return _loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False, rate, math.inf)
+    return _loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False, rate, math.inf)[:2]
 
 
 def average(

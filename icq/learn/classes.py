@@ -245,10 +245,10 @@ def _layers(params: Params) -> list[Any]:
     return [params[f"Dense_{i}"] for i in range(len(params))]
 
 
-def tabular(m: ICSMDP, initial: float = 0.0, dtype: Any = jnp.float32) -> Tabular:
-    """The tabular class of an instance."""
+def tabular(m: ICSMDP, initial: float = 0.0, dtype: Any = np.float32) -> Tabular:
+    """The tabular class of an instance; learned in double precision with dtype np.float64."""
     shape = (m.num_observations, m.num_options)
-    return Tabular(slot=jnp.arange(shape[0], dtype=jnp.int32), initial=jnp.full(shape, initial, dtype))
+    return Tabular(slot=jnp.arange(shape[0], dtype=jnp.int32), initial=np.full(shape, initial, dtype))
 
 
 def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] | None = None) -> Linear:
@@ -262,7 +262,7 @@ def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] |
     return Linear(slot=_agent_slot(m), features=features, offset=offset, agents=m.num_agents)
 
 
-def random_features(m: ICSMDP, count: int, seed: int) -> Linear:
+def random_features(m: ICSMDP, count: int, seed: int, dtype: Any = np.float32) -> Linear:
     """|Gaussian| features of an agent's local observation and option, one encoder shared by all agents.
 
     Scaled so that the longest vector has length 1.  Fewer features than an agent has pairs make a misspecified class,
@@ -273,7 +273,7 @@ def random_features(m: ICSMDP, count: int, seed: int) -> Linear:
     rank = local_rank(m)
     psi = np.abs(np.random.default_rng(seed).normal(size=(int(rank.max()) + 1, m.num_options, count)))[rank]
     psi /= np.linalg.norm(psi, axis=-1).max()
-    return linear(m, jnp.asarray(psi, jnp.float32))
+    return linear(m, psi.astype(dtype))
 
 
 def network(m: ICSMDP, inputs: Float[Arr, "O F"], width: int, depth: int = 1) -> Network:

@@ -6,7 +6,8 @@ m_k = max_a Q_j(o_{k+1}, a).  Agent i then moves its own block:
     theta_i <- theta_i + alpha_k c(x_k) U(delta_k grad Q_i(x_k)),   delta_k = R_k + g_k m_k - Q_i(x_k)
 
 with alpha_k = step / (1 + k/decay_offset)^decay_power, U an Optax transformation with state per block (identity is
-plain SGD), and c = 1, or one over the visit frequency of x_k.  Notation: docs/theory.md sections 1 and 5.
+plain SGD), and c = 1, a number given for every pair, or one over the counted visit frequency of x_k.  Arithmetic is
+that of the class: single precision, or double where its arrays are float64.  Notation: docs/theory.md sections 1, 5.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class LearnerConfig(Shown):
     averaging_power p: iterate k weighs about (p+1) k^p in the average (0: Polyak's plain mean).
     radius: every block is projected on the ball of this radius (per block, so still decentralised); None: no ball.
     iid: draw each handoff's state from the stationary law (the control of docs/theory.md section 2).
-    visit_normalised: divide the step by the visit frequency of (o, a), capped at a full step of 1.
+    scale: c(x) [O, A]; one over known visit frequencies is a step per own visit.
+    visit_normalised: c(x) is one over the counted visit frequency of (o, a), the step capped at a full one of 1.
     optimiser: an Optax transformation of the semi-gradient, e.g. `optax.scale_by_adam()`.
     """
 
@@ -53,12 +55,13 @@ class LearnerConfig(Shown):
     averaging_power: float | Float[Array, "*batch"] = 0.0
     radius: float | Float[Array, "*batch"] | None = None
     iid: bool | Bool[Array, "*batch"] = False
+    scale: Float[Arr, "*batch O A"] | None = None
     visit_normalised: bool = struct.field(pytree_node=False, default=False)
     optimiser: optax.GradientTransformation = struct.field(pytree_node=False, default=PLAIN)
 
     def alpha(self, k: Int[Array, "*handoffs"]) -> Float[Array, "*handoffs"]:
         """Step sizes of handoffs k."""
-        return self.step * _power(1.0 + k.astype(jnp.float32) / self.decay_offset, -jnp.asarray(self.decay_power))
+        return self.step * _power(1.0 + _real(k) / self.decay_offset, -jnp.asarray(self.decay_power))
 
 
 @struct.dataclass
@@ -132,6 +135,11 @@ def begin(
     )  # fmt: skip
 
 
+def _real(k: Int[Array, "*any"]) -> Float[Array, "*any"]:
+    """Integers as numbers of the precision at work."""
+    return k.astype(jnp.result_type(float))
+
+
 def _power(x: Float[Array, "*any"], power: Float[Array, ""]) -> Float[Array, "*any"]:
     """x^power for x >= 0, at no cost for the usual powers 0 and 1; log and exp, unlike a power, work on vectors."""
     choice = jnp.where(power == 0, 0, jnp.where(power == 1, 1, 2))
@@ -144,7 +152,7 @@ def _share(touched: Int[Array, "*any"], k: Int[Array, "*any"], power: Any) -> Fl
     Iterate j weighs j^(p+1) - (j-1)^(p+1); the sum telescopes, so idle handoffs cost nothing.  Taken from the idle
     handoffs, not as one minus what was before: after 10^7 handoffs that difference has no digit left.
     """
-    idle = (k - touched).astype(jnp.float32) / jnp.maximum(k, 1).astype(jnp.float32)
+    idle = _real(k - touched) / _real(jnp.maximum(k, 1))
     power = jnp.asarray(power + 1.0)
     return jax.lax.cond(power == 1, lambda x: x, lambda x: -jnp.expm1(power * jnp.log1p(-x)), idle)
 
@@ -181,8 +189,12 @@ class _Plan:
 
 
 def _plan(t: Tables, cls: FunctionClass, config: LearnerConfig, handoff: Handoff, k: Int[Array, "*handoffs"]) -> _Plan:
-    chosen = jax.nn.one_hot(handoff.action, t.available.shape[1], dtype=jnp.float32)
-    return _Plan(handoff, sampling.pick(cls.slot, handoff.observation), chosen, config.alpha(k))
+    options = t.available.shape[1]
+    chosen = jax.nn.one_hot(handoff.action, options, dtype=jnp.float32)
+    alpha = config.alpha(k)
+    if config.scale is not None:
+        alpha = alpha * sampling.pick(jnp.ravel(config.scale), handoff.observation * options + handoff.action)
+    return _Plan(handoff, sampling.pick(cls.slot, handoff.observation), chosen, alpha)
 
 
 @struct.dataclass
@@ -214,7 +226,7 @@ def _act(
     """Move the acting agent's block."""
     o, a, slot, alpha = plan.handoff.observation, plan.handoff.action, plan.slot, plan.alpha
     if config.visit_normalised:
-        seen = learner.prior_total + (k + 1).astype(jnp.float32)
+        seen = learner.prior_total + _real(k + 1)
         alpha = jnp.minimum(alpha * seen / heard.visits, 1.0)
     semi_gradient = backward(cls, heard.residual, heard.delta * plan.chosen.astype(heard.delta.dtype))
     with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
@@ -354,7 +366,8 @@ def learn(
 
     t: the sampling tables, or the instance, workflow or analysis that they are made of.  seeds: which, or how many.
     checkpoints: handoffs after which the tables are recorded; the last one ends the run.  Seed r uses the key
-    fold_in(key(root), r).  Raises ValueError for repeated seeds or checkpoints out of order.
+    fold_in(key(root), r).  A class whose arrays are float64 (NumPy ones, say) is learned in double precision.
+    Raises ValueError for repeated seeds or checkpoints out of order.
     """
     if isinstance(seeds, int):
         seeds = range(count("seeds", seeds))
@@ -364,8 +377,14 @@ def learn(
     if len(grid) == 0 or (grid != np.round(grid)).any() or grid[0] < 1 or (np.diff(grid) <= 0).any():
         raise ValueError(f"checkpoints: {grid.tolist()} must be whole, positive and increasing")
     keys = seed_keys(seeds, root)
-    t = t if isinstance(t, Tables) else sampling.tables(t)
-    return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32))
+    with jax.enable_x64(is_double(cls) or jax.config.values["jax_enable_x64"]):
+        t = t if isinstance(t, Tables) else sampling.tables(t, double=is_double(cls))
+        return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32))
+
+
+def is_double(cls: FunctionClass) -> bool:
+    """Whether a class computes in double precision."""
+    return any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(cls))
 
 
 def seed_keys(seeds: Sequence[int], root: int = 0) -> Key[Array, "R"]:

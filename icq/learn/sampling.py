@@ -30,7 +30,9 @@ ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # of Threefry-2x32
 
 @struct.dataclass
 class Tables(Shown):
-    """An instance as float32 sampling tables; an argument of the compiled loop, so one program serves all instances.
+    """An instance as sampling tables; an argument of the compiled loop, so one program serves all instances.
+
+    float32, reward and discount float64 where learning is to be in double precision.
 
     Outcomes and stationary states use Walker's alias method: a uniform picks a cell, a second one accepts it or takes
     its alias.
@@ -112,8 +114,11 @@ def _alias_law(d: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "S"], Int[n
     return accept, alias
 
 
-def tables(model: Instance) -> Tables:
-    """Sampling tables of an instance, which is analysed if it is not (its stationary law drives the i.i.d. control)."""
+def tables(model: Instance, *, double: bool = False) -> Tables:
+    """Sampling tables of an instance, which is analysed if it is not (its stationary law drives the i.i.d. control).
+
+    double: rewards and discounts in float64, for which JAX must have it switched on where this is called.
+    """
     analysis = analyse(model)
     m = analysis.smdp
     _, options, outcomes = m.prob.shape
@@ -126,9 +131,10 @@ def tables(model: Instance) -> Tables:
     cumulative[np.arange(options)[None, :] >= last[:, None]] = np.inf  # rounding never selects beyond the last option
     shape = m.prob.shape
     f32, i32 = partial(jnp.asarray, dtype=jnp.float32), partial(jnp.asarray, dtype=jnp.int32)
+    real = partial(jnp.asarray, dtype=jnp.float64) if double else f32
     return Tables(
         accept=f32(accept.reshape(shape)), alias=i32(alias.reshape(shape)), next_state=i32(m.next_state),
-        reward=f32(m.reward), discount=f32(outcome_discount(m)), cumulative_behaviour=f32(cumulative),
+        reward=real(m.reward), discount=real(outcome_discount(m)), cumulative_behaviour=f32(cumulative),
         observation=i32(m.observation), available=jnp.asarray(m.available), law_accept=f32(law_accept),
         law_alias=i32(law_alias),
     )  # fmt: skip
@@ -220,7 +226,7 @@ def _position(
 ) -> Int[Array, ""]:
     """The position of a handoff from s: u draws the option, v the outcome's cell, w accepts it or takes its alias."""
     _, options, outcomes = t.accept.shape
-    a = jnp.sum((u >= at(t.cumulative_behaviour, at(t.observation, s))).astype(jnp.int32))
+    a = jnp.sum(u >= at(t.cumulative_behaviour, at(t.observation, s)), dtype=jnp.int32)
     row, cell = (s * options + a) * outcomes, _cell(v, outcomes)
     return row + jnp.where(w < at(flat.accept, row + cell), cell, at(flat.alias, row + cell))
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
-from rich.table import Table as TextTable
+from rich.table import Table
 from tyro.conf import Positional
 
 from estimators.decomposition import TERMS, MixingSplit, mixing_split
@@ -19,11 +20,13 @@ from estimators.statistics import estimate
 from estimators.statistics.estimate import as_dict, finite
 from icq.exact import analyse
 from icq.smdp import ICSMDP
+from icq_bounds.check import grid as check_grid
 from icq_bounds.commands import _terms
+from icq_bounds.learners import features, network, table
 from icq_bounds.numbers import text
 from icq_bounds.sweep.cells import learn_and_measure
-from icq_bounds.sweep.methods import Features, Mlp, Table
-from icq_bounds.sweep.results import octaves, percent, tally
+from icq_bounds.sweep.methods import Method
+from icq_bounds.sweep.results import KINDS, percent, tally
 from icq_bounds.sweep.store import Arrays
 
 
@@ -33,12 +36,12 @@ class LearnOptions:
 
     Errors are in the d-norm and in units of reward.
 
-    Example: icq learn m.npz --handoffs 100000 --network 16
+    Example: icq learn m.npz --handoffs 1000000
     """
 
     file: Positional[Path]
     """An instance (.npz)."""
-    handoffs: int = 65536
+    handoffs: int = 1_000_000
     """Handoffs per run."""
     seeds: int = 8
     """Independent runs."""
@@ -46,6 +49,9 @@ class LearnOptions:
     """Linear class with this many features per agent instead of a table."""
     network: int | None = None
     """One tanh network of this width per agent instead of a table."""
+    clock: Literal["local", "global"] = "local"
+    """What counts for a step of table and features: an agent's own visits at known frequencies (local), which the
+    theorem bounds before the run, or every handoff (global)."""
     iid: bool = False
     """Draw every handoff afresh from the stationary law instead of following a trajectory."""
     split: bool = False
@@ -64,21 +70,21 @@ def run(options: LearnOptions, console: Console) -> None:
         value = getattr(options, name)
         if value is not None and value < (2 if name == "seeds" else 1):
             raise ValueError(f"{name} = {value} is too small")
-    method = Table() if options.features is None else Features(options.features)
-    chosen = method if options.network is None else Mlp(options.network)
+    chosen = _method(options)
     a = analyse(ICSMDP.load(options.file))
-    grid = octaves(options.handoffs, min(1024, options.handoffs))
-    grid = grid if grid[-1] == options.handoffs else (*grid, options.handoffs)
+    grid = check_grid(options.handoffs)
     start = time.perf_counter()
     with console.status("learning"):
         result = learn_and_measure(a, chosen, options.seeds, grid, options.iid)
         control = learn_and_measure(a, chosen, options.seeds, grid, True) if options.split else None
     seconds = time.perf_counter() - start
-    terms = {name: [estimate.root_mean_square(result[f"e_{name}"][:, k]) for k in range(len(grid))] for name in TERMS}
-    verdicts = {term: tally(result[f"verdict_{term}"]) for term in TERMS}
+    average = {name: result[f"observed_{name}"][1] for name in TERMS}
+    terms = {name: [estimate.root_mean_square(e) for e in average[name].T] for name in TERMS}
+    verdicts = {kind: {term: tally(result[f"{kind}_verdict_{term}"]) for term in TERMS} for kind in KINDS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
         said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result)), "verdicts": verdicts}
+        said["bound"] = {term: [finite(x) for x in result[f"bound_{term}"][1]] for term in TERMS}
         if control is not None:
             said["split"] = [
                 {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
@@ -100,7 +106,18 @@ SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
 
 def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:
     """The residual against that of the control at every checkpoint."""
-    return [mixing_split(*pair) for pair in zip(result["e_residual"].T, control["e_residual"].T, strict=True)]
+    return [mixing_split(*pair) for pair in zip(_residual(result), _residual(control), strict=True)]
+
+
+def _residual(result: Arrays) -> Float[np.ndarray, "K R"]:
+    """Of the average."""
+    return np.asarray(result["observed_residual"][1]).T
+
+
+def _method(options: LearnOptions) -> Method:
+    if options.network is not None:
+        return network(options.network)
+    return table(options.clock) if options.features is None else features(options.features, options.clock)
 
 
 def _limit(result: Arrays, control: Arrays) -> float:
@@ -108,11 +125,11 @@ def _limit(result: Arrays, control: Arrays) -> float:
     return float(np.sqrt(result["asymptote"] / control["asymptote"]))
 
 
-def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> TextTable:
+def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> Table:
     limit = _limit(result, control)
     tends = "" if np.isnan(limit) else f"; the ratio tends to {limit:.4g}"
     title = f"residual along the trajectory and with i.i.d. handoffs, same random numbers{tends}"
-    table = TextTable("handoffs", "trajectory", "control", "difference", "ratio", title=title)
+    table = Table("handoffs", "trajectory", "control", "difference", "ratio", title=title)
     found = _splits(result, control)
     for handoffs, part in zip(grid, found, strict=True):
         numbers = (text(x, "none") for x in (part.markov, part.iid, part.excess_rms, part.ratio))

@@ -21,6 +21,7 @@ from icq_bounds.sweep import axes, dataset, engine
 from icq_bounds.sweep import spec as sweep
 from icq_bounds.sweep.families import FAMILIES
 from icq_bounds.sweep.learning import Learning
+from icq_bounds.sweep.results import KINDS
 
 SHOWN = 40  # cells up to which a sweep ends with a table
 
@@ -121,12 +122,13 @@ def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
 def _say(ds: xr.Dataset, console: Console) -> None:
     """The terms of every cell at the last checkpoint, and how often each bound held."""
     dims = [str(dim) for dim in ds["finished"].dims]
-    seen = ds["observed"].isel(checkpoint=-1).transpose(*dims, "term", "replica")
+    seen = ds["observed"].sel(output="average").isel(checkpoint=-1).transpose(*dims, "term", "replica")
     rows = []
     for where in np.ndindex(ds["finished"].shape) if ds["finished"].size <= SHOWN else ():
         values = (ds[dim].values[k].item() for dim, k in zip(dims, where, strict=True))
         labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         rows.append((labels, [root_mean_square(errors) for errors in seen.values[where]]))
-    _terms.show(console, " at the last checkpoint", dims, rows, {term: dataset.verdicts(ds, term) for term in TERMS})
+    counts = {kind: {term: dataset.verdicts(ds, term, kind) for term in TERMS} for kind in KINDS}
+    _terms.show(console, " of the average at the last checkpoint", dims, rows, counts)
     if diverged := int((seen.sel(term="total").isnull() & seen.sel(term="interface").notnull()).sum()):
         console.print(f"note: {diverged} runs diverged (their errors are NaN): choose smaller steps")

@@ -1,4 +1,4 @@
-"""What every report shows: verdicts, ratios of certified to observed, the theorem, provenance.
+"""What every report shows: verdicts, ratios of stated to observed, the theorem, provenance.
 
 Notation: docs/theory.md sections 2, 3 and 6.
 """
@@ -6,7 +6,7 @@ Notation: docs/theory.md sections 2, 3 and 6.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,20 +23,17 @@ from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import summary, theorem_report
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Entry, Grid
-from icq_bounds.sweep.results import comparable, tally
+from icq_bounds.sweep.results import KINDS, Kind, Statements, statements, tally
 from icq_bounds.sweep.store import Arrays
 
 MEANING = {
     Verdict.HOLDS: "the observed error is at most the bound",
-    Verdict.VIOLATED: "the observed error exceeds the bound: a theorem, its code or an input is wrong",
+    Verdict.VIOLATED: "the observed error exceeds what was stated: a theorem, its code or an input is wrong",
     Verdict.UNDECIDED: "the interval of the observation straddles the bound",
     Verdict.VACUOUS: "the bound says no more than the range of rewards",
     Verdict.INAPPLICABLE: "an assumption of the bound fails on this workflow, so there is no number",
 }
-CERTIFICATE = {
-    "interface": "gap value", "approximation": "class error", "residual": "certificate of the learned table",
-    "total": "sum of the three",
-}  # fmt: skip
+NUMERICAL = 1e-9  # an interface gap up to it is rounding
 EXACT = {"gap value": "gap_value_sup", "scalar gap": "gap_scalar", "range of rewards": "trivial_cap"}
 NUMBERS = ("gap_exact_sup", *EXACT.values())  # of a workflow, in the sup norm
 FEW = 2000  # records whose verdicts are counted for show
@@ -45,72 +42,78 @@ PAIRS = 240  # pairs up to which a report waits for the theorem's numbers
 
 @dataclass(frozen=True)
 class Records(Shown):
-    """What was observed beside what was certified, flat.
+    """Every statement beside what was observed, by kind and term; numbers: those of
+    icq_bounds.sweep.cells.exact_numbers in NUMBERS, [cells].
+    """  # fmt: skip
 
-    arrays: e_TERM, b_TERM (NaN where there is no bound), slack_TERM and verdict_TERM (in words), [records]; the exact
-    numbers of icq_bounds.sweep.cells.exact_numbers, [cells], as far as they are known.
-    """
-
-    arrays: Arrays
+    found: Mapping[Kind, Mapping[str, Statements]]
+    numbers: Arrays
 
     @staticmethod
-    def of(results: Sequence[Arrays]) -> Records:
+    def of(results: Collection[Arrays]) -> Records:
         """The records of finished cells; cells of baselines have none."""
-        found = [r for r in results if "e_residual" in r]
-        names = [f"{part}_{term}" for part in ("e", "b", "slack", "verdict") for term in TERMS]
-        return Records({name: np.concatenate([r[name].ravel() for r in found]) for name in [*names, *NUMBERS]})
+        learned = [r for r in results if "observed_residual" in r]
+        found = {kind: {term: statements(learned, kind, term) for term in TERMS} for kind in KINDS}
+        return Records(found, {name: np.array([float(r[name]) for r in learned]) for name in NUMBERS})
+
+    @property
+    def size(self) -> int:
+        """How many tables were learned and measured."""
+        return len(self.found["certificate"]["total"].observed)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many records of each term got each verdict."""
-        return {NAME[term]: tally(self.arrays[f"verdict_{term}"]) for term in TERMS}
+        """How many statements of each kind on each term got each verdict."""
+        return {f"{NAME[t]}, {kind}": tally(s.verdict) for kind, of in self.found.items() for t, s in of.items()}
 
     def violations(self) -> int:
-        """How many verdicts say that a bound is violated."""
-        return sum(c.get(Verdict.VIOLATED.value, 0) for c in self.counts().values())
+        """How many verdicts say that a bound or certificate is violated."""
+        return sum(s.violations for of in self.found.values() for s in of.values())
+
+    def distinct(self, kind: Kind) -> int:
+        """How many different statements of a kind there are."""
+        return sum(s.distinct for s in self.found[kind].values())
 
     def ratio_rows(self) -> list[list[Entry]]:
-        """Certified over observed, per term and rung."""
-        a = self.arrays
-        rows: list[list[Entry]] = []
-        for term in TERMS:
-            e, b, slack = (a[f"{part}_{term}"] for part in ("e", "b", "slack"))
-            rows.append([NAME[term], CERTIFICATE[term], "d-norm", *_spread(e, b, slack)])
-        if (gap := a.get("gap_exact_sup")) is not None:
-            slack = np.full_like(gap, 1e-9)
-            rows += [
-                [NAME["interface"], rung, "sup norm", *_spread(gap, a[name], slack)] for rung, name in EXACT.items()
-            ]
+        """Stated over observed, per term and kind, and for the rungs of the interface gap in the sup norm."""
+        rows: list[list[Entry]] = [
+            [NAME[term], kind, "d-norm", s.distinct, *_spread(s.ratios)]
+            for term in TERMS
+            for kind in KINDS
+            for s in (self.found[kind][term],)
+        ]
+        gap = self.numbers["gap_exact_sup"]
+        some = gap > NUMERICAL
+        for rung, name in EXACT.items():
+            ratios = self.numbers[name][some] / gap[some]
+            rows.append([NAME["interface"], rung, "sup norm", len(set(ratios.tolist())), *_spread(ratios)])
         return rows
 
     def _facts_(self) -> list[Fact]:
-        count = len(self.arrays["e_total"])
-        said = self.counts().items() if count <= FEW else ()
+        said = self.counts().items() if self.size <= FEW else ()
         verdicts = (Fact(name, ", ".join(f"{n} {verdict}" for verdict, n in c.items())) for name, c in said)
-        return [Fact("records", count), Fact("violations", self.violations() if count <= FEW else None), *verdicts]
+        return [
+            Fact("tables", self.size), Fact("violations", self.violations() if self.size <= FEW else None), *verdicts
+        ]  # fmt: skip
 
 
-def _spread(
-    e: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], slack: Float[np.ndarray, "n"]
-) -> tuple[int, float | None, float | None, float | None]:
-    """How many ratios b/e there are, and their smallest, median and largest; errors within the slack have none."""
-    keep = comparable(e, b, slack)
-    if not keep.any():
+def _spread(ratios: Float[np.ndarray, "n"]) -> tuple[int, float | None, float | None, float | None]:
+    """How many ratios there are, and their smallest, median and largest."""
+    if not len(ratios):
         return 0, None, None, None
-    ratio = b[keep] / e[keep]
-    return len(ratio), float(ratio.min()), float(np.median(ratio)), float(ratio.max())
+    return len(ratios), float(ratios.min()), float(np.median(ratios)), float(ratios.max())
 
 
 def verdicts(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """How often each verdict was said, and what the words mean."""
     said = {word for c in counts.values() for word in c}
     meaning = {v: why for v, why in MEANING.items() if v.value in said}
-    return {"table": html.verdict_table("Records of each term", counts), "meaning": meaning}
+    return {"table": html.verdict_table("Statements on each term", counts), "meaning": meaning}
 
 
 def tightness(rows: Sequence[Sequence[Entry]]) -> Grid:
     """Ratios of bounds to what they bound."""
-    header = ("term", "bound", "norm", "numbers", "smallest", "median", "largest")
-    return Grid("Ratio of each bound to what it bounds", header, rows)
+    header = ("term", "statement", "norm", "distinct", "ratios", "smallest", "median", "largest")
+    return Grid("Ratio of each statement to what it bounds", header, rows)
 
 
 def proved(m: ICSMDP, features: int, handoffs: int, which: str) -> dict[str, Any]:
@@ -171,6 +174,6 @@ def largest_term(errors: Mapping[str, Float[np.ndarray, "n"]]) -> str:
 
 
 def ratios_in_words(rows: Sequence[Sequence[Entry]]) -> str:
-    """The median ratio of every term's certificate."""
-    said = [f"{row[0]} {number(row[5])}" for row in rows if row[2] == "d-norm" and isinstance(row[5], float)]
-    return f"Certified over observed, median: {', '.join(said)}." if said else "No bound applies to any record."
+    """The median ratio of every term's bound."""
+    said = [f"{row[0]} {number(row[6])}" for row in rows if row[1] == "bound" and isinstance(row[6], float)]
+    return f"Bound over observed, median: {', '.join(said)}." if said else "No bound is known before these runs."

@@ -21,12 +21,11 @@ from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, missing
 from icq.reason import Reason
 from icq_bounds.figures import style
-from icq_bounds.figures.bound import bound_panel
+from icq_bounds.figures.bound import evidence_panel
 from icq_bounds.pages import html
 from icq_bounds.pages.curves import along, is_scale, mean, root_mean_square, value_along
 from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 from icq_bounds.pages.parts import (
-    NUMBERS,
     Records,
     largest_term,
     origin,
@@ -37,12 +36,11 @@ from icq_bounds.pages.parts import (
 )
 from icq_bounds.sweep import axes, dataset
 from icq_bounds.sweep.methods import Features, Mlp
-from icq_bounds.sweep.results import pairs
+from icq_bounds.sweep.results import KINDS
 from icq_bounds.sweep.spec import Spec, read_folder
 
 CELLS = 200  # cells up to which each has a row
 OCTAVES = 4  # last octaves of handoffs over which a rate is read off
-SOURCE = {"b": "bound", "e": "observed", "slack": "slack"}
 
 
 def sweep_report(folder: Path, theorem: bool = True) -> Page:
@@ -60,8 +58,8 @@ def page(spec: Spec, ds: xr.Dataset, name: str, theorem: bool = True) -> Page:
         "sweep.html",
         title=f"IC-Q sweep of the family {spec.family}",
         lead=f"{name}: {done} of {cells} cells ({sizes}), {spec.replicas} replicas, {spec.checkpoints[-1]} handoffs",
-        done=done, cells=cells, records=len(records.arrays["e_total"]), violations=records.violations(),
-        diverged=int(np.isnan(records.arrays["e_total"]).sum()),
+        done=done, cells=cells, records=records.size, violations=records.violations(),
+        distinct={kind: records.distinct(kind) for kind in KINDS}, diverged=_diverged(ds),
         moving=int((ds["reference_converged"] == 0).sum()),
         words=f"{largest_term(_last_errors(ds))} {ratios_in_words(ratios)}",
         varied=_varied(spec), panels=_figures(ds, records), octaves=OCTAVES, slopes=_slopes(ds), rates=_rates(ds),
@@ -86,16 +84,7 @@ def load(folder: Path) -> tuple[Spec, xr.Dataset]:
 
 def flat(ds: xr.Dataset) -> Records:
     """Every record of every finished cell."""
-    words = np.array([*dataset.CODES])[np.argsort([*dataset.CODES.values()])]
-    out = {}
-    for term in TERMS:
-        records = ds.sel(term=term)
-        code = records["verdict"].values.ravel()
-        for part, source in SOURCE.items():
-            out[f"{part}_{term}"] = records[source].values.ravel()[code >= 0]
-        out[f"verdict_{term}"] = words[code[code >= 0] + 1]
-    known = np.isfinite(ds[NUMBERS[0]].values.ravel())
-    return Records(out | {name: ds[name].values.ravel()[known] for name in NUMBERS})
+    return Records.of([dataset.arrays_of(cell) for _, cell in _points(ds)])
 
 
 def lines(ds: xr.Dataset, term: str, axis: str) -> Float[np.ndarray, "L K R"]:
@@ -103,7 +92,7 @@ def lines(ds: xr.Dataset, term: str, axis: str) -> Float[np.ndarray, "L K R"]:
 
     Lines with a cell that is not finished, or that learns otherwise than IC-Q, are left out.
     """
-    e, code = (ds[name].sel(term=term) for name in ("observed", "verdict"))
+    e, code = (ds[name].sel(term=term, output="average") for name in ("observed", "certificate_verdict"))
     if axis != "checkpoint":
         e, code = e.isel(checkpoint=-1), code.isel(checkpoint=-1)
     order = (..., axis, "replica")
@@ -133,9 +122,15 @@ def slope(x: Float[np.ndarray, "K"], found: Float[np.ndarray, "L K R"]) -> Estim
     return estimate.exact(round(low, 9)) if high - low < 1e-9 else e  # the same in every replica
 
 
+def _diverged(ds: xr.Dataset) -> int:
+    """Runs of finished cells whose errors are not finite."""
+    e = ds["observed"].sel(output="average").isel(checkpoint=-1)
+    return int((e.sel(term="total").isnull() & e.sel(term="interface").notnull()).sum())
+
+
 def _last_errors(ds: xr.Dataset) -> dict[str, Float[np.ndarray, "C"]]:
     """The root mean square of every term in every cell, at the last checkpoint."""
-    sizes = (ds["observed"].isel(checkpoint=-1) ** 2).mean("replica", skipna=False) ** 0.5
+    sizes = (ds["observed"].sel(output="average").isel(checkpoint=-1) ** 2).mean("replica", skipna=False) ** 0.5
     return {t: sizes.sel(term=t).values.ravel() for t in TERMS}
 
 
@@ -158,16 +153,14 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Drawing]:
             panels.append(along(ds[name], {t: pooled(part) for t, part in found.items()}))
     if ds.sizes[names[0]] > 1 and ds["value"].notnull().any():
         panels.append(value_along(ds, names[0]))
-    a = records.arrays
-    if any(len(pairs(a, t)[0]) for t in TERMS):
-        alt = (
-            f"{len(a['e_total'])} records, observed error against certified bound, per term; "
-            f"{records.violations()} lie below the diagonal."
-        )
-        with plt.rc_context(style.STYLE):
-            ax = bound_panel([a])
-            ax.set_title("Observed against bound, every record")
-            panels.append(html.figure(ax, "bounds", alt))
+    results = [dataset.arrays_of(cell) for _, cell in _points(ds)]
+    for kind in KINDS:
+        stated = records.found[kind].values()
+        if any(s.comparable.any() for s in stated):
+            broken = sum(s.violations for s in stated)
+            alt = f"Observed error against every {kind}, per term; {broken} lie below the diagonal."
+            with plt.rc_context(style.STYLE):
+                panels.append(html.figure(evidence_panel(results, kind), f"{kind}s", alt))
     return panels
 
 
@@ -200,9 +193,9 @@ def _rates(ds: xr.Dataset) -> Grid | str:
     if late.sizes["checkpoint"] < 2:
         return ""
     grid = late["checkpoint"].values.astype(float)
-    for point, cell in _points(late):
-        if (cell["verdict"].sel(term="residual") >= 0).all():
-            e = cell["observed"].sel(term=terms).transpose("term", "checkpoint", "replica").values
+    for point, cell in _points(late)[: 4 * CELLS]:
+        if (cell["certificate_verdict"].sel(term="residual") >= 0).all():
+            e = cell["observed"].sel(term=terms, output="average").transpose("term", "checkpoint", "replica").values
             rows.append([*point, *(slope(grid, part[None]) for part in e)])
     header = (*map(str, ds["finished"].dims), *(NAME[t] for t in terms))
     return Grid("Slope against handoffs, cell by cell", header, rows[:CELLS], fold=8)
@@ -212,18 +205,18 @@ def _points(ds: xr.Dataset) -> list[tuple[list[Entry], xr.Dataset]]:
     """Every finished cell with the values of its axes."""
     dims = [*map(str, ds["finished"].dims)]
     where = np.argwhere(ds["finished"].values)
-    picks = (dict(zip(dims, map(int, index))) for index in where[: 4 * CELLS])
+    picks = (dict(zip(dims, map(int, index))) for index in where)
     return [([_short(ds[d].values[k].item()) for d, k in p.items()], ds.isel(p)) for p in picks]
 
 
 def _cells(ds: xr.Dataset) -> Grid:
     rows: list[list[Entry]] = []
     for point, cell in _points(ds)[:CELLS]:
-        last = cell.isel(checkpoint=-1)
+        last = cell.sel(output="average").isel(checkpoint=-1)
         terms: list[Entry] = [None] * len(TERMS)
-        if (last["verdict"].sel(term="residual") >= 0).all():
+        if (last["certificate_verdict"].sel(term="residual") >= 0).all():
             each = (last.sel(term=t) for t in TERMS)
-            terms = [_rms(of["observed"].values, float(of["slack"].max())) for of in each]
+            terms = [_rms(of["observed"].values, float(of["certificate_slack"].max())) for of in each]
         rows.append([*point, *terms, mean(100 * (cell["value"] / cell["value_oracle"]).values)])
     header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS), "value, % of the oracle")
     return Grid("Every cell", header, rows, fold=12)
@@ -235,17 +228,17 @@ def _rms(errors: Float[np.ndarray, "R"], slack: float) -> Estimate:
 
 
 def _violated(ds: xr.Dataset) -> Grid:
-    """The records that violate a bound."""
+    """The statements that are violated."""
     rows: list[list[Entry]] = []
-    for term in TERMS:
-        records = ds.sel(term=term)
-        code = records["verdict"]
+    seen = {"bound": (ds["observed"] ** 2).mean("replica") ** 0.5, "certificate": ds["observed"]}
+    for kind in KINDS:
+        code = ds[f"{kind}_verdict"]
         for index in np.argwhere(code.values == dataset.CODES["violated"]):
             at = dict(zip(map(str, code.dims), map(int, index)))
-            seen, bound = (float(records[part].isel(at)) for part in ("observed", "bound"))
-            where = ", ".join(f"{d} {_short(ds[d].values[k].item())}" for d, k in at.items())
-            rows.append([NAME[term], where, seen, bound])
-    return Grid("Violations", ("term", "record", "observed", "bound"), rows[:CELLS])
+            where = ", ".join(f"{d} {_short(ds[d].values[k].item())}" for d, k in at.items() if d != "term")
+            name = NAME[str(ds["term"].values[at["term"]])]
+            rows.append([name, kind, where, float(seen[kind].isel(at)), float(ds[kind].isel(at))])
+    return Grid("Violations", ("term", "statement", "where", "observed", "stated"), rows[:CELLS])
 
 
 def _proved(spec: Spec) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One cell of an experiment: an instance, a way to learn, and every error beside its bound.
+"""One cell of an experiment: an instance, a way to learn, and every error beside its bound and its certificate.
 
 A cell is a frozen dataclass of plain numbers, so it names its own result.  Running it is a pure function: equal cells
 give equal numbers.  Notation: docs/theory.md sections 2 to 4.
@@ -6,26 +6,21 @@ give equal numbers.  Notation: docs/theory.md sections 2 to 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
-from bounds.approximation.certificate import certificate_pointwise
-from bounds.core.bound import Assumption, Bound, Verdict, conditional, verdict
 from bounds.interface import gap as interface
-from estimators.decomposition import TERMS, decompose
 from icq import baselines
 from icq.exact import Analysis, analyse
 from icq.exact.fixed_point import greedy
-from icq.learn import sampling
-from icq.learn.classes import FunctionClass
-from icq.learn.learner import learn, seed_keys
+from icq.learn.learner import learn
 from icq_bounds.sweep.families import Family
 from icq_bounds.sweep.learning import Who
-from icq_bounds.sweep.methods import SGD, Certifier, Features, Method, Mlp, Reference, Table, add_bounds, asymptote
+from icq_bounds.sweep.measure import measured
+from icq_bounds.sweep.methods import SGD, Features, Method, Mlp, Table, asymptote
 from icq_bounds.sweep.store import Arrays
 
 
@@ -56,33 +51,26 @@ class Cell:
         return (method, self.who is Who.CENTRALISED, self.seeds, len(self.checkpoints), self.family.sizes())
 
     def run(self) -> Arrays:
-        """Learn once; return the value of the learned policies and, for IC-Q, every error beside its bound."""
+        """Learn once; return the value of the learned policies and, for IC-Q, every error with its evidence."""
         true = analyse(self.family.workflow())
         how = (self.method, self.seeds, self.checkpoints, self.iid)
         if self.who is Who.ICQ:
             return learn_and_measure(true, *how) | exact_numbers(true)
         change = baselines.centralised if self.who is Who.CENTRALISED else baselines.independent
-        _, q = learn_tables(analyse(change(true.smdp)), *how)
+        a = analyse(change(true.smdp))
+        record = learn(
+            a, self.method.build(a), self.method.config(a, self.iid), range(self.seeds), self.checkpoints[-1]
+        )
         rows = np.arange(true.smdp.num_states) if self.who is Who.CENTRALISED else np.asarray(true.smdp.observation)
-        return values(true, q[:, -1][:, rows])
-
-
-def learn_tables(
-    a: Analysis, method: Method, seeds: int, checkpoints: Sequence[int], iid: bool
-) -> tuple[FunctionClass, Float[np.ndarray, "R K O A"]]:
-    """The class, and the averaged tables of every run at the checkpoints."""
-    cls = method.build(a.smdp)
-    record = learn(sampling.tables(a), cls, method.config(iid), range(seeds), checkpoints)
-    return cls, np.asarray(record.q_average, np.float64)
+        return values(true, np.asarray(record.q_average, np.float64)[:, -1][:, rows])
 
 
 def learn_and_measure(a: Analysis, method: Method, seeds: int, checkpoints: Sequence[int], iid: bool) -> Arrays:
-    """IC-Q on an analysed instance: learned values (`values`) and the decomposition beside its bounds (`measure`)."""
-    cls, q = learn_tables(a, method, seeds, checkpoints, iid)
-    reference = method.reference(a, cls, seed_keys(range(seeds)))
-    lifted = q[:, -1][:, np.asarray(a.smdp.observation)]
-    out = values(a, lifted) | measure(a, q, reference, partial(method.certify, a, cls))
-    return out | {"asymptote": asymptote(method.population(a, cls), method.config(iid), iid)}
+    """IC-Q on an analysed instance: learned values (`values`) and every error with its evidence (`Measured.arrays`)."""
+    found = measured(a, method, seeds, checkpoints, iid)
+    lifted = found.q[1, :, -1][:, np.asarray(a.smdp.observation)]
+    limit = asymptote(method.population(a, method.build(a)), method.config(a, iid), iid)
+    return values(a, lifted) | found.arrays() | {"asymptote": limit}
 
 
 def values(a: Analysis, q: Float[np.ndarray, "R S A"]) -> Arrays:
@@ -109,55 +97,3 @@ def exact_numbers(a: Analysis) -> Arrays:
         "trivial_cap": interface.trivial_cap(a),
     }  # fmt: skip
     return {name: np.array(value) for name, value in numbers.items()}
-
-
-def measure(
-    a: Analysis,
-    q: Float[np.ndarray, "R K O A"],
-    reference: Reference,
-    certify: Callable[[Float[np.ndarray, "O A"]], Certifier],
-) -> Arrays:
-    """The decomposition of every record [R, K] in the d-norm, each term beside its bound.
-
-    e_TERM: observed; b_TERM: bound, NaN where inapplicable; slack_TERM: allowance for rounding and solver error;
-    verdict_TERM: the verdict in words; sup_TERM: observed in the sup norm.  A run that diverged has NaN errors and no
-    bound on them.
-    """
-    runs, marks = q.shape[:2]
-    q_f = np.broadcast_to(reference.q, (runs, *q.shape[2:]))
-    observed, sup = decompose(a, q, q_f[:, None])
-    slack = allowances(a, reference)
-    out: Arrays = {
-        "reference_residual": np.array(reference.residual), "reference_converged": np.array(reference.converged)
-    }  # fmt: skip
-    for term in TERMS:
-        out[f"e_{term}"] = np.broadcast_to(getattr(observed, term), (runs, marks)).copy()
-        out[f"sup_{term}"] = np.broadcast_to(getattr(sup, term), (runs, marks)).copy()
-        out[f"b_{term}"], out[f"slack_{term}"] = np.zeros((runs, marks)), np.zeros((runs, marks))
-        out[f"verdict_{term}"] = np.full((runs, marks), Verdict.INAPPLICABLE.value, dtype="<U12")
-    gap = interface.gap_value_bound_d(a)
-    for r in range(runs):
-        approximation, certificate = certificate_pointwise(a, q_f[r])[0], certify(q_f[r])
-        for k in range(marks):
-            residual = certificate(q[r, k]) if np.isfinite(q[r, k]).all() else diverged()
-            total = add_bounds("total", gap, approximation, residual)
-            for term, bound in zip(TERMS, (gap, approximation, residual, total), strict=True):
-                seen = float(out[f"e_{term}"][r, k])
-                out[f"b_{term}"][r, k] = bound.value
-                out[f"slack_{term}"][r, k] = bound.roundoff + slack[term]
-                said = verdict(bound, seen, seen, allowance=slack[term])
-                out[f"verdict_{term}"][r, k] = said.value
-    return out
-
-
-def allowances(a: Analysis, reference: Reference) -> dict[str, float]:
-    """How far the numbers of each term may be off by solver error, in reward units."""
-    numerical = a.oracle_solution.error + a.interface_solution.error
-    slack = {"interface": numerical, "approximation": numerical + reference.error, "residual": reference.error}
-    return slack | {"total": sum(slack.values())}
-
-
-def diverged() -> Bound:
-    """No certificate speaks of a table that is not finite."""
-    finite = Assumption("finite table", False, -np.inf, "the run diverged: choose a smaller step")
-    return conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4")

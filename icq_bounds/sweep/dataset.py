@@ -5,13 +5,17 @@
 
 or `results.load(folder)`, which reads the cells themselves and so shows an unfinished sweep too.  Layout:
 
-dimensions   the axes of the sweep in their order, then `term`, `replica` and `checkpoint`
-coordinates  each axis: its values;  term: interface, approximation, residual, total;  replica: the seed;
-             checkpoint: handoffs learned from
-variables    [axes, term, replica, checkpoint]
-               observed   the error in the d-norm            sup     the same in the sup norm
-               bound      certified, NaN where inapplicable  slack   allowance for rounding and solver error
-               verdict    code of the verdict: see its attributes flag_values and flag_meanings; `verdicts` counts
+dimensions   the axes of the sweep in their order, then `term`, `output`, `replica` and `checkpoint`
+coordinates  each axis: its values;  term: interface, approximation, residual, total;  output: last (iterate), average;
+             replica: the seed;  checkpoint: handoffs learned from
+variables    [axes, term, output, replica, checkpoint]
+               observed     the error in the d-norm          sup      the same in the sup norm
+               certificate  computed from the learned table, NaN where there is none
+               certificate_slack  allowance for rounding and solver error    certificate_verdict  a code
+             [axes, term, output, checkpoint]
+               bound        known before the run, on the root mean square over runs; bound_slack, bound_verdict
+             [axes, checkpoint]  predicted: where the residual of the last iterate should lie, no bound
+             Codes of verdicts: see the attributes flag_values and flag_meanings; `verdicts` counts.
              [axes, replica]  value: stationary value of the learned policy
              [axes]  value_random, value_bar, value_oracle, kappa, gamma_bar, slem, ... (NUMBERS), and `finished`
 attributes   of every variable and coordinate `units` and `long_name`; of the dataset: `config`, `provenance` and
@@ -24,9 +28,9 @@ Notation: docs/theory.md section 2.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -34,15 +38,23 @@ import xarray as xr
 from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
 from icq_bounds.sweep import axes, provenance, store
+from icq_bounds.sweep.measure import OUTPUTS
 from icq_bounds.sweep.spec import Spec, read_folder
 from icq_bounds.sweep.store import Arrays, Store
 
-# source in the cell's result, long name; all in reward units
+PER_RUN, PER_TIME = ("term", "output", "replica", "checkpoint"), ("term", "output", "checkpoint")
+# dimensions, long name; all in reward units
 RECORDS = {
-    "observed": ("e", "observed error, d-norm"),
-    "sup": ("sup", "observed error, sup norm"),
-    "bound": ("b", "certified bound on the error, d-norm"),
-    "slack": ("slack", "allowance for numerical error"),
+    "observed": (PER_RUN, "observed error, d-norm"),
+    "sup": (PER_RUN, "observed error, sup norm"),
+    "certificate": (PER_RUN, "certificate computed from the learned table, d-norm"),
+    "certificate_slack": (PER_RUN, "allowance for numerical error of the certificate"),
+    "bound": (PER_TIME, "bound known before the run on the root mean square error, d-norm"),
+    "bound_slack": (PER_TIME, "allowance for numerical error of the bound"),
+}
+VERDICTS = {
+    "certificate_verdict": (PER_RUN, "verdict of the certificate"),
+    "bound_verdict": (PER_TIME, "verdict of the bound"),
 }
 CODES: dict[str, int] = {"missing": -1} | {v.value: k for k, v in enumerate(Verdict)}
 FLAGS = {"flag_values": np.array(list(CODES.values()), np.int8), "flag_meanings": " ".join(CODES)}
@@ -68,6 +80,9 @@ NUMBERS = {
 }
 
 
+Variable: TypeAlias = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
+
+
 def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Every finished cell of a sweep at its place; `made`: the provenance to write down (left out: this process)."""
     cells = spec.cells()
@@ -82,21 +97,15 @@ def dataset(spec: Spec, kept: Store, made: Mapping[str, Any] | None = None) -> x
     ds = xr.Dataset(attrs=_attributes(spec, made or provenance.provenance(), machines, xla_flags, results))
     for name, values in spec.axes:
         ds = ds.assign_coords({name: (name, np.array(values), labels(settings[name].units, settings[name].meaning))})
-    ds = ds.assign_coords(
-        term=("term", np.array(TERMS), labels("1", "which error of Q - Q* = residual + approximation + interface")),
-        replica=("replica", np.arange(spec.replicas), labels("1", "seed of the run")),
-        checkpoint=("checkpoint", np.array(spec.checkpoints), labels("handoffs", "handoffs learned from")),
-    )
+    ds = ds.assign_coords(coordinates(spec.replicas, spec.checkpoints))
 
     def add(name: str, dims: tuple[str, ...], parts: list[np.ndarray], said: dict[str, Any]) -> None:
         ds[name] = (names + dims, np.stack(parts).reshape(*spec.shape, *parts[0].shape), said)
 
-    records, full = ("term", "replica", "checkpoint"), (spec.replicas, len(spec.checkpoints))
-    for name, (source, text) in RECORDS.items():
-        add(name, records, [_terms(_part, result, source, full) for result in results], labels("reward", text))
-    codes = [_terms(_codes, result, "verdict", full) for result in results]
-    add("verdict", records, codes, labels("1", "verdict of the bound") | FLAGS)
-    value = [_part(result, "value", full[:1]) for result in results]
+    parts = [records_of(result, spec.replicas, len(spec.checkpoints)) for result in results]
+    for name, (dims, _, said) in parts[0].items():
+        add(name, dims, [part[name][1] for part in parts], said)
+    value = [_part(result, "value", (spec.replicas,)) for result in results]
     add("value", ("replica",), value, labels("reward", "stationary value of the learned policy"))
     for name, (source, units, text) in NUMBERS.items():
         add(name, (), [_part(result, source, ()) for result in results], labels(units, text))
@@ -110,14 +119,46 @@ def labels(units: str, text: str) -> dict[str, Any]:
     return {"units": units, "long_name": text.rstrip(".")}
 
 
-def _terms(
-    read: Callable[[Arrays | None, str, tuple[int, ...]], np.ndarray],
-    result: Arrays | None,
-    part: str,
-    sizes: tuple[int, int],
-) -> np.ndarray:
-    """What a cell says of all four terms, stacked."""
-    return np.stack([read(result, f"{part}_{term}", sizes) for term in TERMS])
+def coordinates(replicas: int, checkpoints: Sequence[int]) -> dict[str, Any]:
+    """Those of records."""
+    return {
+        "term": ("term", np.array(TERMS), labels("1", "which error of Q - Q* = residual + approximation + interface")),
+        "output": ("output", np.array(OUTPUTS), labels("1", "which table: the last iterate, or the average")),
+        "replica": ("replica", np.arange(replicas), labels("1", "seed of the run")),
+        "checkpoint": ("checkpoint", np.array(checkpoints), labels("handoffs", "handoffs learned from")),
+    }  # fmt: skip
+
+
+def records_of(result: Arrays | None, replicas: int, checkpoints: int) -> dict[str, Variable]:
+    """The records of a result by name: dimensions, values, attributes; NaN where there are none."""
+    sizes = {"output": len(OUTPUTS), "replica": replicas, "checkpoint": checkpoints}
+
+    def terms(read: Callable[..., np.ndarray], name: str, dims: tuple[str, ...]) -> np.ndarray:
+        return np.stack([read(result, f"{name}_{term}", tuple(sizes[d] for d in dims[1:])) for term in TERMS])
+
+    out: dict[str, Variable] = {
+        name: (dims, terms(_part, name, dims), labels("reward", text)) for name, (dims, text) in RECORDS.items()
+    }
+    for name, (dims, text) in VERDICTS.items():
+        out[name] = (dims, terms(_codes, name, dims), labels("1", text) | FLAGS)
+    text = "where the residual of the last iterate should lie"
+    out["predicted"] = (("checkpoint",), _part(result, "predicted", (checkpoints,)), labels("reward", text))
+    return out
+
+
+def arrays_of(cell: xr.Dataset) -> Arrays:
+    """The records and numbers of one cell of a dataset as its result has them; a baseline has no records."""
+    words = {code: word for word, code in CODES.items()}
+    out: Arrays = {source: cell[name].values for name, (source, *_) in NUMBERS.items()}
+    if (cell["certificate_verdict"].values < 0).all():
+        return out
+    for term in TERMS:
+        part = cell.sel(term=term)
+        for name in RECORDS:
+            out[f"{name}_{term}"] = part[name].values
+        for name in VERDICTS:
+            out[f"{name}_{term}"] = np.vectorize(words.__getitem__, otypes=["<U12"])(part[name].values)
+    return out
 
 
 def _part(result: Arrays | None, source: str, sizes: tuple[int, ...]) -> np.ndarray:
@@ -157,8 +198,8 @@ def save(ds: xr.Dataset, path: Path) -> None:
     store.write(path, bytes(ds.to_netcdf(engine="h5netcdf", encoding=packed)))
 
 
-def verdicts(ds: xr.Dataset, term: str) -> dict[str, int]:
-    """How many records of a term got each verdict."""
+def verdicts(ds: xr.Dataset, term: str, kind: str = "bound") -> dict[str, int]:
+    """How many statements on a term got each verdict; kind: bound or certificate."""
     words = {code: word for word, code in CODES.items()}
-    found, counts = np.unique(ds["verdict"].sel(term=term).values, return_counts=True)
+    found, counts = np.unique(ds[f"{kind}_verdict"].sel(term=term).values, return_counts=True)
     return {words[int(code)]: int(count) for code, count in zip(found, counts, strict=True) if code >= 0}

@@ -38,12 +38,19 @@ class Learning:
     """Dimension of the random embedding that a network sees of its observation."""
     reference_iterations: int = 2000
     """Expected updates behind a network's Q_F."""
+    clock: Literal["global", "local"] = "global"
+    """What counts for a step of table and features: every handoff, or an agent's own visits at known frequencies
+    (local), which the theorem bounds before the run."""
+    precision: Literal["single", "double"] = "single"
+    """Arithmetic of table and features."""
     step: float | None = None
-    """Step size of the first handoff (left out: 1 for table and features, 0.02 for the Adam steps of networks)."""
+    """Step size of the first handoff (left out: 1 for table and features, on the local clock 0.003 and 0.0003, 0.02 for
+    the Adam steps of networks)."""
     decay_power: float | None = None
     """Steps fall like handoffs^-decay_power; 0 keeps them constant (left out: 0.6)."""
     decay_offset: float | None = None
-    """Handoffs until the decay sets in (left out: 1000 for table and features, 2000 for networks)."""
+    """Handoffs until the decay sets in (left out: 1000 for table and features, on the local clock 100000, 2000 for
+    networks)."""
     averaging_power: float | None = None
     """Iterate k weighs like k^averaging_power in the average (left out: 2)."""
     iid: bool = False
@@ -55,10 +62,13 @@ class Learning:
         """The method; settings of the other methods play no part in it."""
         from icq_bounds.sweep import methods
 
+        local = self.clock == "local"
         if self.function_class == "table":
-            return methods.Table(schedule=self._schedule(methods.SGD))
+            schedule = self._schedule(methods.LOCAL if local else methods.SGD)
+            return methods.Table(schedule, self.clock, self.precision)
         if self.function_class == "features":
-            return methods.Features(self.features, schedule=self._schedule(methods.SGD))
+            schedule = self._schedule(methods.LINEAR if local else methods.SGD)
+            return methods.Features(self.features, schedule=schedule, clock=self.clock, precision=self.precision)
         return methods.Mlp(
             self.width, self.depth, self.inputs, iterations=self.reference_iterations,
             schedule=self._schedule(methods.ADAPTIVE),

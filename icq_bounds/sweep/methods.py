@@ -7,9 +7,9 @@ and 5a.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import optax
@@ -28,9 +28,9 @@ from icq.learn import classes
 from icq.learn.classes import FunctionClass, Linear
 from icq.learn.learner import PLAIN, LearnerConfig, initial_params
 from icq.learn.population import expected_update
-from icq.smdp import ICSMDP
 
 ADAM = optax.scale_by_adam()
+DTYPES = {"single": np.float32, "double": np.float64}
 Certifier: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Bound]
 
 
@@ -57,12 +57,12 @@ class Reference(Shown):
 class Method(Protocol):
     """A function class with the way it learns; frozen and printable, so that it can name a cell."""
 
-    def build(self, m: ICSMDP) -> FunctionClass:
+    def build(self, a: Analysis) -> FunctionClass:
         """The class on an instance."""
         ...
 
-    def config(self, iid: bool) -> LearnerConfig:
-        """How it learns."""
+    def config(self, a: Analysis, iid: bool) -> LearnerConfig:
+        """How it learns there."""
         ...
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
@@ -105,22 +105,37 @@ class Schedule:
 
 
 SGD = Schedule(step=1.0, decay_offset=1000.0)
+LOCAL = Schedule(step=0.003, decay_offset=100_000.0)  # of a table on the local clock
+LINEAR = Schedule(step=3e-4, decay_offset=100_000.0)  # of features on the local clock
 ADAPTIVE = Schedule(step=0.02, decay_offset=2000.0)
+Clock: TypeAlias = Literal["global", "local"]  # every handoff counts, or an agent's own visits, at known frequencies
+Precision: TypeAlias = Literal["single", "double"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One number per (observation, option); plain SGD."""
+    """One number per (observation, option); plain SGD.
+
+    Local clock: the step of a pair is divided by its visit frequency, relative to the mean; then `step` is what a visit
+    moves, and the theorem bounds the run before it is run.
+    """
 
     schedule: Schedule = SGD
+    clock: Clock = "global"
+    precision: Precision = "single"
 
-    def build(self, m: ICSMDP) -> FunctionClass:
+    def build(self, a: Analysis) -> FunctionClass:
         """The tabular class."""
-        return classes.tabular(m)
+        return classes.tabular(a.smdp, dtype=DTYPES[self.precision])
 
-    def config(self, iid: bool) -> LearnerConfig:
+    def config(self, a: Analysis, iid: bool) -> LearnerConfig:
         """Decaying steps and averaging."""
-        return self.schedule.config(iid)
+        plain = self.schedule.config(iid)
+        if self.clock == "global":
+            return plain
+        live = a.interface.available
+        scale = (1 / np.where(live, a.d_pair, 1.0)).astype(DTYPES[self.precision])
+        return replace(plain, step=self.schedule.step / int(live.sum()), scale=scale)
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """Qbar itself."""
@@ -138,19 +153,35 @@ class Table:
 
 @dataclass(frozen=True)
 class Features:
-    """`count` fixed features per agent: misspecified on purpose; plain SGD."""
+    """`count` fixed features per agent: misspecified on purpose; plain SGD.
+
+    Local clock: every agent's features are orthonormal under what it sees, and its step is divided by how often it
+    acts, relative to the mean; the class is the same.
+    """
 
     count: int
     seed: int = 0
     schedule: Schedule = SGD
+    clock: Clock = "global"
+    precision: Precision = "single"
 
-    def build(self, m: ICSMDP) -> FunctionClass:
+    def build(self, a: Analysis) -> FunctionClass:
         """The linear class."""
-        return classes.random_features(m, self.count, self.seed)
+        m = a.smdp
+        psi = classes.random_features(m, self.count, self.seed, dtype=DTYPES[self.precision])
+        if self.clock == "global":
+            return psi
+        return classes.linear(m, _orthonormal(a, np.asarray(psi.features)).astype(DTYPES[self.precision]))
 
-    def config(self, iid: bool) -> LearnerConfig:
+    def config(self, a: Analysis, iid: bool) -> LearnerConfig:
         """Decaying steps and averaging."""
-        return self.schedule.config(iid)
+        plain = self.schedule.config(iid)
+        if self.clock == "global":
+            return plain
+        agent = np.asarray(a.smdp.agent)
+        scale = np.broadcast_to(1 / np.bincount(agent, a.d_obs)[agent][:, None], a.q_bar.shape)
+        step = self.schedule.step / a.smdp.num_agents
+        return replace(plain, step=step, scale=scale.astype(DTYPES[self.precision]))
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
         """The projected fixed point, certified."""
@@ -177,11 +208,12 @@ class Mlp:
     reference_step: float = 0.02
     schedule: Schedule = ADAPTIVE
 
-    def build(self, m: ICSMDP) -> FunctionClass:
+    def build(self, a: Analysis) -> FunctionClass:
         """The networks."""
+        m = a.smdp
         return classes.network(m, classes.random_inputs(m, self.inputs, seed=0), self.width, self.depth)
 
-    def config(self, iid: bool) -> LearnerConfig:
+    def config(self, a: Analysis, iid: bool) -> LearnerConfig:
         """Adam whose steps decay."""
         return self.schedule.config(iid, ADAM)
 
@@ -202,6 +234,19 @@ class Mlp:
         """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
         at_reference = certificate_pointwise(a, q_f)[0]
         return lambda q: add_bounds("certificate of two tables", certificate_pointwise(a, q)[0], at_reference)
+
+
+def _orthonormal(a: Analysis, features: Float[np.ndarray, "O A p"]) -> Float[np.ndarray, "O A p"]:
+    """The features of each agent in a basis that is orthonormal under d(x | agent), filled up with zeros."""
+    agent, out = np.asarray(a.smdp.agent), np.array(features, np.float64)
+    for i in range(a.smdp.num_agents):
+        own = agent == i
+        weight = np.sqrt(np.where(a.interface.available[own], a.d_pair[own], 0.0) / a.d_obs[own].sum())
+        rows = (out[own] * weight[..., None]).reshape(-1, out.shape[-1])
+        _, size, right = np.linalg.svd(rows, full_matrices=False)
+        inverse = np.divide(1.0, size, out=np.zeros_like(size), where=size > 1e-10 * size.max())
+        out[own] = out[own] @ np.pad(right.T * inverse, ((0, 0), (0, out.shape[-1] - len(size))))
+    return out
 
 
 def _features(cls: FunctionClass) -> Linear:

@@ -1,18 +1,35 @@
-"""What is read off the results of cells: checkpoints, percentages, ratios of bound to error, counts of verdicts."""
+"""What is read off the results of cells: checkpoints, percentages, statements beside what was observed, verdicts."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from bounds.core.bound import Verdict
+from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
+from icq.display import Fact, Shown
 from icq_bounds.sweep.store import Arrays
+
+Kind: TypeAlias = Literal["bound", "certificate"]
+KINDS: tuple[Kind, ...] = ("bound", "certificate")
+DIGITS = 9  # to which two statements on a term that agree are one
 
 
 def octaves(handoffs: int, first: int = 1024) -> tuple[int, ...]:
     """Checkpoints first, 2 first, 4 first, ... up to `handoffs`."""
     return tuple(first * 2**k for k in range(int(np.log2(handoffs / first)) + 1))
+
+
+def half_decades(handoffs: int, first: int = 10_000) -> tuple[int, ...]:
+    """Checkpoints 10k, 30k, 100k, 300k, ... up to `handoffs`."""
+    grid = (first * 10 ** (k // 2) * (3 if k % 2 else 1) for k in range(2 * int(np.log10(handoffs / first)) + 2))
+    return tuple(k for k in grid if k <= handoffs)
 
 
 def percent(result: Arrays) -> Estimate:
@@ -26,17 +43,63 @@ def tally(said: np.ndarray) -> dict[str, int]:
     return {str(n): int(c) for n, c in zip(names, count, strict=True)}
 
 
-def comparable(
-    error: Float[np.ndarray, "*n"], bound: Float[np.ndarray, "*n"], slack: Float[np.ndarray, "*n"]
-) -> Bool[np.ndarray, "*n"]:
-    """Records that have a ratio of bound to error: the bound applies, and the error is above its numerical slack."""
-    return np.isfinite(bound) & (error > slack)
+@dataclass(frozen=True)
+class Statements(Shown):
+    """Statements of one kind on one term, flat, each beside what was observed, in the d-norm.
+
+    A bound stands beside a root mean square over runs, a certificate beside one run.  value is NaN where there is no
+    number; slack: allowance for numerical error; verdict: in words.
+    """
+
+    observed: Float[np.ndarray, "n"]
+    value: Float[np.ndarray, "n"]
+    slack: Float[np.ndarray, "n"]
+    verdict: np.ndarray
+
+    @property
+    def applicable(self) -> Bool[np.ndarray, "n"]:
+        """Which have a number."""
+        return np.isfinite(self.value)
+
+    @property
+    def comparable(self) -> Bool[np.ndarray, "n"]:
+        """Which have a ratio of statement to error: a number, and an error above the numerical slack."""
+        return self.applicable & (self.observed > self.slack)
+
+    @property
+    def ratios(self) -> Float[np.ndarray, "m"]:
+        """Statement over error of those that have a ratio."""
+        return self.value[self.comparable] / self.observed[self.comparable]
+
+    @property
+    def distinct(self) -> int:
+        """How many different statements there are: numbers that differ within DIGITS digits."""
+        return len({f"{x:.{DIGITS - 1}e}" for x in self.value[self.applicable].tolist()})
+
+    @property
+    def violations(self) -> int:
+        """How many are violated."""
+        return int((self.verdict == Verdict.VIOLATED.value).sum())
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("records", int(self.applicable.sum())), Fact("distinct", self.distinct),
+                Fact("violations", self.violations)]  # fmt: skip
 
 
-def pairs(result: Arrays, term: str) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """Error and bound of every comparable record of a term; none for the results of baselines."""
-    if f"e_{term}" not in result:
-        return np.zeros(0), np.zeros(0)
-    error, bound, slack = (result[f"{part}_{term}"] for part in ("e", "b", "slack"))
-    keep = comparable(error, bound, slack)
-    return error[keep], bound[keep]
+def statements(results: Collection[Arrays], kind: Kind, term: str) -> Statements:
+    """Every statement of a kind on a term in the results of cells; baselines have none."""
+    parts: list[tuple[np.ndarray, ...]] = [(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, "<U12"))]
+    for r in results:
+        if f"observed_{term}" not in r:
+            continue
+        observed = r[f"observed_{term}"]
+        if kind == "bound":
+            observed = np.sqrt((observed**2).mean(axis=1))
+        rest = (r[f"{kind}_{term}"], r[f"{kind}_slack_{term}"], r[f"{kind}_verdict_{term}"])
+        parts.append(tuple(np.ravel(x) for x in (observed, *rest)))
+    return Statements(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def violations(results: Collection[Arrays]) -> int:
+    """How many statements of any kind are violated."""
+    return sum(statements(results, kind, term).violations for kind in KINDS for term in TERMS)

@@ -1,7 +1,11 @@
-"""The ten-agent experiment: which cells, how they run, and what is concluded from them.
+"""The ten-agent experiment: which cells there are, and what is read off them.
 
-Five panels: A the interface gap against its dial, B approximation against width, C the residual against handoffs with
-a Markov trajectory and with the i.i.d. control, D observed against bound for every record, E value against the gap.
+Panels: A every term against the gap dial; B approximation against the rank of linear classes and the width of networks;
+C the residual against handoffs at several mixing dials, and against the mixing time; D every bound, and every
+certificate, against what was observed; E what the interface costs, in reward.
+
+Bounds are known before the runs.  They speak of tables and linear classes on the local clock; for networks there is
+none in advance, and their certificates stand apart.
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
 from icq.exact import analyse
@@ -19,28 +22,36 @@ from icq.smdp import index
 from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.learning import Who
-from icq_bounds.sweep.methods import Features, Mlp, Table
-from icq_bounds.sweep.results import octaves, pairs, tally
+from icq_bounds.sweep.methods import LINEAR, LOCAL, Features, Mlp, Table
+from icq_bounds.sweep.results import half_decades, octaves
 from icq_bounds.sweep.store import Arrays
+from icq_bounds.workflows.n10.literature import LiteratureCell
 from synthetic.dials import Dials, Shape, make_many
 from synthetic.topology import complete
 
-N10Results: TypeAlias = dict[Cell, Arrays]
+N10Results: TypeAlias = dict[Cell | LiteratureCell, Arrays]
+GAP, MIXING = 0.5, 0.75  # of the cells that vary something else
+TABLE = Table(LOCAL, "local", "double")
 
 
 @dataclass(frozen=True)
 class N10Preset:
-    """Sizes of the experiment.  `instances`: random instances behind the slope of the local gap;
-    `reference_iterations`: expected updates behind a network's Q_F.
-    """
+    """Sizes of the experiment.  mixings: of tables over handoffs; mixing_times: of misspecified features at fixed
+    handoffs; instances: random ones behind the slope of the local gap; reference_iterations: expected updates behind a
+    network's Q_F.
+    """  # fmt: skip
 
     name: str
     seeds: int
     gaps: tuple[float, ...]
+    ranks: tuple[int, ...]
     widths: tuple[int, ...]
     mixings: tuple[float, ...]
+    mixing_times: tuple[float, ...]
+    gap_handoffs: int
+    table_handoffs: int
+    feature_handoffs: int
     network_handoffs: int
-    residual_handoffs: int
     instances: int
     agents: int = 10
     width: int = 16
@@ -49,23 +60,19 @@ class N10Preset:
 
 
 FULL = N10Preset(
-    "full", seeds=32, gaps=tuple(k / 8 for k in range(9)), widths=(1, 2, 4, 8, 16), mixings=(0.75, 0.1, 0.02),
-    network_handoffs=2**17, residual_handoffs=2**18, instances=32,
+    "full", seeds=32, gaps=tuple(k / 8 for k in range(9)), ranks=(1, 2, 4, 8, 16), widths=(1, 2, 4, 8, 16),
+    mixings=(0.75, 0.1, 0.02), mixing_times=(0.75, 0.1, 0.03, 0.01, 0.005), gap_handoffs=10**6,
+    table_handoffs=10**7, feature_handoffs=3 * 10**6, network_handoffs=2**17, instances=32,
     reference_iterations=6000,
 )  # fmt: skip
 SMOKE = N10Preset(
-    "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), widths=(1, 4), mixings=(0.75, 0.02), network_handoffs=2**14,
-    residual_handoffs=2**15, instances=4,
+    "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), ranks=(2, 8), widths=(4, 16), mixings=(0.75, 0.02),
+    mixing_times=(0.75, 0.01), gap_handoffs=3 * 10**5, table_handoffs=3 * 10**5, feature_handoffs=3 * 10**5,
+    network_handoffs=2**15, instances=4,
 )  # fmt: skip
 
 
-def gap_cells(p: N10Preset, who: Who = Who.ICQ) -> list[Cell]:
-    """One cell per gap dial: networks wide enough that approximation is not in the way."""
-    grid = octaves(p.network_handoffs)
-    return [Cell(_network(p, p.width), p.seeds, grid, _workflow(p, gap=g), who=who) for g in p.gaps]
-
-
-def _workflow(p: N10Preset, gap: float = 0.5, mixing: float = 0.3) -> DialsFamily:
+def _workflow(p: N10Preset, gap: float = GAP, mixing: float = MIXING) -> DialsFamily:
     """Agents who may hand over to anyone, variance-compensated gap."""
     return DialsFamily(agents=p.agents, gap=gap, mixing=mixing)
 
@@ -77,29 +84,67 @@ def dials(cell: Cell) -> DialsFamily:
     return cell.family
 
 
-def _network(p: N10Preset, width: int) -> Mlp:
-    return Mlp(width, iterations=p.reference_iterations)
+def gap_cells(p: N10Preset) -> list[Cell]:
+    """A: a table per gap dial."""
+    return [Cell(TABLE, p.seeds, half_decades(p.gap_handoffs), _workflow(p, gap=g)) for g in p.gaps]
+
+
+def rank_cells(p: N10Preset) -> list[Cell]:
+    """B: linear classes by rank."""
+    return [_linear(p, rank, MIXING) for rank in p.ranks]
 
 
 def width_cells(p: N10Preset) -> list[Cell]:
-    """One cell per width at a fixed gap."""
-    return [Cell(_network(p, w), p.seeds, octaves(p.network_handoffs), _workflow(p)) for w in p.widths]
+    """B: networks by width."""
+    return [_networks(p, width, GAP) for width in p.widths]
 
 
 def residual_cells(p: N10Preset) -> list[Cell]:
-    """Tables and misspecified features, at every mixing dial, along a trajectory and with the i.i.d. control."""
-    grid = octaves(p.residual_handoffs, 256)
-    return [
-        Cell(method, p.seeds, grid, _workflow(p, mixing=eta), iid=iid)
-        for method in (Table(), Features(p.features))
-        for eta in p.mixings
-        for iid in (False, True)
-    ]
+    """C: tables at every mixing dial, along a trajectory and with the i.i.d. control."""
+    grid = half_decades(p.table_handoffs)
+    return [Cell(TABLE, p.seeds, grid, _workflow(p, mixing=eta), iid=iid) for eta in p.mixings for iid in (False, True)]
 
 
-def all_cells(p: N10Preset) -> list[Cell]:
-    """Every cell of every panel."""
-    return [c for who in Who for c in gap_cells(p, who)] + width_cells(p) + residual_cells(p)
+def mixing_cells(p: N10Preset, iid: bool = False) -> list[Cell]:
+    """C: misspecified features by mixing time."""
+    return [_linear(p, p.features, eta, iid) for eta in p.mixing_times]
+
+
+def value_cells(p: N10Preset, who: Who) -> list[Cell]:
+    """E: networks wide enough that approximation is not in the way, by gap dial."""
+    return [_networks(p, p.width, g, who) for g in p.gaps]
+
+
+def literature_cell(p: N10Preset) -> LiteratureCell:
+    """C: what published kinds of bounds say of the first cell of the residual."""
+    return LiteratureCell(residual_cells(p)[0])
+
+
+def _linear(p: N10Preset, rank: int, mixing: float, iid: bool = False) -> Cell:
+    method = Features(rank, schedule=LINEAR, clock="local", precision="double")
+    return Cell(method, p.seeds, half_decades(p.feature_handoffs), _workflow(p, mixing=mixing), iid=iid)
+
+
+def _networks(p: N10Preset, width: int, gap: float, who: Who = Who.ICQ) -> Cell:
+    method = Mlp(width, iterations=p.reference_iterations)
+    return Cell(method, p.seeds, octaves(p.network_handoffs, p.network_handoffs // 4), _workflow(p, gap=gap), who=who)
+
+
+def all_cells(p: N10Preset) -> list[Cell | LiteratureCell]:
+    """Every cell of every panel; those of several panels once."""
+    mixing = [*mixing_cells(p), *mixing_cells(p, iid=True)]
+    cells = [*gap_cells(p), *rank_cells(p), *width_cells(p), *residual_cells(p), *mixing]
+    return list(dict.fromkeys([*cells, *(c for who in Who for c in value_cells(p, who)), literature_cell(p)]))
+
+
+def learned(results: N10Results) -> dict[Cell, Arrays]:
+    """The cells of IC-Q, which have errors."""
+    return {c: r for c, r in results.items() if isinstance(c, Cell) and c.who is Who.ICQ}
+
+
+def relaxation_time(result: Arrays) -> float:
+    """1/(1 - slem), in handoffs."""
+    return 1 / (1 - float(result["slem"]))
 
 
 def local_gap_curves(p: N10Preset) -> tuple[np.ndarray, np.ndarray]:
@@ -115,27 +160,11 @@ def local_gap_curves(p: N10Preset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def residual_slope(cell: Cell, result: Arrays) -> Estimate:
-    """Slope of log E_mix against log handoffs over the last four octaves (every one, when there are fewer)."""
-    e, grid = result["e_residual"], np.asarray(cell.checkpoints, float)
-    return estimate.log_log_slope(grid[-5:], e[:, -5:])
+    """Slope of log E_mix of the average against log handoffs over the last four checkpoints."""
+    e, grid = result["observed_residual"][1], np.asarray(cell.checkpoints, float)
+    return estimate.log_log_slope(grid[-4:], e[:, -4:])
 
 
-def over_asymptote(cell: Cell, result: Arrays) -> Estimate:
-    """Observed over asymptotically predicted residual (root mean squares) at the last checkpoint: 1 in the limit."""
-    predicted = np.sqrt(float(result["asymptote"]) / cell.checkpoints[-1])
-    return estimate.root_mean_square(result["e_residual"][:, -1] / predicted)
-
-
-def ratios(results: N10Results) -> dict[str, np.ndarray]:
-    """bound / observed of every applicable record of each term whose observed error is above its numerical slack."""
-    out = {}
-    for term in TERMS:
-        found = [pairs(r, term) for r in results.values()]
-        out[term] = np.concatenate([bound / error for error, bound in found])
-    return out
-
-
-def verdicts(results: N10Results) -> dict[str, dict[str, int]]:
-    """How many records of each term got each verdict."""
-    found = [r for r in results.values() if "e_residual" in r]
-    return {term: tally(np.concatenate([r[f"verdict_{term}"].ravel() for r in found])) for term in TERMS}
+def over_prediction(cell: Cell, result: Arrays) -> Estimate:
+    """Observed over predicted residual of the last iterate (root mean squares) at the last checkpoint."""
+    return estimate.root_mean_square(result["observed_residual"][0][:, -1] / result["predicted"][-1])

@@ -1,58 +1,71 @@
-"""What the ten-agent experiment says, as one JSON file: slopes with intervals, verdicts, ratios, provenance."""
+"""What the ten-agent experiment says, as one JSON file: bounds, certificates, slopes, values, provenance."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import as_dict, finite
 from icq_bounds.sweep import store
 from icq_bounds.sweep.learning import Who
-from icq_bounds.sweep.methods import Features
 from icq_bounds.sweep.provenance import provenance
-from icq_bounds.sweep.results import percent
+from icq_bounds.sweep.results import KINDS, Kind, percent, statements, tally, violations
+from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
+from icq_bounds.workflows.n10.panels import loss
 
 
 def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np.ndarray) -> dict[str, Any]:
     """Every conclusion of the experiment, with the command's preset and where it ran."""
-    measured = {cell: r for cell, r in results.items() if "e_residual" in r}
-    counts = n10.verdicts(results)
-    ratios = n10.ratios(results)
-    residual = {cell.label(): n10.residual_slope(cell, results[cell]) for cell in n10.residual_cells(p)}
-    main = next(c for c in n10.residual_cells(p) if not c.iid and isinstance(c.method, Features))
-    value = {
-        who.value: {f"{n10.dials(c).gap:g}": as_dict(percent(results[c])) for c in n10.gap_cells(p, who)} for who in Who
-    }
-    zero = next(c for c in n10.gap_cells(p) if n10.dials(c).gap == 0.0)
+    measured = n10.learned(results)
+    tables = n10.residual_cells(p)
+    zero = percent(results[n10.value_cells(p, Who.ICQ)[int(np.argmin(p.gaps))]])
     return {
         "preset": p.name,
         "agents": p.agents,
         "seeds": p.seeds,
         "kappa_max": max(float(r["kappa"]) for r in measured.values()),
+        **{kind: evidence(measured.values(), kind) for kind in KINDS},
+        "violated": [cell.label() for cell, r in measured.items() if violations([r])],
+        "oracle_value_percent_at_zero_gap": zero.value,
+        "oracle_value_percent_at_zero_gap_interval": list(zero.interval),
         "local_gap_slope": as_dict(estimate.log_log_slope(gaps, local_gap)),
-        "residual_slope": as_dict(residual[main.label()]) | {"cell": main.label()},
-        "residual_slopes": {name: as_dict(e) for name, e in residual.items()},
-        "residual_over_asymptote": {
-            cell.label(): as_dict(n10.over_asymptote(cell, results[cell])) for cell in n10.residual_cells(p)
+        "residual_slope": as_dict(n10.residual_slope(tables[0], results[tables[0]])) | {"cell": tables[0].label()},
+        "residual_over_prediction": {c.label(): as_dict(n10.over_prediction(c, results[c])) for c in _predicted(p)},
+        "value_lost": {
+            who.value: {f"{n10.dials(c).gap:g}": as_dict(loss(results[c])) for c in n10.value_cells(p, who)}
+            for who in Who
         },
-        "oracle_value_percent_at_zero_gap": percent(results[zero]).value,
-        "oracle_value_percent_at_zero_gap_interval": list(percent(results[zero]).interval),
-        "value_percent": value,
-        "records": int(sum(r["e_residual"].size for r in measured.values())),
-        "violations": sum(c.get("violated", 0) for c in counts.values()),
-        "verdicts": counts,
-        "max_ratio": {term: finite(r.max()) if r.size else None for term, r in ratios.items()},
-        "median_ratio": {term: finite(np.median(r)) if r.size else None for term, r in ratios.items()},
         "reference_residual_max": max(float(r["reference_residual"]) for r in measured.values()),
         "references_not_converged": [c.label() for c, r in measured.items() if not bool(r["reference_converged"])],
-        "runs_not_finite": int(sum((~np.isfinite(r["e_residual"][:, -1])).sum() for r in measured.values())),
+        "runs_not_finite": int(sum((~np.isfinite(r["observed_total"][:, :, -1])).sum() for r in measured.values())),
         "provenance": provenance(),
+    }  # fmt: skip
+
+
+def _predicted(p: N10Preset) -> list[n10.Cell]:
+    return [*n10.residual_cells(p), *n10.mixing_cells(p), *n10.mixing_cells(p, iid=True)]
+
+
+def evidence(results: Collection[Arrays], kind: Kind) -> dict[str, Any]:
+    """What was stated in one way: records with a number, distinct statements among them, verdicts, and the ratio of
+    stated to observed of those whose error is above its numerical slack.
+    """  # fmt: skip
+    found = {term: statements(results, kind, term) for term in TERMS}
+    return {
+        "records": int(sum(s.applicable.sum() for s in found.values())),
+        "distinct": sum(s.distinct for s in found.values()),
+        "violations": sum(s.violations for s in found.values()),
+        "verdicts": {term: tally(s.verdict) for term, s in found.items()},
+        "max_ratio": {term: finite(s.ratios.max()) if len(s.ratios) else None for term, s in found.items()},
+        "median_ratio": {term: finite(np.median(s.ratios)) if len(s.ratios) else None for term, s in found.items()},
     }
 
 

@@ -1,0 +1,175 @@
+"""What is known of the errors of a run before it is run: bounds from the instance, the class and the schedule.
+
+The theorem (docs/theory.md sections 5d and 6) speaks of linear classes and plain updates with known steps, of any
+schedule, along a trajectory or drawn afresh, of the last iterate and of the learner's own average, in the precision it
+works with.  A run outside of that has no bound on its residual here, and says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bounds import ladder
+from bounds.approximation.class_error import class_error_bound
+from bounds.approximation.classes import linear_class
+from bounds.core.bound import Assumption, Bound
+from bounds.core.steps import Decay
+from bounds.residual.moving import Moving, averaged, last_iterate, learners_average, moving
+from bounds.residual.population import Population, block_features, outcomes, population, sampled_range, tabular_features
+from bounds.residual.rounding import DOUBLE, SINGLE
+from bounds.residual.twin import predicted
+from bounds.residual.weights import sharp_weight
+from bounds.theorem import Output
+from icq.exact import Analysis
+from icq.learn.classes import FunctionClass, Linear, Tabular
+from icq.learn.learner import PLAIN, LearnerConfig, is_double
+from icq.reason import NoNumber
+from icq_bounds.sweep.methods import add_bounds
+
+SECTION = "docs/theory.md section 6"
+Bounds: TypeAlias = Mapping[Output, Sequence[Bound]]  # at each time
+
+
+@dataclass(frozen=True)
+class Beforehand:
+    """Bounds by term and output in the d-norm, in reward units, at each of the times; `predicted` [times]: where the
+    residual of the last iterate should lie (docs/theory.md section 5d), no bound; NaN where there is no such number.
+    """  # fmt: skip
+
+    bounds: Mapping[str, Bounds]
+    predicted: Float[np.ndarray, "K"]
+
+
+def beforehand(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[np.ndarray, "K"]) -> Beforehand:
+    """The bound on each term; those on interface and approximation do not depend on time or output."""
+    interface, approximation = ladder.signed_gap_bound_d(a), _class_error(a, cls)
+    residual, expected = _residual(a, cls, config, times)
+    low, high = sampled_range(outcomes(a.smdp))
+    cap = a.norm_d_state(np.maximum(a.q_star - low, high - a.q_star))
+    stays = _stays(a, cls, config, low, high)
+    residual = {o: [_capped(b) if stays else b for b in found] for o, found in residual.items()}
+    total: dict[Output, list[Bound]] = {}
+    for output, found in residual.items():
+        sums = [add_bounds("sum of the three bounds", interface, approximation, part) for part in found]
+        sums = [replace(bound, trivial=cap) for bound in sums]
+        total[output] = [_capped(b) if stays else b for b in sums]
+    constant = {"interface": interface, "approximation": approximation}
+    same = {term: dict.fromkeys(Output, [bound] * len(times)) for term, bound in constant.items()}
+    return Beforehand({**same, "residual": residual, "total": total}, expected)
+
+
+def scope(cls: FunctionClass, config: LearnerConfig) -> tuple[Assumption, ...]:
+    """What the theorem assumes of a run, beside what it assumes of the instance."""
+
+    def needs(name: str, holds: bool, detail: str) -> Assumption:
+        return Assumption(name, holds, math.inf if holds else -math.inf, detail)
+
+    return (
+        needs("linear class", isinstance(cls, Tabular | Linear), f"the class is a {type(cls).__name__}"),
+        needs("plain updates", config.optimiser is PLAIN, "an optimiser scales the updates"),
+        needs("known steps", not config.visit_normalised, "steps are divided by counted visits"),
+        needs("no projection", config.radius is None, "blocks are projected on a ball"),
+    )
+
+
+def _class_error(a: Analysis, cls: FunctionClass) -> Bound:
+    if isinstance(cls, Tabular):
+        return Bound("a table represents every Q", 0.0, {}, (), "docs/theory.md section 4")
+    if isinstance(cls, Linear):
+        return class_error_bound(linear_class(a, np.asarray(cls.features, float), np.asarray(cls.offset, float)))
+    linear = Assumption("linear class", False, -math.inf, "what a network cannot represent is known from its Q_F only")
+    return _none("class error", linear)
+
+
+def _residual(
+    a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[np.ndarray, "K"]
+) -> tuple[dict[Output, list[Bound]], Float[np.ndarray, "K"]]:
+    nothing = np.full(len(times), np.nan)
+
+    def none(*missing: Assumption) -> tuple[dict[Output, list[Bound]], Float[np.ndarray, "K"]]:
+        return {output: [_none("residual", *missing)] * len(times) for output in Output}, nothing
+
+    if missing := [x for x in scope(cls, config) if not x.holds]:
+        return none(*missing)
+    assert isinstance(cls, Tabular | Linear)  # the first of them
+    try:
+        pop, start = problem(a, cls, config)
+    except NoNumber as error:
+        return none(Assumption("class fixed point", False, -math.inf, str(error)))
+    if not (fits := ladder.arrays_fit(pop)).holds:
+        return none(fits)
+    m = run_around_path(pop, start, cls, config, times)
+    mean = learners_average(int(times[-1]), float(np.asarray(config.averaging_power)))
+    curves = {Output.LAST: last_iterate(m), Output.AVERAGE: averaged(m, mean)}
+    found = {output: [curve.at(i) for i in range(len(times))] for output, curve in curves.items()}
+    if not curves[Output.LAST].applicable:
+        return found, nothing
+    way = (m.path.at(times) - pop.theta_star) @ pop.psi.T
+    return found, np.sqrt(way**2 @ pop.d + predicted(m, iid=_flag(config.iid)) ** 2)
+
+
+def run_around_path(
+    pop: Population, start: Float[np.ndarray, "p"], cls: FunctionClass, config: LearnerConfig,
+    times: Int[np.ndarray, "K"],
+) -> Moving:  # fmt: skip
+    """A learner's run around its population path; where the preconditioner has no drift, with the Riccati weight."""
+    step, offset, power = (float(np.asarray(x)) for x in (config.step, config.decay_offset, config.decay_power))
+    weight = None if pop.kappa < 1 else sharp_weight(pop)
+    arithmetic = DOUBLE if is_double(cls) else SINGLE
+    steps, iid = Decay(step, offset, power), _flag(config.iid)
+    return moving(pop, steps, start, times, weight=weight, iid=iid, arithmetic=arithmetic)
+
+
+def problem(a: Analysis, cls: Tabular | Linear, config: LearnerConfig) -> tuple[Population, Float[np.ndarray, "p"]]:
+    """The population problem of a learner with a linear class, and where it starts.
+
+    M is diagonal, one over the scale c of the steps.  Raises NoNumber as `population` does.  Raises ValueError where
+    c differs between pairs that share parameters, as then no M describes the updates.
+    """
+    shape = a.q_bar.shape
+    c = np.ones(shape) if config.scale is None else np.asarray(config.scale, np.float64)
+    if isinstance(cls, Linear):
+        agent = np.asarray(a.smdp.agent)
+        live = a.interface.available
+        own = np.array([c[agent == i][live[agent == i]].mean() for i in range(a.smdp.num_agents)])
+        if not np.allclose(np.where(live, c, own[agent][:, None]), own[agent][:, None], rtol=1e-6):
+            raise ValueError("scale: pairs that share parameters must share it")
+        psi = block_features(a, np.asarray(cls.features, np.float64))
+        metric = np.diag(np.repeat(1 / own, np.shape(cls.features)[-1]))
+        pop = population(a, psi, metric, np.asarray(cls.offset, np.float64).reshape(-1))
+        return pop, np.zeros(len(metric))
+    psi = tabular_features(a)
+    at = a.interface.available.reshape(-1)
+    start = np.asarray(cls.initial, np.float64).reshape(-1)[at]
+    return population(a, psi, np.diag(1 / c.reshape(-1)[at])), start
+
+
+def _stays(a: Analysis, cls: FunctionClass, config: LearnerConfig, low: float, high: float) -> bool:
+    """Whether every entry provably stays in the range of discounted sums of rewards: a table that starts there and
+    moves by a convex combination, so never by more than a full step.
+    """  # fmt: skip
+    if not isinstance(cls, Tabular) or not all(x.holds for x in scope(cls, config)):
+        return False
+    live = a.interface.available
+    c = 1.0 if config.scale is None else float(np.asarray(config.scale)[live].max())
+    start = np.asarray(cls.initial)[live]
+    return bool(float(np.asarray(config.step)) * c <= 1 and (low <= start).all() and (start <= high).all())
+
+
+def _capped(bound: Bound) -> Bound:
+    """The smaller of a bound and the trivial one, where that holds of the run."""
+    return replace(bound, value=min(bound.value, bound.trivial)) if bound.applicable else bound
+
+
+def _flag(x: object) -> bool:
+    return bool(np.asarray(x))
+
+
+def _none(name: str, *missing: Assumption) -> Bound:
+    return Bound(name, math.nan, {}, missing, SECTION)

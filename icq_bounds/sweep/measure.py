@@ -1,0 +1,198 @@
+"""Every error of what was learned, beside the bound known before the run and the certificate computed after it.
+
+A bound speaks of the root mean square over runs: it is held against that of the runs seen, with its interval.  A
+certificate speaks of one table, whatever has learned it.  Letters: docs/theory.md sections 2 to 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bounds.approximation.certificate import certificate_oracle, certificate_pointwise
+from bounds.core.bound import Assumption, Bound, Verdict, conditional, verdict
+from bounds.theorem import Output
+from estimators.decomposition import TERMS, decompose
+from estimators.statistics.estimate import Estimate, exact, root_mean_square
+from icq.display import Fact, Shown
+from icq.exact import Analysis
+from icq.learn.learner import learn, seed_keys
+from icq_bounds.sweep.beforehand import Beforehand, beforehand
+from icq_bounds.sweep.methods import Certifier, Method, Reference
+from icq_bounds.sweep.store import Arrays
+
+OUTPUTS = tuple(output.name.lower() for output in Output)  # last, average
+CONFIDENCE = 0.999  # of the interval that is held against a bound: there are many statements
+Certificates: TypeAlias = Sequence[Sequence[Sequence[Bound]]]  # by output, run and checkpoint
+
+
+@dataclass(frozen=True)
+class Measured(Shown):
+    """q [2, R, K, O, A]: last iterate and average of every run at the times [K].  observed, sup: TERM -> [2, R, K] in
+    the d-norm and the sup norm; a run that diverged has NaN.  slack: how far solvers may have moved each term.
+    """  # fmt: skip
+
+    q: Float[np.ndarray, "2 R K O A"]
+    times: Int[np.ndarray, "K"]
+    reference: Reference
+    observed: Mapping[str, Float[np.ndarray, "2 R K"]]
+    sup: Mapping[str, Float[np.ndarray, "2 R K"]]
+    slack: Mapping[str, float]
+    before: Beforehand
+    after: Mapping[str, Certificates]
+
+    @cached_property
+    def seen(self) -> dict[str, list[list[Estimate]]]:
+        """Each error by output and checkpoint: exact, or the root mean square over runs with its interval."""
+        one = len(self.reference.q) == 1
+        return {
+            term: [[_estimate(term, column, one) for column in part.T] for part in self.observed[term]]
+            for term in TERMS
+        }  # fmt: skip
+
+    @cached_property
+    def bound_verdicts(self) -> dict[str, list[list[Verdict]]]:
+        """Of each bound, by output and checkpoint."""
+        return {
+            term: [
+                [
+                    _judge(b, e, bool(np.isfinite(errors).all()), self.slack[term])
+                    for b, e, errors in zip(self.before.bounds[term][output], seen, observed.T, strict=True)
+                ]
+                for output, seen, observed in zip(Output, self.seen[term], self.observed[term], strict=True)
+            ]
+            for term in TERMS
+        }  # fmt: skip
+
+    @cached_property
+    def certificate_verdicts(self) -> dict[str, list[list[list[Verdict]]]]:
+        """Of each certificate, by output, run and checkpoint."""
+        return {
+            term: [
+                [
+                    [verdict(b, e, e, allowance=self.slack[term]) for b, e in zip(run, errors, strict=True)]
+                    for run, errors in zip(part, observed.tolist(), strict=True)
+                ]
+                for part, observed in zip(self.after[term], self.observed[term], strict=True)
+            ]
+            for term in TERMS
+        }  # fmt: skip
+
+    def arrays(self) -> Arrays:
+        """observed_TERM, sup_TERM, certificate_TERM, certificate_slack_TERM and certificate_verdict_TERM [2, R, K];
+        bound_TERM, bound_slack_TERM and bound_verdict_TERM [2, K]; predicted [K].  NaN where there is no number; slack:
+        allowance for rounding and solver error.
+        """
+        out: Arrays = {
+            "reference_residual": np.array(self.reference.residual), "predicted": self.before.predicted,
+            "reference_converged": np.array(self.reference.converged),
+        }  # fmt: skip
+        for term in TERMS:
+            before, after = [self.before.bounds[term][output] for output in Output], self.after[term]
+            slack = self.slack[term]
+            out |= {
+                f"observed_{term}": self.observed[term], f"sup_{term}": self.sup[term],
+                f"bound_{term}": np.array([[b.value for b in part] for part in before]),
+                f"bound_slack_{term}": np.array([[b.roundoff + slack for b in part] for part in before]),
+                f"bound_verdict_{term}": _words(self.bound_verdicts[term]),
+                f"certificate_{term}": np.array([[[b.value for b in run] for run in part] for part in after]),
+                f"certificate_slack_{term}": np.array([[[b.roundoff + slack for b in r] for r in p] for p in after]),
+                f"certificate_verdict_{term}": _words(self.certificate_verdicts[term]),
+            }  # fmt: skip
+        return out
+
+    def _facts_(self) -> list[Fact]:
+        runs, handoffs = self.q.shape[1], int(self.times[-1])
+        return [Fact("runs", runs), Fact("handoffs", handoffs), *(Fact(t, self.seen[t][-1][-1]) for t in TERMS)]
+
+
+def measured(a: Analysis, method: Method, seeds: int, times: Sequence[int], iid: bool) -> Measured:
+    """Run IC-Q on an analysed instance, with what was known before and what is computed after."""
+    cls, config = method.build(a), method.config(a, iid)
+    marks = np.array(times)
+    record = learn(a, cls, config, range(seeds), marks)
+    q = np.stack([np.asarray(part, np.float64) for part in (record.q, record.q_average)])
+    reference = method.reference(a, cls, seed_keys(range(seeds)))
+    certify = [method.certify(a, cls, table) for table in reference.q]
+    return hold(a, q, marks, reference, beforehand(a, cls, config, marks), certify)
+
+
+def hold(
+    a: Analysis, q: Float[np.ndarray, "2 R K O A"], times: Int[np.ndarray, "K"], reference: Reference,
+    before: Beforehand, certify: Sequence[Callable[[Float[np.ndarray, "O A"]], Bound]],
+) -> Measured:  # fmt: skip
+    """Measure given tables; certify: of the residual, one for all runs or one per run."""
+    observed, sup = decompose(a, q, reference.q[None, :, None])
+    shape = q.shape[:3]
+
+    def full(found: object) -> dict[str, np.ndarray]:
+        return {term: np.broadcast_to(getattr(found, term), shape).copy() for term in TERMS}
+
+    slack = allowances(a, reference)
+    return Measured(
+        q, times, reference, full(observed), full(sup), slack, before, certificates(a, q, reference, certify)
+    )
+
+
+def certificates(
+    a: Analysis, q: Float[np.ndarray, "2 R K O A"], reference: Reference, certify: Sequence[Certifier]
+) -> dict[str, Certificates]:
+    """What each learned table says of its own errors; that of the approximation comes from Q_F."""
+    hidden = Assumption("the global state", False, -math.inf, "no learned table tells what its interface hides")
+    nothing = conditional("none", [hidden], lambda: (math.nan, {}), "docs/theory.md section 8.3")
+    apart = [certificate_pointwise(a, table)[0] for table in reference.q]
+
+    def each(of: Callable[[int, Float[np.ndarray, "O A"]], Bound]) -> Certificates:
+        return [[[of(r, table) for table in run] for r, run in enumerate(part)] for part in q]
+
+    def whole(certify: Certifier, table: Float[np.ndarray, "O A"]) -> Bound:
+        return certify(table) if np.isfinite(table).all() else diverged()
+
+    return {
+        "interface": each(lambda r, table: nothing),
+        "approximation": each(lambda r, table: apart[r % len(apart)]),
+        "residual": each(lambda r, table: whole(certify[r % len(certify)], table)),
+        "total": each(lambda r, table: whole(lambda t: certificate_oracle(a, t), table)),
+    }
+
+
+def allowances(a: Analysis, reference: Reference) -> dict[str, float]:
+    """How far the numbers of each term may be off by solver error, in reward units."""
+    numerical = a.oracle_solution.error + a.interface_solution.error
+    slack = {"interface": numerical, "approximation": numerical + reference.error, "residual": reference.error}
+    return slack | {"total": sum(slack.values())}
+
+
+def diverged() -> Bound:
+    """No certificate speaks of a table that is not finite."""
+    finite = Assumption("finite table", False, -np.inf, "the run diverged: choose a smaller step")
+    return conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4")
+
+
+def _estimate(term: str, errors: Float[np.ndarray, "R"], one_reference: bool) -> Estimate:
+    if term == "interface" or (term == "approximation" and one_reference):
+        return exact(float(errors[0]))
+    return root_mean_square(errors, CONFIDENCE)
+
+
+def _judge(bound: Bound, seen: Estimate, all_finite: bool, allowance: float) -> Verdict:
+    """The verdict of a measured error.  One run has no interval; a run that diverged breaks any bound."""
+    if not bound.applicable:
+        return Verdict.INAPPLICABLE
+    if not all_finite:
+        return Verdict.VIOLATED
+    if np.isfinite(seen.interval).all():
+        return verdict(bound, *seen.interval, allowance=allowance)
+    if bound.value >= bound.trivial:
+        return Verdict.VACUOUS
+    return Verdict.UNDECIDED
+
+
+def _words(found: object) -> np.ndarray:
+    return np.vectorize(lambda v: v.value, otypes=["<U12"])(np.array(found, dtype=object))
