@@ -16,7 +16,6 @@ from estimators.decomposition import MixingSplit, decompose, mixing_split
 from estimators.statistics import estimate
 from icq.display import Shown
 from icq.exact import analyse
-from icq.learn import sampling
 from icq.learn.learner import learn, seed_keys
 from icq_bounds.sweep.methods import Features, Method, Table
 from synthetic.dials import Dials, Shape, dials_instance
@@ -50,12 +49,12 @@ class Runs(Shown):
 def learned(method: Method) -> Runs:
     """The residuals of many pairs of runs on a small, slow workflow; drawing from them has an exactly known truth."""
     a = analyse(dials_instance(Shape(ring(3), clusters=2, visible=1), Dials(gap=0.5, mixing=0.05)))
-    cls = method.build(a.smdp)
+    cls = method.build(a)
     seeds = range(POPULATION)
     q_f = method.reference(a, cls, seed_keys([0])).q[0]
     residuals = []
     for iid in (False, True):
-        record = learn(sampling.tables(a), cls, method.config(iid), seeds, CHECKPOINTS)
+        record = learn(a, cls, method.config(a, iid), seeds, CHECKPOINTS)
         residuals.append(decompose(a, np.asarray(record.q_average, np.float64), q_f)[0].residual)
     return Runs(np.stack(residuals, axis=1))
 

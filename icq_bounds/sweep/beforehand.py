@@ -26,6 +26,7 @@ from bounds.residual.rounding import DOUBLE, SINGLE
 from bounds.residual.twin import predicted
 from bounds.residual.weights import sharp_weight
 from bounds.theorem import Output
+from icq.display import Shown
 from icq.exact import Analysis
 from icq.learn.classes import FunctionClass, Linear, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, is_double
@@ -37,7 +38,7 @@ Bounds: TypeAlias = Mapping[Output, Sequence[Bound]]  # at each time
 
 
 @dataclass(frozen=True)
-class Beforehand:
+class Beforehand(Shown):
     """Bounds by term and output in the d-norm, in reward units, at each of the times; `predicted` [times]: where the
     residual of the last iterate should lie (docs/theory.md section 5d), no bound; NaN where there is no such number.
     """  # fmt: skip

@@ -16,12 +16,15 @@ from bounds.approximation.classes import LinearClass, linear_class
 from bounds.core.bound import Verdict, below, conditional
 from bounds.core.term import Rung
 from bounds.theorem import Theorem, theorem
+from estimators.decomposition import TERMS
 from icq.exact import Analysis, analyse
 from icq.learn import classes, sampling
 from icq.learn.classes import FunctionClass
 from icq.learn.learner import LearnerConfig, learn
 from icq_bounds.sweep.cells import learn_and_measure
+from icq_bounds.sweep.measure import OUTPUTS
 from icq_bounds.sweep.methods import Method, Reference
+from icq_bounds.sweep.results import statements, violations
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
@@ -80,10 +83,11 @@ class WithClass:
 
     as_features: bool
 
-    def build(self, m) -> FunctionClass:
+    def build(self, a: Analysis) -> FunctionClass:
+        m = a.smdp
         return classes.linear(m, additive_features(m).astype(np.float32)) if self.as_features else additive(m)
 
-    def config(self, iid: bool) -> LearnerConfig:
+    def config(self, a: Analysis, iid: bool) -> LearnerConfig:
         return replace(HOW, iid=iid)
 
     def members(self, a: Analysis) -> LinearClass:
@@ -103,12 +107,18 @@ class WithClass:
 def test_a_function_class_of_ones_own_is_learned_measured_and_certified(a):
     assert isinstance(additive(a.smdp), FunctionClass) and isinstance(WithClass(False), Method)
     own, known = (learn_and_measure(a, WithClass(kind), SEEDS, TIMES, False) for kind in (False, True))
-    assert own["e_residual"].shape == (SEEDS, len(TIMES)) and (own["e_residual"] > 0).all()
-    for name in ("e_interface", "e_approximation", "e_residual", "e_total", "value"):
+    shape = (len(OUTPUTS), SEEDS, len(TIMES))
+    assert own["observed_residual"].shape == shape and (own["observed_residual"] > 0).all()
+    for name in (*(f"observed_{term}" for term in TERMS), "value"):
         np.testing.assert_allclose(own[name], known[name], rtol=1e-4, atol=1e-6, err_msg=name)
-    assert own["e_approximation"] == pytest.approx(known["e_approximation"]) and own["e_approximation"].min() > 1e-3
-    codes = [own[f"verdict_{term}"] for term in ("interface", "approximation", "residual", "total")]
-    assert all((code != list(Verdict).index(Verdict.VIOLATED)).all() for code in codes)
+    apart = own["observed_approximation"]
+    assert apart == pytest.approx(known["observed_approximation"]) and apart.min() > 1e-3
+    assert violations([own, known]) == 0
+    for term in ("approximation", "residual", "total"):
+        assert statements([own], "certificate", term).applicable.all(), term
+    assert statements([own], "bound", "interface").applicable.all()
+    assert not statements([own], "bound", "residual").applicable.any()  # nobody knows that this class is linear
+    assert statements([known], "bound", "approximation").applicable.all()
 
 
 def test_what_is_not_a_function_class_is_seen():

@@ -56,7 +56,9 @@ from icq_bounds.diagnosis import diagnosis, words
 from icq_bounds.pages import html, parts
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.learning import Who
-from icq_bounds.sweep.methods import Reference
+from icq_bounds.sweep.measure import measured
+from icq_bounds.sweep.methods import Reference, Table
+from icq_bounds.sweep.results import KINDS, Statements
 from icq_bounds.workflows.math.cells import Played
 from icq_bounds.workflows.routing.cells import RoutingCell
 from notebooks.explore import terms
@@ -323,11 +325,13 @@ def of_experiments(a):
     yield html.Page("<title>A &lt; B</title>")
     yield TermCheck("residual", E, found := scalar_gap_bound(a), Verdict.HOLDS, found, Verdict.HOLDS)
     cell = RoutingCell(bits=1, who=Who.ICQ, seeds=1, handoffs=10)
-    yield engine.Attempt(cell, {"e_total": np.ones(3)})
+    yield engine.Attempt(cell, {"observed_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})
     yield Reference(np.zeros((1, 4, 2)), 0.0, 0.0, True)
-    part = {f"{p}_{t}": np.ones(3) for p in ("e", "b", "slack") for t in TERMS}
-    yield parts.Records(part | {f"verdict_{t}": np.array(["holds"] * 3) for t in TERMS})
+    found = Statements(np.ones(3), np.full(3, 2.0), np.zeros(3), np.array(["holds"] * 3))
+    each = {kind: dict.fromkeys(TERMS, found) for kind in KINDS}
+    yield from (found, parts.Records(each, {name: np.ones(3) for name in parts.NUMBERS}))
+    yield measured(a, Table(), 2, (5, 10), False)
     seen = terms.learned(a, 1)
     yield from (terms.hidden(a), seen, terms.Terms(terms.hidden(a), seen.error, seen.residual(100)))
     yield tightness.Errors(*(np.ones(3) for _ in range(5)))
