@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import sympy as sp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import NullLocator
@@ -25,23 +23,21 @@ from bounds.interface.gap import trivial_cap
 from bounds.planner import BitLaw, Costs, Infeasible, PowerLaw, ResidualModel, plan
 from bounds.residual import poisson
 from bounds.residual.sharp import constant_step
+from bounds.theorem import Output
 from estimators import decomposition
 from estimators.decomposition import NAME, decompose
 from estimators.statistics.estimate import Estimate, root_mean_square
-from icq.learn import classes, sampling
-from icq.learn.classes import FunctionClass, Params
-from icq.learn.learner import LearnerConfig, begin, initial_params, run, seed_keys
+from icq.learn.learner import learn, seed_keys
 from icq_bounds.figures.style import COLOUR, RED, axes, band, label_ends
-from icq_bounds.sweep.cells import learn_tables
 from icq_bounds.sweep.families import DialsFamily
-from icq_bounds.sweep.methods import Features, Table
+from icq_bounds.sweep.measure import Measured
+from icq_bounds.sweep.methods import Features, Schedule, Table
 from icq_bounds.sweep.results import octaves
-from icq_bounds.sweep.store import Arrays
 from notebooks.explore import terms
 from notebooks.explore.terms import Terms, learned_by
 
-CONTROL, CERTIFIED, INK = "0.55", RED, "0.15"
-TERMS = decomposition.TERMS[:3]
+CONTROL, BOUND, INK = "0.55", RED, "0.15"
+TERMS, AVERAGE = decomposition.TERMS[:3], 1
 
 
 def class_name(features: int) -> str:
@@ -56,9 +52,10 @@ def class_name(features: int) -> str:
 def residuals(family: DialsFamily, features: int, iid: bool, seeds: int, handoffs: int) -> Float[np.ndarray, "R K"]:
     """||Qavg - Q_F||_d of `seeds` runs of IC-Q after 256, 512, ... handoffs; `features` per agent, 0 is a table."""
     a, method = terms.analysis(family), Features(features) if features else Table()
-    cls, q = learn_tables(a, method, seeds, octaves(handoffs, 256), iid)
+    cls = method.build(a)
+    record = learn(a, cls, method.config(a, iid), range(seeds), octaves(handoffs, 256))
     reference = method.reference(a, cls, seed_keys(range(seeds)))
-    return decompose(a, q, reference.q[:, None])[0].residual
+    return decompose(a, np.asarray(record.q_average, np.float64), reference.q[:, None])[0].residual
 
 
 def residual(
@@ -66,11 +63,11 @@ def residual(
 ) -> Axes:
     """Observed residuals along a trajectory and of the i.i.d. control, and the sharp prediction of both."""
     ax, grid, found = axes(ax), octaves(handoffs, 256), learned_by(family, features)
-    for iid, colour, name, dashes in ((False, COLOUR["residual"], "trajectory", "-"), (True, CONTROL, "control", "--")):
+    for iid, colour, name in ((False, COLOUR["residual"], "trajectory"), (True, CONTROL, "control")):
         e = residuals(family, features, iid, seeds, handoffs)
-        band(ax, grid, [root_mean_square(e[:, k]) for k in range(len(grid))], colour, name, dashes)
+        band(ax, grid, [root_mean_square(e[:, k]) for k in range(len(grid))], colour, name)
         sharp = np.sqrt((found.control if iid else found.constant) / np.array(grid))
-        ax.plot(grid, sharp, ":", color=INK, linewidth=1.3, label="sharp prediction" if iid else None)
+        ax.plot(grid, sharp, "-.", color=INK, linewidth=1.1, label="sharp prediction" if iid else None)
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual",
            title=f"{class_name(features)}, mixing {family.mixing:g}")  # fmt: skip
     ax.legend(fontsize=8)
@@ -91,7 +88,7 @@ def correlation(
     ax.fill_between(lag, 0, np.minimum(count, 1), color=CONTROL, alpha=0.35, linewidth=0)
     ax.fill_between(lag, 1, count, color=COLOUR["residual"], alpha=0.35, linewidth=0)
     ax.plot(lag, count, "o-", color=COLOUR["residual"], markersize=3.5)
-    ax.axhline(1, color=CONTROL, linestyle="--")
+    ax.axhline(1, color=CONTROL, linewidth=1)
     ax.annotate("control", (lag[-1], 1), (0, -4), textcoords="offset points", ha="right", va="top", fontsize=9)
     name = name or f"{class_name(features)}, mixing {family.mixing:g}"
     ax.set_title(f"{name}: {found.constant / found.control:.3g} count as one")
@@ -114,20 +111,7 @@ def persistence(family: DialsFamily, gaps: Sequence[float], kept: Sequence[float
     return label_ends(ax)
 
 
-# --- certificate ----------------------------------------------------------------------------------------------------
-
-FREQUENCY = 1e9  # prior visits that fix the visit frequency at d(x)
-
-
-@jax.jit
-def _last_iterates(
-    t: sampling.Tables, cls: FunctionClass, config: LearnerConfig, params: Params, prior: Float[Array, "O A"],
-    keys: Key[Array, "R"], marks: Int[Array, "K"],
-) -> Float[Array, "R K O A"]:  # fmt: skip
-    def one(params: Params, key: Key[Array, ""]) -> Float[Array, "K O A"]:
-        return jnp.asarray(run(t, cls, config, begin(t, cls, config, params, key, prior), jnp.int32(0), marks)[1].q)
-
-    return jax.vmap(one)(params, keys)
+# --- bound ----------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=terms.POSITIONS)
@@ -136,18 +120,14 @@ def table_errors(
 ) -> Float[np.ndarray, "R K"]:
     """||Q_T - Qbar||_d of a table from 0 whose pairs take constant steps per own visit."""
     a = terms.analysis(family)
-    cls, keys = classes.tabular(a.smdp), seed_keys(range(seeds))
-    config = LearnerConfig(step=local_step * float(a.d_pair.mean()), visit_normalised=True)
-    prior = jnp.asarray(FREQUENCY * a.d_pair, jnp.float32)
-    q = _last_iterates(
-        sampling.tables(a), cls, config, initial_params(cls, keys), prior, keys, jnp.asarray(marks, jnp.int32)
-    )
-    return decompose(a, np.asarray(q, np.float64), a.q_bar)[0].residual
+    method = Table(Schedule(local_step, decay_offset=1.0, decay_power=0.0), "local", "double")
+    record = learn(a, method.build(a), method.config(a, False), range(seeds), marks)
+    return decompose(a, np.asarray(record.q), a.q_bar)[0].residual
 
 
 @lru_cache(maxsize=terms.POSITIONS)
-def certificates(family: DialsFamily, local_step: float, handoffs: int) -> tuple[Curve, Curve, float]:
-    """Poisson certificates of first and second order for a table from 0 with constant steps, and its sharp level."""
+def bounds(family: DialsFamily, local_step: float, handoffs: int) -> tuple[Curve, Curve, float]:
+    """Poisson bounds of first and second order for a table from 0 with constant steps, and its sharp level."""
     pop = learned_by(family, 0).problem
     times = np.unique(np.geomspace(64, handoffs, 24).round().astype(int))
     alpha, start = local_step * float(pop.analysis.d_pair.mean()), np.zeros_like(pop.theta_star)
@@ -155,22 +135,22 @@ def certificates(family: DialsFamily, local_step: float, handoffs: int) -> tuple
     return poisson.tier_1(pop, alpha, start, times), poisson.tier_2(pop, alpha, start, times), level
 
 
-def certificate(
+def bounded(
     family: DialsFamily, local_step: float, *, seeds: int = 0, handoffs: int = 2**18, ax: Axes | None = None
 ) -> Axes:
-    """A table with constant steps: Poisson certificate of first and second order, sharp level, what rewards alone say,
+    """A table with constant steps: Poisson bounds of first and second order, sharp level, what rewards alone say,
 
     and what `seeds` runs were observed to do.
     """  # fmt: skip
     ax, pop = axes(ax), learned_by(family, 0).problem
-    first, second, level = certificates(family, local_step, handoffs)
+    first, second, level = bounds(family, local_step, handoffs)
     times = second.times
-    ax.plot(times, first.value, "--", color=CERTIFIED, linewidth=1, label="certificate, first order only")
-    ax.plot(times, second.value, color=CERTIFIED, linewidth=2, label="certificate")
+    ax.plot(times, first.value, "--", color=BOUND, linewidth=1, alpha=0.6, label="bound, first order only")
+    ax.plot(times, second.value, "--", color=BOUND, linewidth=2, label="bound, known before the run")
     if seeds:
         e = table_errors(family, local_step, seeds, tuple(times.tolist()))
         band(ax, times.tolist(), [root_mean_square(e[:, k]) for k in range(len(times))], COLOUR["residual"], "observed")
-    ax.axhline(level, color=INK, linestyle=":", label="sharp level")
+    ax.axhline(level, color=INK, linestyle="-.", linewidth=1.1, label="sharp level")
     ax.axhline(pop.range_cap, color=CONTROL, linewidth=1, label="what rewards alone say")
     above = f"{second.value[-1] / level:.2g} x sharp" if second.value[-1] < pop.range_cap else "vacuous"
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual", ylim=(5e-4, 50))
@@ -200,7 +180,7 @@ def budget(at: Terms, constant: float, handoffs: int, cap: float, *, name: str =
     ax.axvline(handoffs, color="0.7", linewidth=1, zorder=0)
     ax.axhline(cap, color=CONTROL, linewidth=1, label="what rewards alone say")
     ax.plot([handoffs], [at.total.value], "o", color=COLOUR["total"])
-    ax.plot([handoffs], [at.total.certified], "v", color=CERTIFIED, label="certified sum")
+    ax.plot([handoffs], [at.total.bound], "v", color=BOUND, label="bound on the sum")
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="error in the d-norm")
     ax.set_title(f"{name}\n{said(at)}" if name else said(at), fontsize=10)
     ax.set(xlim=(HANDOFFS[0], HANDOFFS[-1]), ylim=LIMITS)
@@ -323,7 +303,7 @@ def diagnosed(found: Mapping[str, Estimate], truth: Mapping[str, float], *, ax: 
     marks = [(truth[term], k) for k, term in enumerate(found) if term in truth]
     if marks:
         x, y = zip(*marks, strict=True)
-        ax.plot(x, y, "|", color=CERTIFIED, markersize=22, markeredgewidth=2, label="exact")
+        ax.plot(x, y, "|", color=RED, markersize=22, markeredgewidth=2, label="exact")
         ax.legend(fontsize=8)
     ax.set_yticks(range(len(found)), [NAME[term] for term in found])
     ax.invert_yaxis()
@@ -333,14 +313,15 @@ def diagnosed(found: Mapping[str, Estimate], truth: Mapping[str, float], *, ax: 
     return ax
 
 
-def measured(found: Mapping[str, Arrays], marks: Sequence[int]) -> str:
-    """A Markdown table: root mean square of every error over runs at the last mark, with the largest bound."""
-    rows = [f"| after {marks[-1]:,} handoffs | " + " | ".join(NAME[term] for term in (*TERMS, "total")) + " |"]
+def errors_and_bounds(found: Mapping[str, Measured]) -> str:
+    """A Markdown table: root mean square of every error of the average after the last handoff, with its bound."""
+    last = max(int(m.times[-1]) for m in found.values())
+    rows = [f"| after {last:,} handoffs | " + " | ".join(NAME[term] for term in decomposition.TERMS) + " |"]
     rows.append("| --- " * 5 + "|")
-    for name, r in found.items():
+    for name, m in found.items():
         cells = []
-        for term in (*TERMS, "total"):
-            e, b = np.sqrt((r[f"e_{term}"][:, -1] ** 2).mean()), r[f"b_{term}"][:, -1].max()
-            cells.append(f"{e:.3f} (at most {b:.3f})" if b > 0 else f"{e:.3f}")
+        for term in decomposition.TERMS:
+            e, bound = m.seen[term][AVERAGE][-1].value, m.before.bounds[term][Output.AVERAGE][-1]
+            cells.append(f"{e:.3f} (at most {bound.value:.3f})" if bound.value > 0 else f"{e:.3f}")
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)

@@ -25,7 +25,8 @@ from icq_bounds.figures.style import BLACK, BLUE, CHANNEL, COLOUR, SKY, STYLE, a
 
 PARTS = {"reward": CHANNEL["reward"], "mass": CHANNEL["duration"], "shape": CHANNEL["transition"]}
 FAINT = "0.45"
-CertifiedErrors: TypeAlias = Mapping[str, float | Float[np.ndarray, "..."]]  # by term; broadcast to [runs, checkpoints]
+Bounds: TypeAlias = Mapping[str, Sequence[float]]  # by term, at every checkpoint
+Certificates: TypeAlias = Mapping[str, Float[np.ndarray, "R K"]]  # by term, of every run at every checkpoint
 
 
 def use_style() -> None:
@@ -40,12 +41,13 @@ def use_style() -> None:
 def terms_over_time(
     handoffs: Sequence[int],
     errors: Decomposition,
-    certified: CertifiedErrors,
+    bounds: Bounds,
+    certificates: Certificates,
     ax: Axes | None = None,
 ) -> Axes:
-    """The three errors and their total against handoffs; certified upper bounds dotted in the same colour.
+    """The three errors and their total against handoffs; in the same colour bounds dashed and certificates dotted.
 
-    errors: batch axes [runs, checkpoints], drawn as root mean squares with 95 % intervals; so are bounds, without.
+    errors: batch axes [runs, checkpoints], drawn as root mean squares with 95 % intervals; so are certificates, without.
     """
     ax = axes(ax, 7.2, 4.4)
     shape = errors.total.shape
@@ -53,9 +55,10 @@ def terms_over_time(
         runs = np.broadcast_to(getattr(errors, term), shape)
         found = [root_mean_square(runs[:, k]) for k in range(shape[1])]
         band(ax, handoffs, found, COLOUR[term], NAME[term])
-        if term in certified:
-            limit = np.sqrt((np.broadcast_to(certified[term], shape) ** 2).mean(axis=0))
-            ax.plot(handoffs, limit, ":", color=COLOUR[term], linewidth=1.4)
+        if term in bounds:
+            ax.plot(handoffs, bounds[term], "--", color=COLOUR[term], linewidth=1.4)
+        if term in certificates:
+            ax.plot(handoffs, np.sqrt((certificates[term] ** 2).mean(axis=0)), ":", color=COLOUR[term], linewidth=1.4)
     ax.set(xscale="log", yscale="log", xlabel="handoffs learned from", ylabel="error in the d-norm",
            xlim=(handoffs[0], handoffs[-1]))  # fmt: skip
     return label_ends(readable(ax))
@@ -104,11 +107,11 @@ def ladder(rungs: Sequence[Rung], ax: Axes | None = None, limit: float | None = 
 
 
 def attribution_map(attribution: Float[np.ndarray, "N N"], ax: Axes | None = None) -> Axes:
-    """Whose certified error (rows) is caused by whose interface (columns); the numbers on the right are row sums."""
+    """Whose bound (rows) is caused by whose interface (columns); the numbers on the right are row sums."""
     ax = axes(ax, 5.4, 4.4)
     agents = range(len(attribution))
     image = ax.imshow(attribution, cmap="Blues", vmin=0.0)
-    ax.figure.colorbar(image, ax=ax, label="share of the certified error, reward units", shrink=0.85, pad=0.14)
+    ax.figure.colorbar(image, ax=ax, label="share of the bound, reward units", shrink=0.85, pad=0.14)
     for i, total in enumerate(attribution.sum(axis=1)):
         ax.text(len(attribution) - 0.3, i, f"{total:.2f}", va="center", fontsize=8, color=FAINT)
     ax.set(xticks=agents, yticks=agents, xlabel="caused by the interface of agent", ylabel="error of agent")
@@ -169,7 +172,7 @@ def against_width(widths: Sequence[int], series: Series, ax: Axes | None = None)
 
 
 def certificates(handoffs: Sequence[int], series: Series, ax: Axes | None = None) -> Axes:
-    """The distance of learned tables from the interface values, and what is certified about it, against handoffs."""
+    """The distance of learned tables from the interface values, and certificates of it, against handoffs."""
     ax = _named(axes(ax, 7.2, 4.0), handoffs, series)
     ax.set(xscale="log", yscale="log", xlabel="handoffs learned from", ylabel="distance in the d-norm",
            xlim=(handoffs[0], handoffs[-1]))  # fmt: skip
@@ -185,28 +188,29 @@ def _named(ax: Axes, x: Sequence[int], series: Series) -> Axes:
 def promised_and_found(
     promised: Float[np.ndarray, "N"], found: Sequence[float], agent: int, ax: Axes | None = None
 ) -> Axes:
-    """By how much each interface could lower the certified error of `agent`, and by how much it did when opened."""
+    """By how much each interface could lower the bound of `agent`, and by how much it did when opened."""
     ax = axes(ax, 7.2, 3.2)
     agents = np.arange(len(promised))
     ax.bar(agents - 0.2, promised, 0.38, color=COLOUR["interface"], alpha=0.35, label="attribution")
     ax.bar(agents + 0.2, found, 0.38, color=COLOUR["interface"], label="when it sees everything")
     ax.axhline(0.0, color="0.3", linewidth=0.8)
-    ax.set(xticks=agents, xlabel="whose interface", ylabel=f"fall of the certified error of agent {agent}")
+    ax.set(xticks=agents, xlabel="whose interface", ylabel=f"fall of the bound of agent {agent}")
     ax.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
     return ax
 
 
-def terms_table(handoffs: Sequence[int], errors: Decomposition, certified: CertifiedErrors) -> str:
+def terms_table(handoffs: Sequence[int], errors: Decomposition, bounds: Bounds, certificates: Certificates) -> str:
     """The last checkpoint as a Markdown table, and which term is the largest from when to when."""
     shape = errors.total.shape
-    head = f"| after {handoffs[-1]:,} handoffs | observed, 95 % interval | certified | ratio |"
-    rows, size = [head, "| --- | --- | --- | --- |"], {}
+    head = f"| after {handoffs[-1]:,} handoffs | observed, 95 % interval | bound | ratio | certificate |"
+    rows, size = [head, "| --- " * 5 + "|"], {}
     for term in TERMS:
         runs = np.broadcast_to(getattr(errors, term), shape)
         seen, size[term] = root_mean_square(runs[:, -1]), np.sqrt((runs**2).mean(axis=0))
-        limit = float(np.sqrt((np.broadcast_to(certified[term], shape)[:, -1] ** 2).mean()))
+        bound = bounds[term][-1]
+        after = f"{np.sqrt((certificates[term][:, -1] ** 2).mean()):.4g}" if term in certificates else ""
         said = str(seen) if seen.stderr > 0 else f"{seen.value:.4g}, exact"
-        rows.append(f"| {NAME[term]} | {said} | {limit:.4g} | {limit / seen.value:.2f} |")
+        rows.append(f"| {NAME[term]} | {said} | {bound:.4g} | {bound / seen.value:.2f} | {after} |")
     largest = [max(TERMS[:3], key=lambda term: size[term][k]) for k in range(shape[1])]
     starts = [k for k in range(shape[1]) if k == 0 or largest[k] != largest[k - 1]]
     said = ", ".join(f"the **{NAME[largest[k]]}** from {handoffs[k]:,} handoffs on" for k in starts)

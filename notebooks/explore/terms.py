@@ -38,16 +38,16 @@ POSITIONS = 256  # kept of every part; an analysis of the ten-agent workflow tak
 
 @dataclass(frozen=True)
 class Part(Shown):
-    """One error in the d-norm: `value`, exact or (residual) asymptotic, and a certified bound, NaN without one."""
+    """One error in the d-norm: `value`, exact or (residual) asymptotic, and its bound, NaN without one."""
 
     value: float
-    certified: float
+    bound: float
 
     def __add__(self, other: Part) -> Part:
-        return Part(self.value + other.value, self.certified + other.certified)
+        return Part(self.value + other.value, self.bound + other.bound)
 
     def _facts_(self) -> list[Fact]:
-        return [Fact("error", self.value, "reward"), Fact("certified", self.certified, "reward")]
+        return [Fact("error", self.value, "reward"), Fact("bound", self.bound, "reward")]
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Learned(Shown):
     control: float
 
     def residual(self, handoffs: int) -> Part:
-        """The asymptote after so many handoffs, and the Poisson certificate of the last iterate from 0, at the constant
-        step that is best for so many.
+        """The asymptote after so many handoffs, and the Poisson bound on the last iterate from 0, at the constant step
+        that is best for so many.
         """  # fmt: skip
         start, times = np.zeros_like(self.problem.theta_star), np.array([handoffs])
         bound = closed.last_iterate(self.problem, best_step(self.problem, handoffs), start, times)
@@ -126,7 +126,7 @@ def analysis(family: DialsFamily) -> Analysis:
 def without_gap(family: DialsFamily) -> DialsFamily:
     """The same workflow with the gap dial at 0, where logs have the same law (docs/theory.md section 8.3).
 
-    So class error and residual are those of any gap, and certificates evaluated there hold at any gap for runs that
+    So class error and residual are those of any gap, and bounds evaluated there hold at any gap for runs that
     start at stationarity.  A family whose gap leaks into its logs (persistence, or no full compensation) is returned
     as it is.
     """

@@ -10,10 +10,14 @@ import pytest
 from bounds import symbolic
 from bounds.planner import BitLaw, Costs, PowerLaw, SharpResidual, plan
 from bounds.residual.sharp import averaged_limit
+from bounds.theorem import Output
+from estimators.decomposition import TERMS
 from estimators.statistics.estimate import Estimate, missing
 from icq.exact import analyse
 from icq.reason import Reason
 from icq_bounds.sweep.families import DialsFamily
+from icq_bounds.sweep.measure import measured
+from icq_bounds.sweep.methods import LOCAL, Table
 from notebooks.explore import curves, terms
 from notebooks.explore.terms import Part, Pictures, Terms, beginning, labelled, positions, sliders
 
@@ -33,9 +37,9 @@ def same(found, wanted):
     for name in ("interface", "approximation", "residual"):
         one, other = getattr(found, name), getattr(wanted, name)
         assert one.value == pytest.approx(other.value, rel=1e-8, abs=1e-12)
-    # The certificate of the residual is that of gap dial 0: not the same number, and valid at every gap.
-    assert found.interface.certified == pytest.approx(wanted.interface.certified, rel=1e-8)
-    assert found.approximation.certified == pytest.approx(wanted.approximation.certified, rel=1e-8)
+    # The bound on the residual is that of gap dial 0: not the same number, and valid at every gap.
+    assert found.interface.bound == pytest.approx(wanted.interface.bound, rel=1e-8)
+    assert found.approximation.bound == pytest.approx(wanted.approximation.bound, rel=1e-8)
 
 
 def directly(family, features, handoffs):
@@ -102,7 +106,7 @@ def test_a_move_computes_only_what_it_moves(counted, change, features, handoffs,
 def test_the_dominant_term_is_the_largest_and_unknown_ones_are_said():
     small, large, unknown = Part(0.1, 0.2), Part(0.5, float("nan")), Part(float("nan"), float("nan"))
     at = Terms(small, large, Part(0.2, 0.4))
-    assert at.dominant == "approximation" and at.total.value == pytest.approx(0.8) and np.isnan(at.total.certified)
+    assert at.dominant == "approximation" and at.total.value == pytest.approx(0.8) and np.isnan(at.total.bound)
     assert curves.said(at) == "approximation dominates, 62% of 0.8"
     assert Terms(small, large, unknown).dominant is None
     assert "not known" in curves.said(Terms(small, large, unknown))
@@ -239,7 +243,7 @@ def test_every_figure_draws_on_the_axes_it_is_given():
     drawings = [
         lambda ax: curves.correlation(HERE, 3, ax=ax),
         lambda ax: curves.persistence(HERE, [0.0, 1.0], [0.0, 0.5], ax=ax),
-        lambda ax: curves.certificate(HERE, 0.003, handoffs=1000, ax=ax),
+        lambda ax: curves.bounded(HERE, 0.003, handoffs=1000, ax=ax),
         lambda ax: curves.dials_budget(HERE, 3, 10**4, ax=ax),
         lambda ax: curves.dominance(HERE, 3, [0.0, 0.5, 1.0], ax=ax),
         lambda ax: curves.shopping(0.3, [0.1, 0.3], width, bits, residual, costs, ax=ax),
@@ -289,12 +293,20 @@ def test_formulas_stand_beside_their_numbers():
 
 
 def test_measured_errors_stand_beside_their_bounds():
-    run = {f"e_{t}": np.array([[9.0, 3.0], [9.0, 4.0]]) for t in ("interface", "approximation", "residual", "total")}
-    run |= {f"b_{t}": np.array([[9.0, 5.0], [9.0, 6.0]]) for t in ("interface", "approximation", "residual", "total")}
-    run |= {
-        "e_approximation": np.zeros((2, 2)),
-        "b_approximation": np.zeros((2, 2)),
-        "b_total": np.full((2, 2), np.nan),
-    }
-    row = curves.measured({"tables": run}, (10, 20)).splitlines()[2]
-    assert row == "| tables | 3.536 (at most 6.000) | 0.000 | 3.536 (at most 6.000) | 3.536 |"
+    found = measured(analyse(HERE.workflow()), Table(LOCAL, "local", "double"), 3, (1000, 30_000), False)
+    row = curves.errors_and_bounds({"tables": found}).splitlines()[2]
+    shown = [f"{np.sqrt((found.observed[t][1, :, -1] ** 2).mean()):.3f}" for t in TERMS]
+    stated = [f"{found.before.bounds[t][Output.AVERAGE][-1].value:.3f}" for t in TERMS]
+    cells = [f"{e} (at most {b})" for e, b in zip(shown, stated, strict=True)]
+    cells[1] = "0.000"  # of a table, whose bound is 0
+    assert row == f"| tables | {' | '.join(cells)} |" and "nan" not in row
+
+
+def test_a_bound_is_dashed_and_what_was_observed_is_solid():
+    ax = curves.bounded(HERE, 0.01, seeds=2, handoffs=1000)
+    found = {line.get_label(): line for line in ax.lines}
+    dashes = {name: found[name].get_linestyle() for name in found}
+    assert dashes["observed"] == "-"
+    assert {name for name, style in dashes.items() if style == "--"} == {name for name in found if "bound" in name}
+    errors = curves.table_errors(HERE, 0.01, 2, tuple(curves.bounds(HERE, 0.01, 1000)[1].times.tolist()))
+    assert np.allclose(found["observed"].get_ydata(), np.sqrt((errors**2).mean(axis=0)))

@@ -53,28 +53,29 @@ ERRORS = Decomposition(
 )  # fmt: skip
 
 
-def test_terms_are_root_mean_squares_beside_their_bounds(ax):
-    assert pictures.terms_over_time(HANDOFFS, ERRORS, {"interface": 0.3, "residual": 2 * ERRORS.residual}, ax) is ax
-    seen, limit = lines(ax, COLOUR["residual"])
+BOUNDS = {"interface": [0.3] * 3, "approximation": [0.2] * 3, "residual": [5.0, 4.0, 3.0], "total": [5.5, 4.5, 3.5]}
+
+
+def test_terms_are_root_mean_squares_beside_their_bounds_and_certificates(ax):
+    bounds = {"interface": BOUNDS["interface"], "residual": BOUNDS["residual"]}
+    assert pictures.terms_over_time(HANDOFFS, ERRORS, bounds, {"residual": 2 * ERRORS.residual}, ax) is ax
+    seen, bound, certificate = lines(ax, COLOUR["residual"])
     assert np.allclose(seen.get_ydata(), np.sqrt((ERRORS.residual**2).mean(axis=0)))
-    assert np.allclose(limit.get_ydata(), 2 * seen.get_ydata())
+    assert np.allclose(bound.get_ydata(), BOUNDS["residual"])
+    assert np.allclose(certificate.get_ydata(), 2 * seen.get_ydata())
+    assert [line.get_linestyle() for line in (seen, bound, certificate)] == ["-", "--", ":"]
     assert np.allclose(lines(ax, COLOUR["interface"])[1].get_ydata(), 0.3)
-    assert len(lines(ax, COLOUR["approximation"])) == 1  # nothing is certified about it
+    assert len(lines(ax, COLOUR["approximation"])) == 1  # nothing is stated about it
     assert sorted(words(ax)) == ["approximation", "interface gap", "residual", "total"]
 
 
 def test_the_table_says_which_term_is_largest_and_when():
-    certified = {
-        "interface": 0.3,
-        "approximation": 0.2,
-        "residual": 2 * ERRORS.residual,
-        "total": 0.5 + 2 * ERRORS.residual,
-    }
-    *_, residual, total, _, said = pictures.terms_table(HANDOFFS, ERRORS, certified).splitlines()
+    certificates = {"residual": 2 * ERRORS.residual}
+    *_, residual, total, _, said = pictures.terms_table(HANDOFFS, ERRORS, BOUNDS, certificates).splitlines()
     assert said.endswith("the **residual** from 10 handoffs on, the **interface gap** from 1,000 handoffs on.")
-    assert str(root_mean_square(ERRORS.residual[:, -1])) in residual and residual.endswith("| 2.00 |")
-    limit = np.sqrt((certified["total"][:, -1] ** 2).mean())
-    assert f"| 0.25, exact | {limit:.4g} | {limit / 0.25:.2f} |" in total
+    seen = root_mean_square(ERRORS.residual[:, -1])
+    assert f"| {seen} | 3 | {3 / seen.value:.2f} | {2 * seen.value:.4g} |" in residual
+    assert total.endswith("| 0.25, exact | 3.5 | 14.00 |  |")
 
 
 def test_the_gap_and_its_bounds_against_the_dial(analyses, ax):
