@@ -77,11 +77,11 @@ def ratios(a):
 
 
 a = seen[1.0]
-certified = [*ratios(a).values()]
+found = [*ratios(a).values()]
 coarsest = {share: np.nanmax([*ratios(analysis(DialsFamily(kernel_share=share))).values()]) for share in (0.0, 1.0)}
 Markdown(
-    f"The line is the gap itself. At gap 1, half of it in the next state, certified values are "
-    f"{np.nanmin(certified):.2f} to {np.nanmax(certified):.2f} times the gap. With all of it in the next state the gap "
+    f"The line is the gap itself. At gap 1, half of it in the next state, bounds are "
+    f"{np.nanmin(found):.2f} to {np.nanmax(found):.2f} times the gap. With all of it in the next state the gap "
     f"is small and the coarsest rung {coarsest[1.0]:.1f} times as large ({coarsest[0.0]:.1f} with none): a distance "
     "between distributions does not see that hidden destinations are worth much the same."
 )
@@ -126,7 +126,7 @@ pictures.attribution_map(found.attribution);
 # %% [markdown]
 # Read along a row: who makes this agent's error uncertain. Read down a column: what this interface costs everybody.
 # Is it true? Show agent $j$ everything (each hidden state gets an observation of its own), solve again, and see by how
-# much the certified error of the worst agent falls. Seeing more also moves $\bar V$, of which the attribution knows
+# much the bound of the worst agent falls. Seeing more also moves $\bar V$, of which the attribution knows
 # nothing, so the two need not agree.
 
 # %%

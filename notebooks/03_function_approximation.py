@@ -63,7 +63,7 @@ error = {w: np.array([a.norm_d(q - a.q_bar) for q in fixed[w]]) for w in widths}
 bound = {w: np.array([class_error_bound(F).value for F in classes[w]]) for w in widths}
 series = {
     "class error": ([root_mean_square(error[w]) for w in widths], "-"),
-    "certified": ([root_mean_square(bound[w]) for w in widths], "--"),
+    "bound": ([root_mean_square(bound[w]) for w in widths], "--"),
 }
 pictures.against_width(widths, series);
 
@@ -88,7 +88,7 @@ Markdown(
 
 # %%
 def draw(width, ax=None):
-    title = f"width {width}: error {error[width][0]:.3f}, certified {bound[width][0]:.3f}"
+    title = f"width {width}: error {error[width][0]:.3f}, at most {bound[width][0]:.3f}"
     return pictures.against_truth(fixed[width][0], a.q_bar, a.d_pair, ax).set_title(title)
 
 
@@ -100,21 +100,20 @@ positions(draw, *({"width": w} for w in (1, 2, 4, 5)), size=(4.2, 3.8));
 # %% [markdown]
 # ## A certificate for any table
 #
-# Now networks of width 6, trained by IC-Q on handoffs along a trajectory. Nothing is known about where they will end,
-# and still every recorded table can be certified afterwards by its own residual
+# Now networks of width 6, trained by IC-Q on handoffs along a trajectory. No bound is known before the run, and still
+# a certificate is computed afterwards from every learned table, by its own residual
 # ([Lemma 4.4](../docs/theory.md#42-certificates-for-any-table)):
 #
 # $$\Vert Q-\bar Q\Vert_d\le\Vert E\Vert_d\le\frac{\Vert Q-\hat TQ\Vert_d}{1-\kappa},\qquad E=|Q-\hat TQ|+\hat K\max_aE.$$
 
 # %%
 from bounds.approximation.certificate import certificate_d, certificate_pointwise
-from icq.learn import sampling
 from icq.learn.learner import learn
 from icq_bounds.sweep.methods import Mlp
 
 handoffs = [2**k for k in range(8, 16)]
-how = Mlp(width=6).config(iid=False)  # Adam, steps that decay, averaging
-record = learn(sampling.tables(a), net, how, seeds=range(8), checkpoints=handoffs)
+how = Mlp(width=6).config(a, iid=False)  # Adam, steps that decay, averaging
+record = learn(a, net, how, seeds=range(8), checkpoints=handoffs)
 tables = np.asarray(record.q_average, np.float64)
 
 
@@ -125,7 +124,7 @@ def at_checkpoints(measure):
 
 found = {
     "error": (at_checkpoints(lambda q: a.norm_d(q - a.q_bar)), "-"),
-    "pointwise certificate": (at_checkpoints(lambda q: certificate_pointwise(a, q)[0].value), "--"),
+    "pointwise certificate": (at_checkpoints(lambda q: certificate_pointwise(a, q)[0].value), ":"),
     "scalar certificate": (at_checkpoints(lambda q: certificate_d(a, q).value), ":"),
 }
 pictures.certificates(handoffs, found);
@@ -133,7 +132,7 @@ pictures.certificates(handoffs, found);
 # %%
 last = {name: estimates[-1] for name, (estimates, _) in found.items()}
 Markdown(
-    f"After {handoffs[-1]:,} handoffs the networks are {last['error']} from $\\bar Q$ and certified within "
+    f"After {handoffs[-1]:,} handoffs the networks are {last['error']} from $\\bar Q$; the certificate says at most "
     f"{last['pointwise certificate']}, {last['pointwise certificate'].value / last['error'].value:.2f} times as much. "
     f"Too few features are not to blame: those of the tangent class leave an error of {error[6].max():.0e} at this "
     "width. What is left comes from training on finitely many handoffs."

@@ -30,8 +30,8 @@ Markdown(
 #
 # Three features per agent cannot represent $\bar Q$, so the TD errors at $Q_F$ have a mean given the state, and a chain
 # that moves slowly repeats it. In a table without hidden memory they have none: whatever the chain does, successive
-# updates are uncorrelated, and slow mixing costs a transient ([Lemma 8.8](../docs/theory.md#86-mixing)). Dotted: the sharp prediction
-# ([Theorem 5.6](../docs/theory.md#5a-sharp-variances))
+# updates are uncorrelated, and slow mixing costs a transient ([Lemma 8.8](../docs/theory.md#86-mixing)). Dash-dotted: the sharp
+# prediction ([Theorem 5.6](../docs/theory.md#5a-sharp-variances))
 #
 # $$T\mathbb E\Vert Q_{\mathrm{avg}}-Q_F\Vert_d^2\to\operatorname{tr}\bigl(\Psi'D\Psi J^{-1}(\Sigma_0+\Sigma_{\mathrm{mix}})J^{-T}\bigr),$$
 #
@@ -124,31 +124,32 @@ Markdown(
 
 
 # %% [markdown]
-# ## A certificate for every $T$
+# ## A bound for every $T$
 #
-# The prediction is a limit. The Poisson certificate ([section 5b](../docs/theory.md#5b-poisson-certificate)) holds at
-# every $T$ and for every start, with every constant computed from the workflow: correlation is removed by solving a
-# Poisson equation of the handoff chain, twice. Removing it once leaves maxima over states where stationary averages
-# could be, and soon says less than the range of rewards. The sharp level is that of a constant step (Theorem 5.7).
+# The prediction is a limit. The Poisson bound ([section 5b](../docs/theory.md#5b-poisson-certificate)) holds at every
+# $T$ and for every start, and is known before the run, with every constant computed from the workflow: correlation is
+# removed by solving a Poisson equation of the handoff chain, twice. Removing it once leaves maxima over states where
+# stationary averages could be, and soon says less than the range of rewards. The sharp level is that of a constant step
+# (Theorem 5.7).
 
 # %%
-def certificate(mixing, local_step, seeds=0, ax=None):
-    return curves.certificate(replace(pipeline, mixing=mixing), local_step, seeds=seeds, ax=ax)
+def bounded(mixing, local_step, seeds=0, ax=None):
+    return curves.bounded(replace(pipeline, mixing=mixing), local_step, seeds=seeds, ax=ax)
 
 
 shown = [{"mixing": m, "local_step": step, "seeds": 8} for step in (0.01, 0.003) for m in (0.3, 0.1)]
-positions(certificate, *shown);
+positions(bounded, *shown);
 
 # %%
 grid = {"mixing": [0.05, 0.1, 0.3], "local_step": [0.001, 0.003, 0.01]}
 for m in grid["mixing"]:
     for step in grid["local_step"]:
-        curves.certificates(replace(pipeline, mixing=m), step, 2**18)  # kept: sliders only draw
-sliders(certificate, **grid)
+        curves.bounds(replace(pipeline, mixing=m), step, 2**18)  # kept: sliders only draw
+sliders(bounded, **grid)
 
 # %% [markdown]
 # **What to remember.** A slow chain makes a poor class pay in variance, a table only in a transient; what is hidden and
-# stays makes a table pay too, with the square of the gap. The certificate needs small steps where the chain is slow,
-# then ends at about twice the truth.
+# stays makes a table pay too, with the square of the gap. The bound needs small steps where the chain is slow, then ends
+# at about twice the truth.
 #
 # **Next**: [which of the three errors to pay for](05_total_bound_and_planner.ipynb).

@@ -26,7 +26,7 @@ analysis(ten).smdp
 # ## The theorem in symbols
 #
 # `bounds.symbolic` holds every term as a SymPy expression ([section 6.5](../docs/theory.md#65-in-symbols)). Here are the
-# interface gap, the class error, and the leading order of the certified residual at a constant step $\alpha$, with the
+# interface gap, the class error, and the leading order of the bound on the residual at a constant step $\alpha$, with the
 # numbers of ten agents, eight features each, and the step that is best for a million handoffs. `symbolic.statement()`
 # spells out the whole residual, `symbolic.LAST` is what is evaluated.
 
@@ -55,7 +55,7 @@ Markdown(
 # The dials family moves each term alone ([section 8.9](../docs/theory.md#89-summary)): the gap dial moves the
 # interface gap, the class its own error and the constant of the residual, and handoffs divide the residual by
 # $\sqrt T$. So the sum falls until it meets the two flat lines, and the larger of them says what to change next. Gap
-# and class error are exact, the residual is its asymptote; the triangle is the certified sum.
+# and class error are exact, the residual is its asymptote; the triangle is the bound on the sum.
 
 # %%
 def budget(gap, features, mixing, handoffs, ax=None):
@@ -69,7 +69,7 @@ positions(budget, *({"gap": g, "features": f, "mixing": 0.3, "handoffs": T} for 
 handoffs = {f"{10**k:,}": 10**k for k in range(3, 9)}
 classes = {"2 features": 2, "14 features": 14, "table": 0}
 dial = {"gap": [0.0, 0.25, 0.5, 0.75, 1.0], "mixing": [0.02, 0.1, 0.3]}
-for m in dial["mixing"]:  # certificates are computed now and kept, so that sliders only draw
+for m in dial["mixing"]:  # bounds are computed now and kept, so that sliders only draw
     for f in classes.values():
         for T in handoffs.values():
             terms(replace(ten, mixing=m), f, T)
@@ -172,7 +172,7 @@ sliders(
 )
 
 # %% [markdown]
-# The prediction is not a bound. With the certified residual of 14 features instead, at the constant step that is best
+# The prediction is not a bound. With the bound on the residual of 14 features instead, at the constant step that is best
 # for a million handoffs, the same target has a guarantee, and its price. Its floor is what that step never undercuts; a
 # target below the sum of the floors is refused with the largest of them.
 
@@ -182,7 +182,7 @@ from bounds.planner import Infeasible, certified_residual, plan
 pop = learned_by(full, 14).problem
 sure = certified_residual(pop, best_step(pop, 10**6), 0 * pop.theta_star)
 print("predicted:", plan(0.3, width, bits, residual, costs))
-print("certified:", plan(0.3, width, bits, sure, costs))
+print("bounded:", plan(0.3, width, bits, sure, costs))
 try:
     plan(0.03, width, bits, sure, costs)
 except Infeasible as error:

@@ -57,23 +57,21 @@ workflow.smdp
 # %% [markdown]
 # ## Its decomposition
 #
-# `analyse` computes what is exact. `learn_and_measure` lets agents learn, here a table or a single feature per agent,
-# and puts every error beside a bound computed from the workflow and the learned table
-# ([theory, section 2](../docs/theory.md#2-decomposition-and-learning)).
+# `analyse` computes what is exact. `measured` lets agents learn, here a table or a single feature per agent, and puts
+# every error beside its bound, known before the run from the workflow, the class and the schedule
+# ([theory, section 6](../docs/theory.md#6-the-theorem)).
 
 # %%
 from IPython.display import Markdown
 
-from icq_bounds.sweep.cells import learn_and_measure
-from icq_bounds.sweep.methods import Features, Table
+from icq_bounds.sweep.measure import measured
 from notebooks.explore import curves, pictures
 
 pictures.use_style()
 a = ib.analyse(workflow)
-marks = (1000, 4000, 16000, 64000)
-classes = {"tables": Table(), "one feature per agent": Features(1)}
-measured = {name: learn_and_measure(a, method, 8, marks, iid=False) for name, method in classes.items()}
-Markdown(curves.measured(measured, marks))
+classes = {"tables": ib.table(), "one feature per agent": ib.features(1)}
+found = {name: measured(a, method, 8, (10_000, 100_000, 1_000_000), iid=False) for name, method in classes.items()}
+Markdown(curves.errors_and_bounds(found))
 
 # %% [markdown]
 # ## Which change is worth it?
