@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from bounds.core.bound import Assumption, below
 from bounds.core.steps import Steps, schedule
-from bounds.residual import _loops
+from bounds.residual import loops
 from icq.display import Shown, shown
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -245,7 +245,7 @@ def iterate(
 
 
 def row(lyapunov: Lyapunov) -> list[float]:
-    """The coefficients of an inequality as one row of `bounds.residual._loops`."""
+    """The coefficients of an inequality as one row of `bounds.residual.loops`."""
     x = lyapunov
     return [x.mu, *x.gain_2, *x.gain_3, *x.gain_4, *x.slack_1, *x.slack_2, *x.growth]
 
@@ -257,7 +257,7 @@ def _compiled(
     """Single steps of one inequality through any schedule, about a tenth of a microsecond each."""
     ends = np.array([len(alpha) - 1])
     data = np.array([row(lyapunov)])
-    return _loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False, rate, math.inf)[:2]
+    return loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False, rate, math.inf)[:2]
 
 
 def average(

@@ -10,14 +10,14 @@ from rich.table import Table
 from estimators.decomposition import TERMS
 from estimators.statistics.estimate import Estimate
 from icq_bounds.numbers import plus_minus
-from icq_bounds.sweep.results import Kind
+from icq_bounds.sweep.results import Stated
 
 Row = tuple[Sequence[str], Sequence[Estimate]]  # where, and the terms there
 
 
 def show(
     console: Console, at: str, where: Sequence[str], rows: Iterable[Row],
-    counts: Mapping[Kind, Mapping[str, Mapping[str, int]]],
+    counts: Mapping[Stated, Mapping[str, Mapping[str, int]]],
 ) -> None:  # fmt: skip
     """A table of the terms, and the verdicts.
 

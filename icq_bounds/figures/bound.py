@@ -11,17 +11,17 @@ from matplotlib.axes import Axes
 from bounds.core.bound import Verdict
 from estimators.decomposition import NAME
 from icq_bounds.figures.style import COLOUR, axes, readable
-from icq_bounds.sweep.results import Kind, statements
+from icq_bounds.sweep.results import Stated, statements
 from icq_bounds.sweep.store import Arrays
 
 SMALLEST = 1e-4  # errors below are counted, not drawn: they would squeeze everything else into a corner
-WORDS: dict[Kind, tuple[str, str, str]] = {
+WORDS: dict[Stated, tuple[str, str, str]] = {
     "bound": ("root mean square error over runs, d-norm", "bound, known before the run", "bound violated"),
     "certificate": ("error of one run, d-norm", "certificate, computed after the run", "certificate violated"),
 }
 
 
-def evidence_panel(results: Collection[Arrays], kind: Kind, ax: Axes | None = None) -> Axes:
+def evidence_panel(results: Collection[Arrays], kind: Stated, ax: Axes | None = None) -> Axes:
     """Every statement of a kind against what was observed; nothing may lie below the diagonal.  Hollow: vacuous."""
     ax, words = axes(ax, 5.6, 5.0), WORDS[kind]
     xs, ys, outside = [], [], []

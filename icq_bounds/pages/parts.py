@@ -23,7 +23,7 @@ from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import summary, theorem_report
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Entry, Grid
-from icq_bounds.sweep.results import KINDS, Kind, Statements, statements, tally
+from icq_bounds.sweep.results import KINDS, Stated, Statements, statements, tally
 from icq_bounds.sweep.store import Arrays
 
 MEANING = {
@@ -46,7 +46,7 @@ class Records(Shown):
     icq_bounds.sweep.cells.exact_numbers in NUMBERS, [cells].
     """  # fmt: skip
 
-    found: Mapping[Kind, Mapping[str, Statements]]
+    found: Mapping[Stated, Mapping[str, Statements]]
     numbers: Arrays
 
     @staticmethod
@@ -69,7 +69,7 @@ class Records(Shown):
         """How many verdicts say that a bound or certificate is violated."""
         return sum(s.violations for of in self.found.values() for s in of.values())
 
-    def distinct(self, kind: Kind) -> int:
+    def distinct(self, kind: Stated) -> int:
         """How many different statements of a kind there are."""
         return sum(s.distinct for s in self.found[kind].values())
 

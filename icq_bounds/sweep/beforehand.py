@@ -20,10 +20,10 @@ from bounds.approximation.class_error import class_error_bound
 from bounds.approximation.classes import linear_class
 from bounds.core.bound import Assumption, Bound
 from bounds.core.steps import Decay
-from bounds.residual.moving import Moving, averaged, last_iterate, learners_average, moving
+from bounds.path.moving import Moving, averaged, last_iterate, learners_average, moving
+from bounds.path.rounding import DOUBLE, SINGLE
+from bounds.path.twin import predicted
 from bounds.residual.population import Population, block_features, outcomes, population, sampled_range, tabular_features
-from bounds.residual.rounding import DOUBLE, SINGLE
-from bounds.residual.twin import predicted
 from bounds.residual.weights import sharp_weight
 from bounds.theorem import Output
 from icq.display import Shown

@@ -26,7 +26,7 @@ def _own_meanings(cls: type) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             match text:
                 case ast.Expr(value=ast.Constant(value=str() as said)):
-                    found[field.target.id] = said
+                    found[field.target.id] = " ".join(said.split())
     return found
 
 

@@ -49,23 +49,27 @@ class Measured(Shown):
 
     @cached_property
     def seen(self) -> dict[str, list[list[Estimate]]]:
-        """Each error by output and checkpoint: exact, or the root mean square over runs with its interval."""
+        """Each error by output and checkpoint: exact, or the root mean square over runs with its 95 % interval."""
+        return self._estimates(0.95)
+
+    def _estimates(self, confidence: float) -> dict[str, list[list[Estimate]]]:
         one = len(self.reference.q) == 1
         return {
-            term: [[_estimate(term, column, one) for column in part.T] for part in self.observed[term]]
+            term: [[_estimate(term, column, one, confidence) for column in part.T] for part in self.observed[term]]
             for term in TERMS
         }  # fmt: skip
 
     @cached_property
     def bound_verdicts(self) -> dict[str, list[list[Verdict]]]:
         """Of each bound, by output and checkpoint."""
+        every = self._estimates(CONFIDENCE)
         return {
             term: [
                 [
                     _judge(b, e, bool(np.isfinite(errors).all()), self.slack[term])
                     for b, e, errors in zip(self.before.bounds[term][output], seen, observed.T, strict=True)
                 ]
-                for output, seen, observed in zip(Output, self.seen[term], self.observed[term], strict=True)
+                for output, seen, observed in zip(Output, every[term], self.observed[term], strict=True)
             ]
             for term in TERMS
         }  # fmt: skip
@@ -175,10 +179,10 @@ def diverged() -> Bound:
     return conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4")
 
 
-def _estimate(term: str, errors: Float[np.ndarray, "R"], one_reference: bool) -> Estimate:
+def _estimate(term: str, errors: Float[np.ndarray, "R"], one_reference: bool, confidence: float) -> Estimate:
     if term == "interface" or (term == "approximation" and one_reference):
         return exact(float(errors[0]))
-    return root_mean_square(errors, CONFIDENCE)
+    return root_mean_square(errors, confidence)
 
 
 def _judge(bound: Bound, seen: Estimate, all_finite: bool, allowance: float) -> Verdict:

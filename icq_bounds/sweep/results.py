@@ -16,8 +16,8 @@ from estimators.statistics.estimate import Estimate
 from icq.display import Fact, Shown
 from icq_bounds.sweep.store import Arrays
 
-Kind: TypeAlias = Literal["bound", "certificate"]
-KINDS: tuple[Kind, ...] = ("bound", "certificate")
+Stated: TypeAlias = Literal["bound", "certificate"]
+KINDS: tuple[Stated, ...] = ("bound", "certificate")
 DIGITS = 9  # to which two statements on a term that agree are one
 
 
@@ -86,7 +86,7 @@ class Statements(Shown):
                 Fact("violations", self.violations)]  # fmt: skip
 
 
-def statements(results: Collection[Arrays], kind: Kind, term: str) -> Statements:
+def statements(results: Collection[Arrays], kind: Stated, term: str) -> Statements:
     """Every statement of a kind on a term in the results of cells; baselines have none."""
     parts: list[tuple[np.ndarray, ...]] = [(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, "<U12"))]
     for r in results:

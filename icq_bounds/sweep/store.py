@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("icq", "synthetic", "estimators", "bounds")
 # Of icq_bounds: what cells run; figures, pages and commands change no number.
 MODULES = (
-    "sweep/cells.py", "sweep/families.py", "sweep/learning.py", "sweep/methods.py", "diagnosis/diagnosis.py",
-    "workflows/common/recorded.py", "workflows/common/table_errors.py", "workflows/**/*cells.py",
+    "sweep/beforehand.py", "sweep/cells.py", "sweep/families.py", "sweep/learning.py", "sweep/measure.py",
+    "sweep/methods.py", "diagnosis/diagnosis.py", "workflows/common/recorded.py",
+    "workflows/common/table_errors.py", "workflows/n10/literature.py", "workflows/**/*cells.py",
 )  # fmt: skip
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pot")
 ABOUT = "_about"

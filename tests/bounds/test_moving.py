@@ -8,14 +8,14 @@ from hypothesis import assume
 from td import TrueUpdate, any_weight, chain, over_populations
 
 from bounds.core.steps import Decay, schedule
+from bounds.path.moving import Average, averaged, last_iterate, learners_average, mean_path, moving
+from bounds.path.population_path import mean_step, population_path
+from bounds.path.reference import References, inequality, references, structure, worst
+from bounds.path.twin import covariance, predicted
 from bounds.residual import recursion
 from bounds.residual.constants import constants
-from bounds.residual.moving import Average, averaged, last_iterate, learners_average, mean_path, moving
-from bounds.residual.path import mean_step, population_path
 from bounds.residual.poisson import tier_2_inequality
 from bounds.residual.population import tabular
-from bounds.residual.reference import References, inequality, references, structure, worst
-from bounds.residual.twin import covariance, predicted
 
 NAMES = tuple(References.__dataclass_fields__)
 

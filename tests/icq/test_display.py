@@ -31,9 +31,9 @@ from bounds.core.bound import Verdict
 from bounds.core.curve import curve
 from bounds.interface import agents, information, split
 from bounds.interface.gap import scalar_gap_bound, scalar_gap_bound_d
+from bounds.path.population_path import Path, population_path
 from bounds.residual import moments
 from bounds.residual import population as noise
-from bounds.residual.path import Path, population_path
 from bounds.residual.sharp import Sharp, averaged_limit
 from estimators import fit, td_noise, view
 from estimators.cells import gather

@@ -27,6 +27,7 @@ from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Store
 from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10 import panels, summary
+from icq_bounds.workflows.n10.literature import LiteratureCell
 
 pytestmark = pytest.mark.compiles
 
@@ -75,7 +76,7 @@ def test_a_browser_shows_the_whole_report(browser, page, tmp_path, width, phone)
         "summary", "figures", "slopes", "cells", "verdicts", "tightness", "theorem", "provenance"
     ]  # fmt: skip
     assert all(size is None or size > 12 for size in shown.values())  # null: nothing but folded tables
-    assert browser.js("document.querySelectorAll('#figures svg').length") == 5
+    assert browser.js("document.querySelectorAll('#figures svg').length") == 6
     assert browser.js("document.querySelectorAll('#theorem .maths math').length") == 2
     browser.js("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.js("document.documentElement.scrollWidth") <= width
@@ -97,6 +98,7 @@ def test_slopes_are_those_of_the_records(swept, page):
     """Recomputed from the file, without the report's own functions."""
     rows = {row[0]: row for row in table(page, "Log-log slope of each term")}
     with xr.open_dataset(swept / "sweep.nc", engine="h5netcdf") as ds:
+        ds = ds.sel(output="average")
         e = ds["observed"].sel(term="total", who="icq", gap=[0.5, 1.0]).isel(checkpoint=-1)
         curves = np.sqrt((e**2).mean("function_class")).transpose("replica", "gap").values
         assert rows["gap"][1] == "2"
@@ -114,19 +116,24 @@ def test_slopes_are_those_of_the_records(swept, page):
 def test_verdicts_and_ratios_are_those_of_the_records(swept, page):
     with xr.open_dataset(swept / "sweep.nc", engine="h5netcdf") as ds:
         of = ds.sel(term="residual")
-        code, e, bound, slack = (of[part].values.ravel() for part in ("verdict", "observed", "bound", "slack"))
-        kept = (e > slack) & np.isfinite(bound)
-        ratio = bound[kept] / e[kept]
+        names = [f"certificate{x}" for x in ("_verdict", "", "_slack")]
+        code, stated, slack, e = (of[name].values.ravel() for name in (*names, "observed"))
+        kept = (e > slack) & np.isfinite(stated)
+        ratio = stated[kept] / e[kept]
+        seen = np.sqrt((ds["observed"] ** 2).mean("replica")).sel(term="interface")
+        first = (ds["bound"].sel(term="interface") / seen).where(seen > 1e-9).values
         caps = (ds["trivial_cap"] / ds["gap_exact_sup"]).sel(who="icq", gap=[0.5, 1.0]).values
-    (row,) = [r for r in table(page, "Records of each term") if r[0] == "residual"]
-    assert row[1] == str((code >= 0).sum()) == str(6 * 3 * 3)
-    rows = table(page, "Ratio of each bound to what it bounds")
-    (row,) = [r for r in rows if r[0] == "residual"]
+    (row,) = [r for r in table(page, "Statements on each term") if r[0] == "residual, certificate"]
+    assert row[1] == str((code >= 0).sum()) == str(6 * 2 * 3 * 3)
+    rows = {tuple(r[:2]): r for r in table(page, "Ratio of each statement to what it bounds")}
     numbers = [len(ratio), ratio.min(), np.median(ratio), ratio.max()]
-    assert row[3:] == [html.cell(x if isinstance(x, int) else float(x)).striptags() for x in numbers]
-    (row,) = [r for r in rows if r[1] == "range of rewards"]
-    assert row[3] == "4" and row[6] == f"{caps.max():.4g}"
-    assert all(float(r[4]) >= 1 for r in rows if r[3] != "0")
+    written = [html.cell(x if isinstance(x, int) else float(x)).striptags() for x in numbers]
+    assert rows["residual", "certificate"][4:] == written
+    assert rows["interface gap", "bound"][3] == "3", "three gaps, however many records"
+    assert rows["interface gap", "bound"][7] == f"{np.nanmax(first):.4g}"
+    cap = rows["interface gap", "range of rewards"]
+    assert cap[4] == "4" and cap[7] == f"{caps.max():.4g}"
+    assert all(float(r[5]) >= 1 for r in rows.values() if r[4] != "0" and r[1] != "bound")
 
 
 def test_the_words_follow_the_numbers():
@@ -139,7 +146,7 @@ def test_the_words_follow_the_numbers():
                     "the interface gap in 1 and the approximation in 1.")  # fmt: skip
     assert "in every cell" in parts.largest_term(errors(interface=[1, 1], approximation=[2, 2], residual=[0, 0]))
     assert "No cell" in parts.largest_term(errors(interface=[nan], approximation=[2], residual=[0]))
-    assert parts.ratios_in_words([["total", "b", "d-norm", 0, None, None, None]]).startswith("No bound applies")
+    assert parts.ratios_in_words([["total", "bound", "d-norm", 0, 0, None, None, None]]).startswith("No bound is known")
 
 
 def test_slopes_say_why_there_is_none():
@@ -163,10 +170,10 @@ def test_lines_leave_out_what_is_not_finished(swept):
     _, ds = sweep.load(swept)
     assert sweep.lines(ds, "residual", "gap").shape == (2, 3, 3)  # tables and features of IC-Q
     assert sweep.lines(ds, "residual", "who").shape[0] == 0, "independent learners have no residual"
-    ds["verdict"][{"gap": 0, "function_class": 1, "who": 0, "term": 2}] = -1
+    ds["certificate_verdict"][{"gap": 0, "function_class": 1, "who": 0, "term": 2}] = -1
     assert sweep.lines(ds, "residual", "gap").shape == (1, 3, 3)
     assert sweep.lines(ds, "residual", "checkpoint").shape == (5, 3, 3)
-    tables = ds["observed"].sel(term="residual")[:, 0, 0, :, -1].values
+    tables = ds["observed"].sel(term="residual", output="average")[:, 0, 0, :, -1].values
     np.testing.assert_array_equal(sweep.lines(ds, "residual", "gap")[0], tables)
 
 
@@ -174,7 +181,7 @@ def test_diverged_runs_are_said(swept):
     spec, ds = sweep.load(swept)
     ds["observed"][{"gap": 2, "function_class": 0, "who": 0, "term": [2, 3], "replica": 1}] = np.nan
     said = text(sweep.page(spec, ds, "swept", theorem=False))
-    assert "3 records are NaN because their run diverged" in said
+    assert "1 runs diverged and are NaN" in said
     assert f"none: {Reason.NOT_FINITE}" in said
 
 
@@ -225,17 +232,18 @@ def test_an_unfinished_sweep_is_reported_as_such(swept, tmp_path):
 def test_a_violation_is_shouted(swept):
     """One planted violation: counted, listed with its place and numbers, and below 1 among the ratios."""
     spec, ds = sweep.load(swept)
-    at = {"gap": 1, "function_class": 1, "who": 0, "term": 2, "replica": 2, "checkpoint": 1}
-    ds["bound"][at] = ds["observed"][at] / 4
-    ds["verdict"][at] = [v.value for v in Verdict].index("violated")
+    at = {"gap": 1, "function_class": 1, "who": 0, "term": 2, "output": 1, "replica": 2, "checkpoint": 1}
+    ds["certificate"][at] = ds["observed"][at] / 4
+    ds["certificate_verdict"][at] = [v.value for v in Verdict].index("violated")
     records = sweep.flat(ds)
-    assert records.violations() == 1 and records.counts()["residual"]["violated"] == 1
-    (row,) = [r for r in records.ratio_rows() if r[0] == "residual"]
-    assert row[4] == pytest.approx(0.25)
+    assert records.violations() == 1 and records.counts()["residual, certificate"]["violated"] == 1
+    (row,) = [r for r in records.ratio_rows() if r[:2] == ["residual", "certificate"]]
+    assert row[5] == pytest.approx(0.25)
     page = sweep.page(spec, ds, "swept", theorem=False)
-    assert page.html.count('class="notice bad"') == 2 and text(page).count("1 records violate a bound") == 2
-    ((_, where, _, _),) = table(page, "Violations")
-    assert where == "gap 0.5, function_class features, who icq, replica 2, checkpoint 256"
+    assert page.html.count('class="notice bad"') == 2 and text(page).count("1 statements are violated") == 2
+    ((_, kind, where, _, _),) = table(page, "Violations")
+    assert kind == "certificate"
+    assert where == "gap 0.5, function_class features, who icq, output average, replica 2, checkpoint 256"
 
 
 def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
@@ -304,24 +312,31 @@ def test_the_theorem_comes_with_its_assumptions(page):
 
 
 MINI = dataclasses.replace(
-    n10.SMOKE, name="mini", seeds=3, gaps=(0.0, 1.0), widths=(1,), mixings=(0.75,), network_handoffs=2048,
-    residual_handoffs=1024, agents=2, width=1,
+    n10.SMOKE, name="mini", seeds=3, gaps=(0.0, 1.0), ranks=(2,), widths=(1,), mixings=(0.75,), mixing_times=(0.1,),
+    network_handoffs=2048, gap_handoffs=30_000, table_handoffs=30_000, feature_handoffs=30_000, agents=2, width=1,
 )  # fmt: skip
 
 
 def invented(cell, rng):
-    """A result as a cell would have it, with bounds at 1.5 times of what is observed."""
+    """A result as a cell would have it, with bounds and certificates at 1.5 times of what is observed."""
+    if isinstance(cell, LiteratureCell):
+        times = np.array(cell.cell.checkpoints)
+        return {"times": times, "average": 30.0 / np.sqrt(times), "last": np.full(len(times), 1e9)}
     out = {name: np.array(v) for name, v in (("value_oracle", 2.0), ("value_bar", 1.9), ("value_random", 1.0))}
     out["value"] = rng.uniform(1.5, 1.8, cell.seeds)
     if cell.who is not Who.ICQ:
         return out
-    shape = (cell.seeds, len(cell.checkpoints))
+    shape = (2, cell.seeds, len(cell.checkpoints))
     for term in TERMS:
         e = rng.uniform(0.1, 0.2, shape) / np.sqrt(cell.checkpoints)
-        out |= {f"e_{term}": e, f"b_{term}": 1.5 * e, f"slack_{term}": np.full(shape, 1e-12)}
-        out[f"verdict_{term}"] = np.full(shape, "holds", dtype="<U12")
-    numbers = {"kappa": 0.7, "asymptote": 1.0, "trivial_cap": 5.0, "gap_exact_sup": 0.1, "gap_value_sup": 0.2,
+        seen = np.sqrt((e**2).mean(axis=1))
+        for kind, stated in (("bound", 1.5 * seen), ("certificate", 1.5 * e)):
+            out |= {f"{kind}_{term}": stated, f"{kind}_slack_{term}": np.full(stated.shape, 1e-12)}
+            out[f"{kind}_verdict_{term}"] = np.full(stated.shape, "holds", dtype="<U12")
+        out |= {f"observed_{term}": e, f"sup_{term}": e}
+    numbers = {"kappa": 0.7, "slem": 0.5, "trivial_cap": 5.0, "gap_exact_sup": 0.1, "gap_value_sup": 0.2,
                "gap_scalar": 0.3, "reference_residual": 0.0, "reference_converged": True}  # fmt: skip
+    out["predicted"] = np.full(shape[-1], 0.15)
     return out | {name: np.array(value) for name, value in numbers.items()}
 
 
@@ -338,7 +353,7 @@ def experiment(tmp_path, monkeypatch):
     said = summary.summarise(MINI, results, gaps, np.outer([1.0, 1.1, 1.2], gaps))
     summary.write({"experiment": "n10"} | said, folder / "summary.json")
     panels.interface_panel(MINI, results).get_figure().savefig(folder / "a_interface.svg")
-    panels._both_residuals(MINI, results).get_figure().savefig(folder / "c_residual.svg")
+    panels._both_classes(MINI, results).get_figure().savefig(folder / "b_approximation.svg")
     plt.close("all")
     return folder, said
 
@@ -350,13 +365,13 @@ def test_the_ten_agent_experiment(browser, experiment, tmp_path):
     assert (seen.requests, seen.complaints) == ([], [])
     assert browser.js("document.documentElement.scrollWidth") <= 360
     assert browser.js("document.querySelectorAll('#figures svg').length") == 2
-    assert browser.js("document.querySelector('#c_residual svg').getBoundingClientRect().width") > 600
-    slopes = {row[0]: row[1] for row in table(page, "Residual against handoffs")}
-    assert list(slopes) == list(said["residual_slopes"])
-    for name, slope in said["residual_slopes"].items():
-        assert float(slopes[name].split()[0]) == pytest.approx(slope["value"], abs=6e-3)
-    assert "b_approximation.svg, d_bounds.svg, e_value.svg" in text(page), "figures that are not there are named"
-    assert "1.5" in [row[4] for row in table(page, "Ratio of each bound")]
+    assert browser.js("document.querySelector('#b_approximation svg').getBoundingClientRect().width") > 600
+    ratios = {row[0]: row[1] for row in table(page, "Residual over its prediction")}
+    assert list(ratios) == list(said["residual_over_prediction"])
+    for name, ratio in said["residual_over_prediction"].items():
+        assert float(ratios[name].split()[0]) == pytest.approx(ratio["value"], abs=6e-2)
+    assert "c_residual.svg, c_mixing.svg, d_bounds.svg, d_certificates.svg, e_loss.svg" in text(page)
+    assert "1.5" in [row[5] for row in table(page, "Ratio of each statement")]
     assert "largest of the three terms" in text(page) and "icq reproduce n10 --preset mini" in text(page)
 
 
@@ -364,13 +379,16 @@ def test_the_summary_stands_in_for_lost_cells(experiment):
     folder, said = experiment
     (folder / "summary.json").rename(folder / "kept.json")
     next((folder / "cells").glob("*.npz")).unlink()
-    with pytest.raises(FileNotFoundError, match="10 of 11 cells of n10 mini"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{len(n10.all_cells(MINI)) - 1} of {len(n10.all_cells(MINI))} cells of n10 mini"
+    ):
         report(folder)
     (folder / "kept.json").rename(folder / "summary.json")
     shutil.rmtree(folder / "cells")
     page = report(folder, theorem=False)
-    rows = {row[0]: row for row in table(page, "Ratio of each bound")}
-    assert rows["residual"][6] == f"{said['max_ratio']['residual']:.4g}" and rows["residual"][3] == "–"
+    rows = {tuple(row[:2]): row for row in table(page, "Ratio of each statement")}
+    row = rows["residual", "bound"]
+    assert row[7] == f"{said['bound']['max_ratio']['residual']:.4g}" and row[3] == "–"
     assert "cells are not there" in text(page)
 
 

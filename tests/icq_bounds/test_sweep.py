@@ -111,7 +111,8 @@ def test_an_unknown_axis_gets_the_list_of_known_ones(family, capsys):
         assert any(line.split()[0] == name and setting.meaning in line for line in rest), name
 
 
-OTHER = {"graph": ("ring", "random"), "function_class": ("table", "features"), "who": ("icq", "independent")}
+OTHER = {"graph": ("ring", "random"), "function_class": ("table", "features"), "who": ("icq", "independent"),
+         "clock": ("global", "local"), "precision": ("single", "double")}  # fmt: skip
 NEEDS = {
     "degree": {"graph": ("random",), "agents": (4,)}, "seed": {"function_class": ("table",)},
     "width": {}, "features": {},
@@ -240,7 +241,7 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path, monkeypatch):
     ds = dataset.load(tmp_path)
     np.testing.assert_array_equal(ds.finished, [True, False, True])
     assert np.isnan(ds.observed.sel(gap=0.5)).all() and np.isfinite(ds.observed.sel(gap=1.0)).all()
-    assert (ds.verdict.sel(gap=0.5) == dataset.CODES["missing"]).all()
+    assert (ds.bound_verdict.sel(gap=0.5) == dataset.CODES["missing"]).all()
     assert ds.attrs["cells"] == "2 of 3"
 
 
@@ -392,16 +393,21 @@ def test_programs_are_started_apart():
 
 def test_the_dataset_holds_every_number_at_its_place(finished):
     spec, _, ds = finished
-    assert ds.observed.dims == ("gap", "function_class", "term", "replica", "checkpoint")
+    assert ds.observed.dims == ("gap", "function_class", "term", "output", "replica", "checkpoint")
+    assert ds.bound.dims == ("gap", "function_class", "term", "output", "checkpoint")
     for point, cell in zip(spec.points(), spec.cells(), strict=True):
         result, there = cell.run(), ds.sel(point)
         for term in TERMS:
             records = there.sel(term=term)
-            for name, source in (("observed", "e"), ("sup", "sup"), ("bound", "b"), ("slack", "slack")):
-                np.testing.assert_array_equal(records[name], result[f"{source}_{term}"])
-            code = records["verdict"]
-            words = dict(zip(code.flag_values, code.flag_meanings.split(), strict=True))
-            np.testing.assert_array_equal(np.vectorize(words.get)(code), result[f"verdict_{term}"])
+            for name in dataset.RECORDS:
+                np.testing.assert_array_equal(records[name], result[f"{name}_{term}"])
+            for name in dataset.VERDICTS:
+                code = records[name]
+                words = dict(zip(code.flag_values, code.flag_meanings.split(), strict=True))
+                np.testing.assert_array_equal(np.vectorize(words.get)(code), result[f"{name}_{term}"])
+        again = dataset.arrays_of(there)
+        assert all(np.array_equal(again[name], result[name], equal_nan=result[name].dtype.kind == "f")
+                   for name in again if "verdict" in name or "observed" in name)  # fmt: skip
         np.testing.assert_array_equal(there.value, result["value"])
         assert float(there.kappa) == float(result["kappa"])
     total = ds.observed.sel(term="total", drop=True)
@@ -464,11 +470,11 @@ def test_flags_keep_no_path(monkeypatch):
 def test_steps_that_diverge_give_nan_and_no_verdict(tmp_path):
     ds = run(ask(step=[0.5, 1e30], fix=SMALL | {"decay_power": (0.0,), "function_class": ("features",)}), tmp_path)
     far, near = ds.sel(step=1e30), ds.sel(step=0.5)
-    for name in ("observed", "bound"):
+    for name in ("observed", "certificate"):
         of = {"term": ["residual", "total"]}
         assert np.isnan(far[name].sel(of)).all() and np.isfinite(near[name].sel(of)).all(), name
     assert np.isnan(far.value).all() and np.isfinite(near.value).all()
-    assert dataset.verdicts(far, "residual") == {"inapplicable": 4}
+    assert dataset.verdicts(far, "residual", "certificate") == {"inapplicable": 8}
     assert np.isfinite(far.observed.sel(term="interface")).all() and np.isnan(ds.asymptote).all()
 
 
@@ -476,7 +482,8 @@ def test_baselines_have_values_and_no_terms(tmp_path):
     ds = run(ask(who=["icq", "centralised", "independent"]), tmp_path)
     assert np.isfinite(ds.value).all()
     assert np.isnan(ds.observed.sel(who="independent")).all() and np.isfinite(ds.observed.sel(who="icq")).all()
-    assert (ds.verdict.sel(who="centralised") == -1).all()
+    assert (ds.bound_verdict.sel(who="centralised") == -1).all()
+    assert (ds.certificate_verdict.sel(who="centralised") == -1).all()
     assert [cell.who for cell in ask(who=["independent"]).cells()] == [Who.INDEPENDENT]
 
 
@@ -485,15 +492,15 @@ def test_garnets_sweep_too(tmp_path, capsys):
     main(["sweep", "--family", "garnet", "--axes", "seed=0,1", "--fix", "states=6", "observations=3", "agents=2",
           "--replicas", "2", "--checkpoints", "8", "16", "--out", str(out), "--jobs", "1"])  # fmt: skip
     said = " ".join(capsys.readouterr().out.split())  # lines break where the folder's name makes them
-    assert "2 cells (2 seed)" in said and " residual: 8 holds" in said and "open_dataset" in said
+    assert "2 cells (2 seed)" in said and "certificate residual: 16 holds" in said and "open_dataset" in said
     ds = xr.open_dataset(out / "sweep.nc", engine="h5netcdf")
-    assert dict(ds.sizes) == {"seed": 2, "term": 4, "replica": 2, "checkpoint": 2}
+    assert dict(ds.sizes) == {"seed": 2, "term": 4, "output": 2, "replica": 2, "checkpoint": 2}
 
 
 def test_routing_sweeps_over_its_view(tmp_path):
     fix = {"specialists": (2,), "intents": (2,), "gamma": (0.8,)}
     ds = run(ask(fix, "routing", replicas=1, checkpoints=(8,), view=[1, 2]), tmp_path)
-    gap = ds.observed.sel(term="interface").squeeze()
+    gap = ds.observed.sel(term="interface", output="last").squeeze()
     assert float(gap[0]) > 1e-3 and float(gap[1]) < 1e-9  # at full view nothing is hidden
     assert ds["view"].units == "bits"
 

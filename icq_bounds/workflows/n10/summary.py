@@ -15,7 +15,7 @@ from estimators.statistics.estimate import as_dict, finite
 from icq_bounds.sweep import store
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.provenance import provenance
-from icq_bounds.sweep.results import KINDS, Kind, percent, statements, tally, violations
+from icq_bounds.sweep.results import KINDS, Stated, percent, statements, tally, violations
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
@@ -54,7 +54,7 @@ def _predicted(p: N10Preset) -> list[n10.Cell]:
     return [*n10.residual_cells(p), *n10.mixing_cells(p), *n10.mixing_cells(p, iid=True)]
 
 
-def evidence(results: Collection[Arrays], kind: Kind) -> dict[str, Any]:
+def evidence(results: Collection[Arrays], kind: Stated) -> dict[str, Any]:
     """What was stated in one way: records with a number, distinct statements among them, verdicts, and the ratio of
     stated to observed of those whose error is above its numerical slack.
     """  # fmt: skip

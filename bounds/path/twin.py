@@ -12,9 +12,9 @@ import numpy as np
 import scipy.linalg as la
 from jaxtyping import Float
 
-from bounds.residual.moving import Moving
+from bounds.path.moving import Moving
+from bounds.path.reference import td_errors
 from bounds.residual.population import Population
-from bounds.residual.reference import td_errors
 
 SHORT = 1.0  # of a group of stretches, in units of the clock times ||A||_inf
 CHANGE = 0.04  # of the logarithm of the step within which it counts as constant

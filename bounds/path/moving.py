@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from bounds.core.bound import Assumption, below
 from bounds.core.curve import Curve, curve
 from bounds.core.steps import Steps, schedule
-from bounds.residual import _loops
-from bounds.residual.path import Path, mean_step, population_path
+from bounds.path.population_path import Path, mean_step, population_path
+from bounds.path.reference import CommonGrowths, References, inequality, references, structure, worst
+from bounds.path.rounding import Arithmetic, of_average, rounded, rounding
+from bounds.residual import loops
 from bounds.residual.population import Population, contraction_assumption
 from bounds.residual.recursion import Lyapunov, row
-from bounds.residual.reference import CommonGrowths, References, inequality, references, structure, worst
-from bounds.residual.rounding import Arithmetic, of_average, rounded, rounding
 from bounds.residual.weights import Weight
 from icq.display import Shown, shown
 
@@ -86,7 +86,7 @@ class Moving(Shown):
         s, (knots, data) = self.structure, self.groups
         nothing = Average(np.zeros(len(self.alpha) - 1), True)
         weights, inclusive = average or nothing
-        v, mean, peak = _loops.iterate(
+        v, mean, peak = loops.iterate(
             np.array([row(x) for x in data]), self.path.times[knots[1:]].astype(np.int64), self.alpha, 0.0,
             self.times.astype(np.int64), weights, inclusive, s.rate, s.chi,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """What finite precision adds to a certificate (docs/theory.md section 5d).
 
 The computed parameters obey theta' = theta + alpha M^{-1} psi(x) delta(theta) + rho, rho the rounding of one update.
-Letters: bounds.residual.reference.
+Letters: bounds.path.reference.
 """
 
 from __future__ import annotations

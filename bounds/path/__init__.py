@@ -1,0 +1,1 @@
+"""Bounds that follow the population path of a run (docs/theory.md section 5d)."""
