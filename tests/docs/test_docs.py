@@ -166,6 +166,16 @@ def test_no_document_names_a_machine():
     assert {f.name: found for f in files if (found := MACHINE.findall(f.read_text()))} == {}
 
 
+def test_the_page_on_sweeps_has_every_variable_with_its_dimensions():
+    from icq_bounds.sweep.dataset import NUMBERS, RECORDS, VERDICTS
+
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| axes(.*?) \|", page, re.MULTILINE)
+    said = {name: tuple(re.findall(r"\w+", dims)) for names, dims in rows for name in re.findall(r"`(\w+)`", names)}
+    own = {"value": ("replica",), "predicted": ("checkpoint",), "finished": ()}
+    assert said == {name: dims for name, (dims, _) in (RECORDS | VERDICTS).items()} | dict.fromkeys(NUMBERS, ()) | own
+
+
 # --- the checks themselves ------------------------------------------------------------------------------------------
 
 GOOD = """## 1. Model
