@@ -2,8 +2,8 @@
 
     seconds(cell) = f + r * handoffs * replicas + v * checkpoints * replicas
 
-f: instance, exact analysis and file; r: one learned handoff; v: one checkpoint of one replica (its table measured and
-certified).  A program is compiled once per process and static shape, p seconds.  Writes docs/scaling.md.
+f: instance, exact analysis, bounds and file; r: one learned handoff; v: one checkpoint of one replica (its table
+measured and certified).  A program is compiled once per process and static shape, p seconds.  Writes docs/scaling.md.
 """
 
 from __future__ import annotations
