@@ -157,6 +157,7 @@ def _stretch(
         return stop, theta, chosen, np.zeros_like(theta)
     piece = _piece(pop, chosen)
     reach = REACH / max(piece.size, 1e-300)
+    reach = min(reach, _until_change(pop, chosen, theta, w))
     end = min(int(np.searchsorted(clock, clock[first] + reach, side="right")) - 1, stop)
     while end > first + 1 and alpha[first:end].max() * piece.size < 0.5:
         sums = _sums(alpha[first:end], piece.size)
@@ -183,6 +184,18 @@ def _sums(alpha: Float[np.ndarray, "n"], size: float) -> Float[np.ndarray, "m"]:
         power = power * alpha
         sums.append(float(power.sum()))
     return np.array(sums)
+
+
+def _until_change(
+    pop: Population, chosen: Int[np.ndarray, "O"], theta: Float[np.ndarray, "p"], w: Float[np.ndarray, "p"]
+) -> float:
+    """The clock, to first order, until the options change; tried first, as what comes before it mostly stays."""
+    available, shape = pop.analysis.interface.available, pop.q_f.shape
+    rows = np.repeat(chosen, shape[1])
+    table, moved = pop.offset + pop.psi @ theta, pop.psi @ w
+    margin, closing = table[rows] - table, moved - moved[rows]
+    near = available.reshape(-1) & (closing > 0)
+    return float((margin[near] / closing[near]).min()) if near.any() else np.inf
 
 
 def _options_stay(

@@ -20,9 +20,11 @@ from jaxtyping import Float, Int
 
 from bounds.residual.constants import (
     constants,
+    correction,
     correction_growth,
     kink_growth,
     response_growth,
+    row_growths,
     update_growth,
 )
 from bounds.residual.correction import Correction
@@ -60,11 +62,8 @@ class CommonGrowths(Shown):
 @lru_cache(maxsize=8)
 def structure(pop: Population, weight: Weight | None = None, iid: bool = False) -> CommonGrowths:
     """c, L, V, u of section 5b for single states, for d and for |Z(s, .)|, with the constants made from them."""
-    k = constants(pop, iid=iid, weight=weight)
-    states = len(pop.analysis.d)
-    deviation = np.zeros((states, states)) if iid else pop.analysis.deviation
-    c = Correction(pop, deviation, None if weight is None else weight.matrix)
-    size, one, d = np.abs(deviation), np.eye(states), pop.analysis.d[None]
+    k, c = constants(pop, iid=iid, weight=weight), correction(pop, iid, weight)
+    one, d, own = np.eye(len(pop.analysis.d)), pop.analysis.d[None], row_growths(c)
 
     def growths(rows: Float[np.ndarray, "R S"], onward: Float[np.ndarray, "R S"]) -> _Growths:
         first, second = update_growth(c, rows)[1], correction_growth(c, onward)[1]
@@ -74,10 +73,9 @@ def structure(pop: Population, weight: Weight | None = None, iid: bool = False) 
         a, b, v, u = (float(part.max()) for part in found)
         return a, b, v, u
 
-    by_row = growths(size, size @ pop.analysis.transition)
     return CommonGrowths(
-        c, weight is None, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)), by_row, k.lam_2,
-        k.a_1, k.kick_c, float(size.sum(1).max()),
+        c, weight is None, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)),
+        (own.c, own.lipschitz, own.response, own.u), k.lam_2, k.a_1, k.kick_c, float(np.abs(c.deviation).sum(1).max()),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from bounds.residual.correction import Correction, spectral_norm, symmetric_norm, top_eigenvalue
 from bounds.residual.population import Population
 from bounds.residual.weights import Weight
-from icq.display import Shown
+from icq.display import Shown, shown
 
 DENSE_LIMIT = 200_000_000  # entries of the largest array, S p max(p, X)
 
@@ -69,10 +70,15 @@ def _cached(pop: Population, iid: bool, weight: Weight | None) -> Constants:
     size = states * p * max(p, len(pop.psi))
     if size > DENSE_LIMIT:
         raise ValueError(f"the certificate needs arrays of {size} entries, more than {DENSE_LIMIT}")
+    return _assemble(correction(pop, iid, weight), 1 - pop.kappa if weight is None else weight.rate)
+
+
+@lru_cache(maxsize=8)
+def correction(pop: Population, iid: bool = False, weight: Weight | None = None) -> Correction:
+    """The arrays behind the constants, for all who need them."""
+    states = pop.analysis.smdp.num_states
     deviation = np.zeros((states, states)) if iid else pop.analysis.deviation
-    if weight is None:
-        return _assemble(Correction(pop, deviation), 1 - pop.kappa)
-    return _assemble(Correction(pop, deviation, weight.matrix), weight.rate)
+    return Correction(pop, deviation, None if weight is None else weight.matrix)
 
 
 def update_growth(
@@ -142,6 +148,28 @@ def stationary_growth(c: Correction) -> tuple[float, float]:
     return float(linear + 2 * push), float(growth**2 + 2 * lipschitz * growth + 2 * response + 2 * u)
 
 
+@shown
+class RowGrowths(NamedTuple):
+    """What the growth lemmas say of the rows |Z(s, .)|, next states under |Z| P; one entry a row."""
+
+    sigma: Float[np.ndarray, "S"]
+    c: Float[np.ndarray, "S"]
+    nu: Float[np.ndarray, "S"]
+    lipschitz: Float[np.ndarray, "S"]
+    response: Float[np.ndarray, "S"]
+    push: Float[np.ndarray, "S"]
+    u: Float[np.ndarray, "S"]
+
+
+@lru_cache(maxsize=8)
+def row_growths(c: Correction) -> RowGrowths:
+    """Those of one correction."""
+    size = np.abs(c.deviation)
+    sigma, growth = update_growth(c, size)
+    nu, lipschitz = correction_growth(c, size @ c.pop.analysis.transition)
+    return RowGrowths(sigma, growth, nu, lipschitz, response_growth(c, size), *kink_growth(c, size))
+
+
 def second_correction(c: Correction) -> tuple[float, float, float]:
     """Lemma (second_correction): (omega, a_0, a_1) for Omega = Z F.
 
@@ -149,11 +177,7 @@ def second_correction(c: Correction) -> tuple[float, float, float]:
     Omega(s) sums Z(s, s') F(s'), so F is needed in mean under the weights |Z(s, .)|, next states under |Z| P:
     a_0 = max 2 (c sigma + L sigma + nu c + V sigma + e), a_1 = max c^2 + 2 (L + V) c + 2 u.
     """
-    size, pop = np.abs(c.deviation), c.pop
-    sigma, growth = update_growth(c, size)
-    nu, lipschitz = correction_growth(c, size @ pop.analysis.transition)
-    push, u = kink_growth(c, size)
-    response = response_growth(c, size)
+    pop, (sigma, growth, nu, lipschitz, response, push, u) = c.pop, row_growths(c)
     a_0 = 2 * (growth * sigma + (lipschitz + response) * sigma + nu * growth + push)
     a_1 = growth**2 + 2 * (lipschitz + response) * growth + 2 * u
     along = c.follow(c.nu_star @ c.push.T)

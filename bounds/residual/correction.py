@@ -52,7 +52,7 @@ def symmetric_norm(stack: Float[np.ndarray, "R p p"]) -> Float[np.ndarray, "R"]:
     return np.abs(np.linalg.eigvalsh(stack)[:, [0, -1]]).max(axis=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Correction(Shown):
     """nu and its parts for one population; `deviation` = 0 [S, S] gives the i.i.d. control, where nu = 0.
 

@@ -21,7 +21,6 @@ from icq.learn.learner import LearnerConfig, learn
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
-
 STEP = 1e-4
 
 
