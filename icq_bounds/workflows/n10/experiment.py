@@ -100,9 +100,9 @@ def width_cells(p: N10Preset) -> list[Cell]:
 
 
 def residual_cells(p: N10Preset) -> list[Cell]:
-    """C: tables at every mixing dial, along a trajectory and with the i.i.d. control."""
+    """C: tables at every mixing dial."""
     grid = half_decades(p.table_handoffs)
-    return [Cell(TABLE, p.seeds, grid, _workflow(p, mixing=eta), iid=iid) for eta in p.mixings for iid in (False, True)]
+    return [Cell(TABLE, p.seeds, grid, _workflow(p, mixing=eta)) for eta in p.mixings]
 
 
 def mixing_cells(p: N10Preset, iid: bool = False) -> list[Cell]:

@@ -189,7 +189,7 @@ def draw_all(p: N10Preset, results: N10Results, folder: Path) -> list[Path]:
 
 
 def _both_classes(p: N10Preset, results: N10Results) -> Axes:
-    _, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.4), sharey=True)
+    _, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.4))
     rank_panel(p, results, left).set_title("B  Approximation falls with the rank of a linear class")
     right = width_panel(p, results, right)
     right.set_title("B  and with the width of a network")
