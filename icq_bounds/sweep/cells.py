@@ -58,9 +58,7 @@ class Cell:
             return learn_and_measure(true, *how) | exact_numbers(true)
         change = baselines.centralised if self.who is Who.CENTRALISED else baselines.independent
         a = analyse(change(true.smdp))
-        record = learn(
-            a, self.method.build(a), self.method.config(a, self.iid), range(self.seeds), self.checkpoints[-1]
-        )
+        record = learn(a, self.method.build(a), self.method.config(a, self.iid), range(self.seeds), self.checkpoints)
         rows = np.arange(true.smdp.num_states) if self.who is Who.CENTRALISED else np.asarray(true.smdp.observation)
         return values(true, np.asarray(record.q_average, np.float64)[:, -1][:, rows])
 
