@@ -1,7 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -n 2
+# A worker that has nothing left takes from the other; notebooks first, because one of them is long for a last test.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 export OPENBLAS_NUM_THREADS ?= 1
+# Shapes are checked by rewritten modules: every process would rewrite them all if none might keep them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: reproduce smoke check test test-lowest lint bench check-bounds calibrate notebooks docs clean
 
@@ -26,11 +29,11 @@ check: lint  ## style, types, and the tests that compile nothing and are not slo
 	$(PYTEST) -m 'not compiles and not slow' tests
 
 test: lint  ## style, types, every test and every notebook
-	$(PYTEST) --nbmake tests notebooks
+	$(PYTEST) --nbmake notebooks tests
 
 # Notebooks and tools for style and types have no part in what the lowest versions must do.
 test-lowest: .venv-lowest/ready  ## the tests of the libraries with the lowest versions of everything
-	.venv-lowest/bin/pytest -n 2 tests/icq tests/synthetic tests/estimators tests/bounds
+	.venv-lowest/bin/pytest -n 2 --dist worksteal tests/icq tests/synthetic tests/estimators tests/bounds
 
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest

@@ -3,7 +3,6 @@
 The code is copied first: its hash is part of every key, and editing it must not disturb these tests.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -27,14 +26,10 @@ def copy_code(place):
 
 
 def python(place, *arguments):
-    """A Python process that imports the copied code; all of them share compiled programs."""
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }  # fmt: skip
+    """A Python process that imports the copied code."""
     return subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, cwd=place / "code", env=os.environ | shared,
+        start_new_session=True, cwd=place / "code",
     )  # fmt: skip
 
 

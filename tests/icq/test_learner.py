@@ -1,6 +1,7 @@
 """IC-Q is decentralised, asynchronous, reproducible, and converges to what the theory says."""
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +23,21 @@ M = garnet(5, states=12, options=3, outcomes=3, observations=6, agents=3, gamma=
 ANALYSIS = analyse(M)
 TABLES = sampling.tables(ANALYSIS)
 CLASSES = {
-    "tabular": classes.tabular(M),
-    "linear": classes.random_features(M, 2, seed=1),
-    "mlp": classes.network(M, classes.one_hot_inputs(M), width=5, depth=2),
+    "tabular": lambda: classes.tabular(M),
+    "linear": lambda: classes.random_features(M, 2, seed=1),
+    "mlp": lambda: classes.network(M, classes.one_hot_inputs(M), width=5, depth=2),
+    "tangent": lambda: classes.neural_tangent(M, made("mlp"), made("mlp").init(jax.random.key(0))),
 }
-CLASSES["tangent"] = classes.neural_tangent(M, CLASSES["mlp"], CLASSES["mlp"].init(jax.random.key(0)))
 CONFIGS = {
     "sgd": L.LearnerConfig(step=0.1),
     "adam": L.LearnerConfig(step=0.01, optimiser=optax.scale_by_adam()),
     "visits": L.LearnerConfig(step=0.01, visit_normalised=True),
 }
+
+
+@cache
+def made(name):
+    return CLASSES[name]()
 
 
 def run_for(cls, config, key, handoffs):
@@ -41,7 +47,7 @@ def run_for(cls, config, key, handoffs):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_obey_the_protocol(name):
-    cls = CLASSES[name]
+    cls = made(name)
     assert isinstance(cls, classes.FunctionClass)
     params = cls.init(jax.random.key(0))
     assert all(leaf.shape[0] == cls.num_slots for leaf in jax.tree.leaves(params))
@@ -55,7 +61,7 @@ def test_classes_obey_the_protocol(name):
 @pytest.mark.parametrize("optimiser", CONFIGS)
 @pytest.mark.parametrize("name", CLASSES)
 def test_only_the_acting_agents_block_moves(name, optimiser):
-    cls, config = CLASSES[name], CONFIGS[optimiser]
+    cls, config = made(name), CONFIGS[optimiser]
     state = L.init(TABLES, cls, config, jax.random.key(1))
     handoff = sampling.draw(TABLES, jnp.int32(4), jnp.full(5, 0.3))
     after = L.update(TABLES, cls, config, state, handoff, jnp.int32(0))
@@ -83,7 +89,7 @@ def _handoff_between_agents(cls):
 @pytest.mark.parametrize("name", CLASSES)
 def test_exactly_one_scalar_crosses_the_boundary(name):
     """Any change to other agents that keeps the scalar leaves the update bitwise the same; changing it does not."""
-    cls, config = CLASSES[name], CONFIGS["sgd"]
+    cls, config = made(name), CONFIGS["sgd"]
     state = L.init(TABLES, cls, config, jax.random.key(2))
     state = replace(state, params=jax.tree.map(lambda p: p + 0.1, state.params))
     handoff = _handoff_between_agents(cls)
@@ -134,7 +140,7 @@ def test_exactly_one_scalar_crosses_the_boundary(name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_loop_equals_plain_python(name):
     """The compiled run with blocks, lazy averages and checkpoints against a direct transcription of the algorithm."""
-    cls, handoffs, power = CLASSES[name], 40, 1.0
+    cls, handoffs, power = made(name), 40, 1.0
     config = L.LearnerConfig(step=0.2, decay_power=0.5, decay_offset=10.0, averaging_power=power)
     state = L.init(TABLES, cls, config, jax.random.key(4))
     _, record = L.run(TABLES, cls, config, state, jnp.int32(0), jnp.array([7, handoffs], jnp.int32))
@@ -168,7 +174,7 @@ def test_the_loop_equals_plain_python(name):
 
 
 def test_checkpoints_do_not_change_the_run_and_it_can_be_resumed():
-    cls, config = CLASSES["tabular"], CONFIGS["sgd"]
+    cls, config = made("tabular"), CONFIGS["sgd"]
     _, whole = run_for(cls, config, 5, 700)
     state = L.init(TABLES, cls, config, jax.random.key(5))
     middle, _ = L.run(TABLES, cls, config, state, jnp.int32(0), jnp.array([3, 311], jnp.int32))
@@ -182,7 +188,7 @@ def test_blocks_leave_no_trace(name, iid):
     """Checkpoints at and beside the borders of blocks, and resuming in the middle of one, against one handoff each."""
     block = sampling.BLOCK
     marks = [1, block - 1, block, block + 1, block + 45, 2 * block + 3]
-    cls, config = CLASSES[name], L.LearnerConfig(step=0.3, averaging_power=1.0, decay_power=0.6, iid=iid)
+    cls, config = made(name), L.LearnerConfig(step=0.3, averaging_power=1.0, decay_power=0.6, iid=iid)
     state = L.init(TABLES, cls, config, jax.random.key(5))
 
     @jax.jit
@@ -219,7 +225,7 @@ def test_blocks_leave_no_trace(name, iid):
 
 def test_a_block_reads_nothing_beyond_its_last_handoff():
     """What has diverged leaves no trace in averages of blocks that did not move."""
-    cls = CLASSES["tabular"]
+    cls = made("tabular")
     state = L.init(TABLES, cls, CONFIGS["sgd"], jax.random.key(5))
     state = replace(state, params=jnp.full_like(state.params, jnp.inf))
     after, _ = L.run(TABLES, cls, CONFIGS["sgd"], state, jnp.int32(0), jnp.array([1], jnp.int32))
@@ -240,7 +246,7 @@ def test_weights_of_the_average_keep_their_digits_in_long_runs(power):
 
 
 def test_seeds_differ_and_runs_repeat():
-    cls = CLASSES["mlp"]
+    cls = made("mlp")
     first = L.learn(TABLES, cls, CONFIGS["sgd"], [0, 1, 2], [1, 300])
     again = L.learn(TABLES, cls, CONFIGS["sgd"], [0, 1, 2], [1, 300])
     np.testing.assert_array_equal(first.q, again.q)
@@ -256,7 +262,7 @@ def test_seeds_differ_and_runs_repeat():
 
 def test_the_learner_follows_the_published_trajectory():
     """A run's visit counts are those of `rollout.trajectory` with the run's own key."""
-    cls, config, handoffs = CLASSES["tabular"], CONFIGS["sgd"], 600
+    cls, config, handoffs = made("tabular"), CONFIGS["sgd"], 600
     _, record = run_for(cls, config, 6, handoffs)
     _, chain = jax.random.split(jax.random.key(6))
     path = sampling.trajectory(TABLES, chain, handoffs)
@@ -268,7 +274,7 @@ def test_the_learner_follows_the_published_trajectory():
 @pytest.mark.parametrize("iid", [False, True])
 @pytest.mark.parametrize("name", ["tabular", "linear"])
 def test_averaged_iterates_approach_the_population_fixed_point(name, iid):
-    cls = CLASSES[name]
+    cls = made(name)
     config = L.LearnerConfig(step=0.5, decay_power=0.6, decay_offset=200.0, averaging_power=2.0, iid=iid)
     record = L.learn(TABLES, cls, config, range(16), [2_000, 50_000])
     q_f = (
@@ -283,7 +289,7 @@ def test_averaged_iterates_approach_the_population_fixed_point(name, iid):
 
 
 def test_projection_keeps_each_block_in_its_ball():
-    cls = CLASSES["linear"]
+    cls = made("linear")
     state, _ = run_for(cls, L.LearnerConfig(step=0.5, radius=0.05), 7, 500)
     norms = np.linalg.norm(np.asarray(state.params), axis=1)
     assert norms.max() <= 0.05 * (1 + 1e-5) and norms.max() > 0.049
@@ -295,7 +301,7 @@ def test_projection_keeps_each_block_in_its_ball():
 
 def test_a_large_prior_fixes_the_visit_frequency():
     """Visit-normalised steps with prior counts ~ d(x) are alpha/d(x) exactly: the local clock of the theory."""
-    cls, config = CLASSES["tabular"], L.LearnerConfig(step=1e-3, visit_normalised=True)
+    cls, config = made("tabular"), L.LearnerConfig(step=1e-3, visit_normalised=True)
     prior = jnp.asarray(1e9 * ANALYSIS.d_pair, jnp.float32)
     state = L.begin(TABLES, cls, config, cls.init(jax.random.key(8)), jax.random.key(9), prior)
     handoff = sampling.draw(TABLES, state.state, jnp.full(5, 0.4))
@@ -341,7 +347,7 @@ def test_networks_of_the_users_own_learn_the_same_way():
 
 
 def test_a_batch_of_seeds_equals_the_runs_alone():
-    cls, config = CLASSES["tabular"], CONFIGS["sgd"]
+    cls, config = made("tabular"), CONFIGS["sgd"]
     batch = L.learn(TABLES, cls, config, [4, 9], [50, 400])
     for i, key in enumerate(L.seed_keys([4, 9])):
         state = L.init(TABLES, cls, config, key)
@@ -352,7 +358,7 @@ def test_a_batch_of_seeds_equals_the_runs_alone():
 
 def test_a_batch_of_settings_shares_one_program():
     steps = jnp.array([0.05, 0.2], jnp.float32)
-    cls, key, marks = CLASSES["tabular"], jax.random.key(1), jnp.array([300], jnp.int32)
+    cls, key, marks = made("tabular"), jax.random.key(1), jnp.array([300], jnp.int32)
 
     def run(step):
         config = L.LearnerConfig(step=step)

@@ -16,25 +16,33 @@ pytestmark = pytest.mark.compiles
 
 SIZES = replace(SMALL, tasks=("x + y", "x - y", "2 y"), limit=4)  # enough for the longest program after a pass
 ENV = cpu(SIZES)
-WORKFLOW = cpu_workflow(ENV)
-A = analyse(WORKFLOW.smdp)
 
 
-def test_what_is_played_is_what_was_listed():
+@pytest.fixture(scope="module")
+def workflow():
+    return cpu_workflow(ENV)
+
+
+@pytest.fixture(scope="module")
+def a(workflow):
+    return analyse(workflow.smdp)
+
+
+def test_what_is_played_is_what_was_listed(workflow):
     """State, reward, duration and end of a sampled option are those of one listed outcome, in every state."""
-    m, index = WORKFLOW.smdp, {s: i for i, s in enumerate(WORKFLOW.states)}
+    m, index = workflow.smdp, {s: i for i, s in enumerate(workflow.states)}
     rng = np.random.default_rng(0)
     act, observe = jax.jit(ENV.act), jax.jit(ENV.observe)
     seen = set()
-    for i in rng.choice(len(WORKFLOW.states), 100, replace=False):
-        state = machine(ENV, WORKFLOW.states[i])
+    for i in rng.choice(len(workflow.states), 100, replace=False):
+        state = machine(ENV, workflow.states[i])
         view = observe(state)
         o = int(m.observation[i])
         agent = int(m.agent[o])
-        assert WORKFLOW.agents[agent] == AGENTS[int(view.agent)]
-        assert WORKFLOW.observations[o] == tuple(np.asarray(view.view).tolist())
+        assert workflow.agents[agent] == AGENTS[int(view.agent)]
+        assert workflow.observations[o] == tuple(np.asarray(view.view).tolist())
         option = int(rng.choice(np.flatnonzero(view.available)))
-        a = WORKFLOW.options[agent].index(option_name(int(view.agent), option))
+        a = workflow.options[agent].index(option_name(int(view.agent), option))
         effect = act(state, jnp.int32(option), jax.random.key(int(i)))
         after = index.get(held(np.asarray(flat(effect.state))))
         same = (m.prob[i, a] > 0) & (m.duration[i, a] == int(effect.duration)) & (m.terminal[i, a] == bool(effect.done))
@@ -47,19 +55,19 @@ def test_what_is_played_is_what_was_listed():
     assert seen == {False, True}
 
 
-def test_the_exact_optimum_is_what_search_finds():
+def test_the_exact_optimum_is_what_search_finds(workflow, a):
     """Shaping adds minus the potential at the start; where nothing right exists, waiting for the end earns nothing."""
     size, best = search(ENV)
     assert set(size.ravel().tolist()) == {1, 2}
     matches = jax.jit(ENV.matches)
-    for i, s in enumerate(WORKFLOW.states):
+    for i, s in enumerate(workflow.states):
         if s.handoffs == 0:
             potential = ENV.shaping * float(matches(machine(ENV, s))[0])
-            assert A.v_star[i] == pytest.approx(best[s.task, s.start, s.holder] - potential, abs=1e-5)
+            assert a.v_star[i] == pytest.approx(best[s.task, s.start, s.holder] - potential, abs=1e-5)
 
 
-def test_a_full_summary_hides_nothing_and_none_hides_much():
-    gaps = [A.norm_d_state(A.gap)] + [
+def test_a_full_summary_hides_nothing_and_none_hides_much(a):
+    gaps = [a.norm_d_state(a.gap)] + [
         (b := analyse(cpu_workflow(cpu(replace(SIZES, shown=shown))).smdp)).norm_d_state(b.gap) for shown in (1, 0)
     ]
     assert gaps[0] == pytest.approx(0.0, abs=1e-9)
