@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Set
 from enum import Enum
 from functools import wraps
+from typing import get_args
 
 from beartype import beartype
+from jaxtyping import AbstractArray
 
 LONG = 50  # items of a sequence, from which on beartype looks at fewer of them than `kind`
 MANY = 10_000  # combinations that are remembered for one function
@@ -15,6 +17,8 @@ def once(function):
 
     Annotations speak of types, shapes and plain values.  What else they may ask, of dictionaries say, is always asked.
     """
+    if not any(map(speaks_of_shapes, function.__annotations__.values())):
+        return beartype(function)  # quick enough
     checked, known = beartype(function), set()
 
     @wraps(checked)
@@ -33,12 +37,33 @@ def once(function):
     return check
 
 
+def speaks_of_shapes(annotation):
+    """Whether an annotation has an array with a shape in it."""
+    if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
+        return True
+    return any(map(speaks_of_shapes, get_args(annotation)))
+
+
 def kind(x):
     """All that an annotation can say of a value, or something that is not hashable."""
+    how = HOW.get(type(x))
+    if how is None:
+        how = HOW[type(x)] = way(x)
+    return how(x)
+
+
+HOW = {}  # the way to the kind of a value, by its type: this is asked for every argument of every call
+
+
+def way(x):
     if x is None or isinstance(x, str | int | Enum | type):
-        return type(x), x
+        return lambda x: (type(x), x)
     if isinstance(x, tuple | list):
-        return (type(x), *map(kind, x)) if len(x) < LONG else []
+        return lambda x: (type(x), *map(kind, x)) if len(x) < LONG else []
     if isinstance(x, Mapping | Set):
-        return []
-    return type(x), getattr(x, "shape", None), getattr(x, "dtype", None)
+        return lambda x: []
+    return shaped if hasattr(x, "shape") else type
+
+
+def shaped(x):
+    return type(x), x.shape, x.dtype if hasattr(x, "dtype") else None
