@@ -62,8 +62,8 @@ def way(x):
         return lambda x: (type(x), *map(kind, x)) if len(x) < LONG else []
     if isinstance(x, Mapping | Set):
         return lambda x: []
-    return shaped if hasattr(x, "shape") else type
+    return shaped if hasattr(x, "dtype") else type
 
 
 def shaped(x):
-    return type(x), x.shape, x.dtype if hasattr(x, "dtype") else None
+    return type(x), getattr(x, "shape", None), x.dtype
