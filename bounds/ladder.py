@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -34,6 +35,7 @@ from bounds.interface.gap import (
     signed_gap_value,
     sup_bound,
 )
+from bounds.path import moving
 from bounds.residual import closed, poisson, textbook
 from bounds.residual.constants import DENSE_LIMIT
 from bounds.residual.population import Population
@@ -45,7 +47,7 @@ from icq.exact import Analysis
 Certificate: TypeAlias = Callable[..., Curve]  # (pop, steps, theta_0, times), and weight=W where it has one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run(Shown):
     """How a class is trained: steps alpha_k, the start theta_0 [p], and the times T (updates done) to speak about."""
 
@@ -114,13 +116,30 @@ def approximation_rungs(pop: Population, members: LinearClass) -> tuple[Rung, ..
 def last_iterate_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
     """Section 5: bounds on (E||Q_T - Q_F||_d^2)^{1/2}."""
     rungs: list[Certificate] = [poisson.tier_2, *_closed(run, closed.last_iterate)]
-    return (*_certificates(pop, run, rungs), *_certificates(pop, run, [poisson.tier_1, textbook.sup_norm], own=True))
+    own = _certificates(pop, run, [poisson.tier_1, textbook.sup_norm], own=True)
+    return (*_certificates(pop, run, rungs), *_along_path(pop, run, average=False), *own)
 
 
 def average_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
     """Section 5: bounds on (E||Qavg - Q_F||_d^2)^{1/2} of the step-weighted average of Q_0, ..., Q_{T-1}."""
     rungs: list[Certificate] = [poisson.averaged, *_closed(run, closed.averaged)]
-    return (*_certificates(pop, run, rungs), textbook.textbook(pop, run.steps, run.start, run.times))
+    others = textbook.textbook(pop, run.steps, run.start, run.times)
+    return (*_certificates(pop, run, rungs), *_along_path(pop, run, average=True), others)
+
+
+@lru_cache(maxsize=2)
+def _around(pop: Population, run: Run) -> moving.Moving:
+    """The run around its path, with the Riccati weight where the preconditioner has no drift."""
+    weight = None if pop.kappa < 1 else sharp_weight(pop)
+    return moving.moving(pop, run.steps, run.start, run.times, weight=weight)
+
+
+def _along_path(pop: Population, run: Run, *, average: bool) -> tuple[Curve, ...]:
+    """Section 5d in exact arithmetic; the average is the step-weighted one of Q_0, ..., Q_{T-1}."""
+    if not arrays_fit(pop).holds:
+        return ()
+    m = _around(pop, run)
+    return (moving.averaged(m, moving.Average(m.alpha[:-1], False)) if average else moving.last_iterate(m),)
 
 
 def _closed(run: Run, form: Certificate) -> list[Certificate]:

@@ -74,6 +74,14 @@ def proved(seed):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen_options():
+    """Exact runs freeze the greedy options; the path takes the maximum, and is tested in test_moving."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladder, "_along_path", lambda *_, **__: ())
+        yield
+
+
 def exactly(values, allowance):
     return [Observed.exact(float(x), allowance) for x in values]
 

@@ -45,13 +45,17 @@ def test_the_report_is_the_theorem_at_growing_times(report):
 
 
 def test_the_default_step_beats_its_neighbours(report):
-    """The certified residual at the chosen step is the least over a grid around it."""
+    """The closed form at the chosen step is the least over a grid around it."""
+
+    def closed(found):
+        return min(r.bound.value for r in found.residual[Output.LAST][-1].rungs if "closed" in r.bound.name)
+
     pop = tabular(analyse(small()))
     step = best_step(pop, 10**5)
-    chosen = report.residual[Output.LAST][-1].best.value
+    chosen = closed(report)
     for factor in (0.5, 2.0):  # one octave either way
         other = theorem_report(small(), step=factor * step, handoffs=10**5, points=3)
-        assert chosen <= other.residual[Output.LAST][-1].best.value * (1 + 1e-9)
+        assert chosen <= closed(other) * (1 + 1e-9)
     assert best_step(pop, 10**7) < step, "more handoffs allow a smaller step"
 
 
@@ -231,15 +235,17 @@ def test_the_interface_is_shown_once_per_workflow(proved, monkeypatch):
 
 
 def test_ring_dials_small_scale():
-    """A dials workflow end to end: every verdict is holds, vacuous or inapplicable."""
+    """A dials workflow end to end: no verdict is violated; four runs need not decide on the path, which is tight."""
 
     def make():
         return dials_instance(Shape(topology=ring(3), clusters=2, visible=1), Dials(gap=0.5), 0)
 
     found, _ = prove(Setup("ring", make, 0, 0.01, 4000), 4)
     term = found.residual[Output.LAST][0]
-    assert {term.verdict(r.bound) for r in term.rungs} <= {Verdict.HOLDS, Verdict.VACUOUS, Verdict.INAPPLICABLE}
-    assert term.verdict(term.best) is Verdict.HOLDS
-    assert found.total(Output.LAST).verdict(found.total(Output.LAST).best) is Verdict.HOLDS
+    said = {r.bound.name: term.verdict(r.bound) for r in term.rungs}
+    assert said.pop("moving reference") in (Verdict.HOLDS, Verdict.UNDECIDED)
+    assert set(said.values()) <= {Verdict.HOLDS, Verdict.VACUOUS, Verdict.INAPPLICABLE}
+    total = found.total(Output.LAST)
+    assert total.verdict(total.best) in (Verdict.HOLDS, Verdict.UNDECIDED)
     assert local_clock(found.analysis, class_features(found.analysis, 0, 0)).shape[0] == found.analysis.d_pair.size
     assert jax.config.jax_enable_x64 is False
