@@ -43,7 +43,7 @@ def pytest_configure(config):
     if not deals_out:
         for library in LIBRARIES:
             importlib.import_module(library)
-        install_import_hook(CHECKED, "shapes.once").__enter__()  # for good: the tests import the packages
+        install_import_hook(CHECKED, "beartype.beartype").__enter__()  # for good: the tests import the packages
 
 
 settings.register_profile(
