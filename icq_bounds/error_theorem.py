@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from bounds.core.bound import Assumption, Bound
 from bounds.core.term import Observed, Term
@@ -24,19 +24,24 @@ from bounds.residual.population import (
     tabular_features,
 )
 from bounds.theorem import NOTHING, Observations, Output, Theorem, solve_class, theorem
-from icq.coerce import Instance
+from estimators.decomposition import decompose
+from estimators.statistics.estimate import root_mean_square
+from icq.coerce import Instance, count
 from icq.display import latex_number, latex_text
 from icq.exact import Analysis, analyse
 from icq.learn import classes
+from icq.learn.classes import FunctionClass
+from icq.learn.learner import LearnerConfig, learn
 
 STEPS = 10.0 ** np.linspace(-8, 0, 65)  # tried steps, over the largest one the certificate allows
 
 
-def class_features(a: Analysis, count: int, seed: int) -> Float[np.ndarray, "X p"]:
-    """Psi of `count` random features per agent, or of the table for count = 0."""
-    if count == 0:
+def class_features(a: Analysis, features: int, seed: int) -> Float[np.ndarray, "X p"]:
+    """Psi of so many random features per agent, or of the table for 0."""
+    if features == 0:
         return tabular_features(a)
-    return block_features(a, np.asarray(classes.random_features(a.smdp, count, seed).features, np.float64))
+    found = classes.random_features(a.smdp, features, seed, dtype=np.float64)
+    return block_features(a, np.asarray(found.features))
 
 
 def best_step(pop: Population, handoffs: int) -> float:
@@ -64,13 +69,15 @@ def theorem_report(
     step: float | None = None,
     handoffs: int = 10_000_000,
     points: int = 5,
+    runs: int = 0,
     observed: Observations = NOTHING,
 ) -> Theorem:
-    """The theorem on a workflow, for IC-Q started at 0 with a constant step.
+    """The theorem on a workflow, for IC-Q started at 0 with a constant step, beside what `runs` runs of it do.
 
     features: random features per agent, plain updates; 0 is the table with a step per own visit.  seed: of the
-    features.  step: left out, `best_step`.  points: how many times between 64 and `handoffs` are shown.  Raises
-    AnalysisError for a workflow without a unique stationary law or with observations that are never made.
+    features.  step: left out, `best_step`.  points: how many times between 64 and `handoffs` are shown.  runs: none, or
+    at least 2, in double precision.  Raises AnalysisError for a workflow without a unique stationary law or with
+    observations that are never made.
     """
     a = analyse(m)
     psi = class_features(a, features, seed)
@@ -79,7 +86,40 @@ def theorem_report(
     if step is None:  # without a fixed point any step will do: the theorem says what is wrong with the class
         step = best_step(solved, handoffs) if isinstance(solved, Population) else 1e-3 / psi.shape[0]
     times = np.unique(np.geomspace(min(64, handoffs), handoffs, points).round().astype(int))
+    if runs and isinstance(solved, Population):
+        observed = observe(solved, features, seed, step, times, runs)
     return theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed, solved=solved)
+
+
+def observe(
+    pop: Population, features: int, seed: int, step: float, times: Int[np.ndarray, "n"], runs: int
+) -> Observations:
+    """Residual and total of both outputs in runs of the learner that the theorem speaks of.
+
+    The theorem's average is of Q_0, ..., Q_{T-1}, the learner's of Q_1, ..., Q_T: they differ by Q_T/T, as Q_0 = 0.
+    """
+    a, live = pop.analysis, pop.analysis.interface.available
+    if features:
+        cls: FunctionClass = classes.random_features(a.smdp, features, seed, dtype=np.float64)
+        config = LearnerConfig(step=step)
+    else:
+        cls = classes.tabular(a.smdp, dtype=np.float64)
+        config = LearnerConfig(step=step, scale=1 / np.where(live, a.d_pair, 1.0))
+    record = learn(a, cls, config, count("runs", runs, least=2), times)
+    last = np.asarray(record.q, np.float64)
+    average = np.asarray(record.q_average, np.float64) - last / times[:, None, None]
+    residual, total = {}, {}
+    for output, q in ((Output.LAST, last), (Output.AVERAGE, average)):
+        errors, _ = decompose(a, q, pop.q_f)
+        residual[output] = _seen(errors.residual, pop.residual)
+        total[output] = _seen(errors.total, a.oracle_solution.error)
+    return Observations(residual, total)
+
+
+def _seen(errors: Float[np.ndarray, "R n"], allowance: float) -> list[Observed]:
+    """Root mean squares over runs with 95 % intervals."""
+    found = [root_mean_square(column) for column in errors.T]
+    return [Observed(e.value, *e.interval, allowance) for e in found]
 
 
 def as_json(t: Theorem) -> dict[str, Any]:

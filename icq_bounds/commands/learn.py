@@ -18,6 +18,7 @@ from tyro.conf import Positional
 from estimators.decomposition import TERMS, MixingSplit, mixing_split
 from estimators.statistics import estimate
 from estimators.statistics.estimate import as_dict, finite
+from icq.display import number
 from icq.exact import analyse
 from icq.smdp import ICSMDP
 from icq_bounds.check import grid as check_grid
@@ -94,6 +95,8 @@ def run(options: LearnOptions, console: Console) -> None:
         return
     rows = [([str(k)], each) for k, *each in zip(grid, *terms.values(), strict=True)]
     _terms.show(console, "", ["handoffs"], rows, verdicts)
+    known = (f"{term} {number(float(result[f'bound_{term}'][1][-1]))}" for term in TERMS)
+    console.print(f"known before, after {grid[-1]} handoffs at most: {', '.join(known)}")
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
     if control is not None:

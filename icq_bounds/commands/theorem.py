@@ -19,7 +19,7 @@ class TheoremOptions:
 
     Errors are in the d-norm and in units of reward, times in handoffs.
 
-    Example: icq theorem m.npz --handoffs 1000000
+    Example: icq theorem m.npz --handoffs 1000000 --runs 8
     """
 
     file: Positional[Path]
@@ -34,6 +34,8 @@ class TheoremOptions:
     """Points of the certificate curve."""
     seed: int = 0
     """Seed of the features."""
+    runs: int = 0
+    """Runs of the learner whose errors stand beside the bounds; 0 for none."""
     json: bool = False
     """Print one JSON object."""
     latex: bool = False
@@ -44,13 +46,15 @@ def run(options: TheoremOptions, console: Console) -> None:
     """Print the error theorem on an instance, as tables, JSON or LaTeX."""
     if options.json and options.latex:
         raise ValueError("json and latex: choose one")
-    for name, least in (("handoffs", 1), ("features", 0), ("points", 1)):
+    if options.runs == 1:
+        raise ValueError("runs = 1 has no interval: at least 2, or 0 for none")
+    for name, least in (("handoffs", 1), ("features", 0), ("points", 1), ("runs", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"{name} = {getattr(options, name)} must be at least {least}")
     m = ICSMDP.load(options.file)
     found = error_theorem.theorem_report(
         m, features=options.features, seed=options.seed, step=options.step, handoffs=options.handoffs,
-        points=options.points,
+        points=options.points, runs=options.runs,
     )  # fmt: skip
     if options.json:
         print(json.dumps(error_theorem.as_json(found), indent=2, allow_nan=False))

@@ -59,6 +59,22 @@ def test_the_default_step_beats_its_neighbours(report):
     assert best_step(pop, 10**7) < step, "more handoffs allow a smaller step"
 
 
+@pytest.mark.parametrize("features", [0, 1])
+def test_runs_fill_the_observed_column(features):
+    """The learner of the theorem: what it does stands beside every rung, and no rung is violated."""
+    found = theorem_report(small(), features=features, step=0.01, handoffs=10**5, points=3, runs=8)
+    for output in Output:
+        for i in range(3):
+            for term in (found.residual[output][i], found.total(output, i)):
+                assert term.observed is not None and term.observed.lower <= term.observed.upper
+                assert not [r for r in term.rungs if term.verdict(r.bound) is Verdict.VIOLATED]
+    last = found.residual[Output.LAST][-1]
+    (path,) = [r.bound for r in last.rungs if r.bound.name == "moving reference"]
+    assert last.best.value <= path.value < 3 * last.observed.value
+    with pytest.raises(ValueError, match="runs"):
+        theorem_report(small(), runs=1)
+
+
 def test_json_holds_everything_and_is_strict(report):
     found = json.loads(json.dumps(as_json(report), allow_nan=False))
     names = {r["name"] for r in found["interface"]["rungs"]}
