@@ -28,9 +28,9 @@ from icq_bounds.workflows.n10 import experiment, panels, summary
 pytestmark = pytest.mark.compiles
 
 TINY = experiment.N10Preset(
-    "tiny", seeds=12, gaps=(0.0, 0.5, 1.0), ranks=(2,), widths=(2,), mixings=(0.75,), mixing_times=(0.1,),
-    gap_handoffs=30_000, table_handoffs=30_000, feature_handoffs=30_000, network_handoffs=2048, instances=2, agents=2,
-    width=2, reference_iterations=300,
+    "tiny", seeds=12, gaps=(0.0, 0.5, 1.0), value_gaps=(0.0,), ranks=(2,), widths=(2,), mixings=(0.75,),
+    mixing_times=(0.1,), gap_handoffs=30_000, table_handoffs=30_000, feature_handoffs=30_000, network_handoffs=2048,
+    instances=2, agents=2, width=2, reference_iterations=300,
 )  # fmt: skip
 
 

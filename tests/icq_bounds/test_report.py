@@ -312,8 +312,9 @@ def test_the_theorem_comes_with_its_assumptions(page):
 
 
 MINI = dataclasses.replace(
-    n10.SMOKE, name="mini", seeds=3, gaps=(0.0, 1.0), ranks=(2,), widths=(1,), mixings=(0.75,), mixing_times=(0.1,),
-    network_handoffs=2048, gap_handoffs=30_000, table_handoffs=30_000, feature_handoffs=30_000, agents=2, width=1,
+    n10.SMOKE, name="mini", seeds=3, gaps=(0.0, 1.0), value_gaps=(0.0, 1.0), ranks=(2,), widths=(1,), mixings=(0.75,),
+    mixing_times=(0.1,), network_handoffs=2048, gap_handoffs=30_000, table_handoffs=30_000, feature_handoffs=30_000,
+    agents=2, width=1,
 )  # fmt: skip
 
 

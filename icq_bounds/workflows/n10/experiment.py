@@ -36,14 +36,15 @@ TABLE = Table(LOCAL, "local", "double")
 
 @dataclass(frozen=True)
 class N10Preset:
-    """Sizes of the experiment.  mixings: of tables over handoffs; mixing_times: of misspecified features at fixed
-    handoffs; instances: random ones behind the slope of the local gap; reference_iterations: expected updates behind a
-    network's Q_F.
+    """Sizes of the experiment.  value_gaps: of the networks whose value is compared; mixings: of tables over handoffs;
+    mixing_times: of misspecified features at fixed handoffs; instances: random ones behind the slope of the local gap;
+    reference_iterations: expected updates behind a network's Q_F.
     """  # fmt: skip
 
     name: str
     seeds: int
     gaps: tuple[float, ...]
+    value_gaps: tuple[float, ...]
     ranks: tuple[int, ...]
     widths: tuple[int, ...]
     mixings: tuple[float, ...]
@@ -60,15 +61,16 @@ class N10Preset:
 
 
 FULL = N10Preset(
-    "full", seeds=32, gaps=tuple(k / 8 for k in range(9)), ranks=(1, 2, 4, 8, 16), widths=(1, 2, 4, 8, 16),
-    mixings=(0.75, 0.1, 0.02), mixing_times=(0.75, 0.1, 0.03, 0.01, 0.005), gap_handoffs=10**6,
+    "full", seeds=32, gaps=tuple(k / 8 for k in range(9)), value_gaps=tuple(k / 8 for k in range(9)),
+    ranks=(1, 2, 4, 8, 16), widths=(1, 2, 4, 8, 16), mixings=(0.75, 0.1, 0.02),
+    mixing_times=(0.75, 0.1, 0.03, 0.01, 0.005), gap_handoffs=10**6,
     table_handoffs=10**7, feature_handoffs=3 * 10**6, network_handoffs=2**17, instances=32,
     reference_iterations=6000,
 )  # fmt: skip
 SMOKE = N10Preset(
-    "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), ranks=(1, 2), widths=(16,), mixings=(0.75, 0.02),
+    "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), value_gaps=(0.0, 1.0), ranks=(2,), widths=(16,), mixings=(0.75, 0.02),
     mixing_times=(0.75, 0.01), gap_handoffs=3 * 10**5, table_handoffs=3 * 10**5, feature_handoffs=3 * 10**5,
-    network_handoffs=2**15, instances=4,
+    network_handoffs=2**15, instances=2, reference_iterations=1000,
 )  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def mixing_cells(p: N10Preset, iid: bool = False) -> list[Cell]:
 
 def value_cells(p: N10Preset, who: Who) -> list[Cell]:
     """E: networks wide enough that approximation is not in the way, by gap dial."""
-    return [_networks(p, p.width, g, who) for g in p.gaps]
+    return [_networks(p, p.width, g, who) for g in p.value_gaps]
 
 
 def literature_cell(p: N10Preset) -> LiteratureCell:

@@ -117,7 +117,7 @@ def residual_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) ->
         ax.plot(found["times"], value, dashes, color="0.6", linewidth=1.2, label=label + beyond)
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual in the d-norm",
            title="C  A table's residual falls under its bound")  # fmt: skip
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.62))
+    ax.legend(fontsize=8, loc="lower left")
     _key(ax, "observed", "bound", "predicted")
     return readable(ax)
 
@@ -152,11 +152,11 @@ def loss_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axe
     ax = axes(ax, 6.4, 4.4)
     for who in Who:
         found = [results[c] for c in experiment.value_cells(p, who)]
-        band(ax, p.gaps, [loss(r) for r in found], WHO[who], f"{who.value}, learned")
+        band(ax, p.value_gaps, [loss(r) for r in found], WHO[who], f"{who.value}, learned")
     found = [results[c] for c in experiment.value_cells(p, Who.ICQ)]
     for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
         lost = [float(r["value_oracle"] - r[key]) for r in found]
-        ax.plot(p.gaps, lost, dashes, color="0.35", linewidth=1.2, label=label)
+        ax.plot(p.value_gaps, lost, dashes, color="0.35", linewidth=1.2, label=label)
     ax.axhline(0, color="0.6", linewidth=1)
     ax.set(xlabel="gap dial g", ylabel="value lost against the oracle, reward", title="E  What the interface costs")
     ax.legend(fontsize=8)

@@ -26,7 +26,7 @@ def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np
     """Every conclusion of the experiment, with the command's preset and where it ran."""
     measured = n10.learned(results)
     tables = n10.residual_cells(p)
-    zero = percent(results[n10.value_cells(p, Who.ICQ)[int(np.argmin(p.gaps))]])
+    zero = percent(results[n10.value_cells(p, Who.ICQ)[int(np.argmin(p.value_gaps))]])
     return {
         "preset": p.name,
         "agents": p.agents,
