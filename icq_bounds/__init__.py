@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from icq_bounds.check import verify as verify
     from icq_bounds.diagnosis.diagnosis import diagnose as diagnose
     from icq_bounds.error_theorem import theorem_report
+    from icq_bounds.figures.sweep import plot_along as plot_along
     from icq_bounds.instances import dials as dials
     from icq_bounds.instances import garnet as garnet
     from icq_bounds.instances import routing as routing
@@ -93,6 +94,7 @@ _HOME = {
     "load_sweep": "icq_bounds.sweep.dataset:load",
     "local_gap_by_agent": "estimators.interface",
     "network": "icq_bounds.learners",
+    "plot_along": "icq_bounds.figures.sweep",
     "read_log": "estimators.logs.reader:read",
     "report": "icq_bounds.pages.report",
     "routing": "icq_bounds.instances",

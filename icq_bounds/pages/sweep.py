@@ -19,11 +19,12 @@ from jaxtyping import Float
 from estimators.decomposition import NAME, TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, missing
+from icq.display import number
 from icq.reason import Reason
 from icq_bounds.figures import style
 from icq_bounds.figures.bound import evidence_panel
+from icq_bounds.figures.sweep import is_scale, lines, mean, plot_along, pooled, root_mean_square, value_panel
 from icq_bounds.pages import html
-from icq_bounds.pages.curves import along, is_scale, mean, root_mean_square, value_along
 from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 from icq_bounds.pages.parts import (
     Records,
@@ -87,25 +88,6 @@ def flat(ds: xr.Dataset) -> Records:
     return Records.of([dataset.arrays_of(cell) for _, cell in _points(ds)])
 
 
-def lines(ds: xr.Dataset, term: str, axis: str) -> Float[np.ndarray, "L K R"]:
-    """Errors of a term along an axis (at the last checkpoint) or along `checkpoint`: one line per setting of all else.
-
-    Lines with a cell that is not finished, or that learns otherwise than IC-Q, are left out.
-    """
-    e, code = (ds[name].sel(term=term, output="average") for name in ("observed", "certificate_verdict"))
-    if axis != "checkpoint":
-        e, code = e.isel(checkpoint=-1), code.isel(checkpoint=-1)
-    order = (..., axis, "replica")
-    shape = (-1, e.sizes[axis], e.sizes["replica"])
-    found, known = (x.transpose(*order).values.reshape(shape) for x in (e, code))
-    return found[(known >= 0).all(axis=(1, 2))]
-
-
-def pooled(found: Float[np.ndarray, "L K R"]) -> Float[np.ndarray, "R K"]:
-    """Root mean square over the lines, per replica: replicas share their randomness across cells."""
-    return np.sqrt((found**2).mean(axis=0)).T
-
-
 def slope(x: Float[np.ndarray, "K"], found: Float[np.ndarray, "L K R"]) -> Estimate:
     """Slope of the logarithm of the pooled error against that of the axis, with an interval over replicas."""
     if len(found) == 0:
@@ -148,11 +130,13 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Drawing]:
     names = [*map(str, ds["finished"].dims), "checkpoint"]
     panels = []
     for name in names:
-        found = {t: lines(ds, t, name) for t in TERMS}
-        if ds.sizes[name] > 1 and len(found["total"]):
-            panels.append(along(ds[name], {t: pooled(part) for t, part in found.items()}))
+        if ds.sizes[name] > 1 and len(lines(ds, "total", name)):
+            panels.append(_errors_along(ds, name))
     if ds.sizes[names[0]] > 1 and ds["value"].notnull().any():
-        panels.append(value_along(ds, names[0]))
+        average = float((100 * ds["value"] / ds["value_oracle"]).mean(skipna=True))
+        alt = f"Value of the learned policy along {names[0]}: {average:.1f} % on average."
+        with plt.rc_context(style.STYLE):
+            panels.append(html.figure(value_panel(ds, names[0]), f"value-{names[0]}", alt))
     results = [dataset.arrays_of(cell) for _, cell in _points(ds)]
     for kind in KINDS:
         stated = records.found[kind].values()
@@ -162,6 +146,16 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Drawing]:
             with plt.rc_context(style.STYLE):
                 panels.append(html.figure(evidence_panel(results, kind), f"{kind}s", alt))
     return panels
+
+
+def _errors_along(ds: xr.Dataset, axis: str) -> Drawing:
+    name, x = "handoffs" if axis == "checkpoint" else axis, ds[axis].values
+    found = {t: [root_mean_square(part) for part in pooled(lines(ds, t, axis)).T] for t in TERMS}
+    ends = (f"{NAME[term]} from {number(e[0].value)} to {number(e[-1].value)}" for term, e in found.items())
+    alt = f"Errors as {name} goes from {x[0]} to {x[-1]}: {', '.join(ends)}."
+    caption = "" if name == "handoffs" else str(ds[axis].attrs["long_name"])
+    with plt.rc_context(style.STYLE):
+        return html.figure(plot_along(ds, axis), f"along-{name}", alt, caption)
 
 
 def _slopes(ds: xr.Dataset) -> Grid:
