@@ -50,6 +50,7 @@ bench: .venv/ready  ## speed beside C, numba, NumPy and (if installed: extra `be
 	$(BIN)/python -m benchmarks.learner
 	$(BIN)/python -m benchmarks.exact
 	$(BIN)/python -m benchmarks.workflows
+	$(BIN)/python -m benchmarks.path
 	$(BIN)/python -m benchmarks.scaling
 
 notebooks: .venv/ready  ## brings notebooks and their scripts in step, executes every cell and keeps the outputs

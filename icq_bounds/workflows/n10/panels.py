@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
 
 from bounds.core.bound import Verdict
 from estimators.decomposition import NAME, TERMS
@@ -49,12 +46,12 @@ def _certified(result: Arrays, term: str, output: int) -> float:
     return float(np.sqrt((result[f"certificate_{term}"][output][:, -1] ** 2).mean()))
 
 
+DASHES = {"observed": "solid", "bound": "dashed", "certificate": "dotted", "predicted": "dash-dotted"}
+
+
 def _key(ax: Axes, *styles: str) -> None:
-    """What dashes mean, under the names of the lines, which a legend may hold."""
-    named: Any = {"observed": "-", "bound": "--", "certificate": ":", "predicted": "-."}
-    lines = [Line2D([], [], color="0.3", linestyle=named[s]) for s in styles]
-    legend = Legend(ax, lines, styles, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
-    ax.add_artist(legend)
+    """What dashes mean, under the label of the axis."""
+    ax.set_xlabel(f"{ax.get_xlabel()}\n({', '.join(f'{DASHES[s]}: {s}' for s in styles)})")
 
 
 def interface_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axes:
