@@ -126,7 +126,7 @@ Markdown(
 # %% [markdown]
 # ## A bound for every $T$
 #
-# The prediction is a limit. The Poisson bound ([section 5b](../docs/theory.md#5b-poisson-certificate)) holds at every
+# The prediction is a limit. The Poisson bound ([section 5b](../docs/theory.md#5b-poisson-bound)) holds at every
 # $T$ and for every start, and is known before the run, with every constant computed from the workflow: correlation is
 # removed by solving a Poisson equation of the handoff chain, twice. Removing it once leaves maxima over states where
 # stationary averages could be, and soon says less than the range of rewards. The sharp level is that of a constant step
