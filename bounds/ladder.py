@@ -44,7 +44,7 @@ from bounds.residual.weights import sharp_weight
 from icq.display import Shown
 from icq.exact import Analysis
 
-Certificate: TypeAlias = Callable[..., Curve]  # (pop, steps, theta_0, times), and weight=W where it has one
+CurveMaker: TypeAlias = Callable[..., Curve]  # (pop, steps, theta_0, times), and weight=W where it has one
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +115,14 @@ def approximation_rungs(pop: Population, members: LinearClass) -> tuple[Rung, ..
 
 def last_iterate_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
     """Section 5: bounds on (E||Q_T - Q_F||_d^2)^{1/2}."""
-    rungs: list[Certificate] = [poisson.tier_2, *_closed(run, closed.last_iterate)]
+    rungs: list[CurveMaker] = [poisson.tier_2, *_closed(run, closed.last_iterate)]
     own = _certificates(pop, run, [poisson.tier_1, textbook.sup_norm], own=True)
     return (*_certificates(pop, run, rungs), *_along_path(pop, run, average=False), *own)
 
 
 def average_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
     """Section 5: bounds on (E||Qavg - Q_F||_d^2)^{1/2} of the step-weighted average of Q_0, ..., Q_{T-1}."""
-    rungs: list[Certificate] = [poisson.averaged, *_closed(run, closed.averaged)]
+    rungs: list[CurveMaker] = [poisson.averaged, *_closed(run, closed.averaged)]
     others = textbook.textbook(pop, run.steps, run.start, run.times)
     return (*_certificates(pop, run, rungs), *_along_path(pop, run, average=True), others)
 
@@ -142,7 +142,7 @@ def _along_path(pop: Population, run: Run, *, average: bool) -> tuple[Curve, ...
     return (moving.averaged(m, moving.Average(m.alpha[:-1], False)) if average else moving.last_iterate(m),)
 
 
-def _closed(run: Run, form: Certificate) -> list[Certificate]:
+def _closed(run: Run, form: CurveMaker) -> list[CurveMaker]:
     """The closed form, where the step is constant."""
     return [form] if isinstance(run.steps, float) else []
 
@@ -154,7 +154,7 @@ def arrays_fit(pop: Population) -> Assumption:
     return below("arrays fit", size, float(DENSE_LIMIT), f"S p max(p, X) = {size:.3g} entries of the largest array")
 
 
-def _certificates(pop: Population, run: Run, rungs: Sequence[Certificate], *, own: bool = False) -> tuple[Curve, ...]:
+def _certificates(pop: Population, run: Run, rungs: Sequence[CurveMaker], *, own: bool = False) -> tuple[Curve, ...]:
     """Each certificate with the weight M and, unless `own`, with the Riccati weight where there is one.
 
     One inapplicable curve where the arrays would be too large.

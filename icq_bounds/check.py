@@ -16,7 +16,7 @@ from jaxtyping import Int
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from bounds.core.bound import Bound, Verdict, conditional
+from bounds.core.bound import Bound, Certificate, Verdict, conditional
 from bounds.theorem import Output
 from estimators.decomposition import TERMS
 from estimators.statistics.estimate import Estimate
@@ -78,7 +78,7 @@ class TermCheck(Shown):
     observed: Estimate
     bound: Bound
     bound_verdict: Verdict
-    certificate: Bound
+    certificate: Certificate
     certificate_verdict: Verdict
 
     def _facts_(self) -> list[Fact]:
@@ -181,7 +181,7 @@ def verify(
     return Check(a, chosen, seeds, found.times, terms, records)
 
 
-def _together(parts: Sequence[Bound]) -> Bound:
+def _together(parts: Sequence[Certificate]) -> Certificate:
     """The root mean square of the certificates of all runs, which is above that of the errors if each is."""
     first = parts[0]
     assumptions = tuple(dict.fromkeys(x for part in parts for x in part.assumptions))
@@ -190,7 +190,7 @@ def _together(parts: Sequence[Bound]) -> Bound:
         return math.sqrt(np.mean([part.value**2 for part in parts])), {}
 
     trivial, roundoff = min(part.trivial for part in parts), max(part.roundoff for part in parts)
-    return conditional(first.name, assumptions, compute, first.reference, trivial, roundoff=roundoff)
+    return Certificate.of(conditional(first.name, assumptions, compute, first.reference, trivial, roundoff=roundoff))
 
 
 def _short(bound: Bound, said: Verdict) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from bounds.core.bound import Bound, below, conditional
+from bounds.core.bound import Certificate, below, conditional
 from bounds.interface.gap import contracts, dominating_value, local_gap, round_up, rounding, sup_bound, value_range
 from icq import coerce
 from icq.coerce import Numbers
@@ -58,7 +58,7 @@ def residual(a: Analysis, q: Numbers) -> Float[np.ndarray, "O A"]:
     return a.interface.bellman(known) - known
 
 
-def certificate_sup(a: Analysis, q: Numbers) -> Bound:
+def certificate_sup(a: Analysis, q: Numbers) -> Certificate:
     """Lemma: ||Q - Qbar||_inf <= ||Q - That Q||_inf/(1 - ghat) for every table Q."""
     ghat, q = interface_modulus(a), table(a, q)
     size = float(np.abs(residual(a, q)).max())
@@ -69,10 +69,10 @@ def certificate_sup(a: Analysis, q: Numbers) -> Bound:
     assumption = below("ghat < 1", ghat, 1.0, f"largest expected interface discount {ghat:.6g}")
     roundoff = rounding(a.interface, q, q) / (1 - ghat)
     cap = table_cap(a.interface, q)
-    return conditional("certificate, sup", [assumption], compute, SECTION, cap, roundoff=roundoff)
+    return Certificate.of(conditional("certificate, sup", [assumption], compute, SECTION, cap, roundoff=roundoff))
 
 
-def certificate_d(a: Analysis, q: Numbers) -> Bound:
+def certificate_d(a: Analysis, q: Numbers) -> Certificate:
     """Lemma: ||Q - Qbar||_d <= ||Q - That Q||_d/(1 - kappa) for every table Q, if kappa < 1."""
     kappa, q = interface_contraction(a), table(a, q)
     size = a.norm_d(residual(a, q))
@@ -82,10 +82,12 @@ def certificate_d(a: Analysis, q: Numbers) -> Bound:
 
     roundoff = rounding(a.interface, q, q) / (1 - kappa) if kappa < 1 else 0.0
     cap = table_cap(a.interface, q)
-    return conditional("certificate, d", [contracts("kappa", kappa)], compute, SECTION, cap, roundoff=roundoff)
+    return Certificate.of(
+        conditional("certificate, d", [contracts("kappa", kappa)], compute, SECTION, cap, roundoff=roundoff)
+    )
 
 
-def certificate_pointwise(a: Analysis, q: Numbers) -> tuple[Bound, Float[np.ndarray, "O A"]]:
+def certificate_pointwise(a: Analysis, q: Numbers) -> tuple[Certificate, Float[np.ndarray, "O A"]]:
     """Lemma: |Q - Qbar| <= E pointwise, E = |Q - That Q| + Khat max_a E; so ||Q - Qbar||_d <= ||E||_d.
 
     Needs no kappa < 1, and ||E||_inf and ||E||_d never exceed the other two certificates.  Returns the bound in the
@@ -103,7 +105,7 @@ def certificate_pointwise(a: Analysis, q: Numbers) -> tuple[Bound, Float[np.ndar
     roundoff = solution.error + rounding(a.interface, q, q) / (1 - ghat)
     cap = table_cap(a.interface, q)
     bound = conditional("certificate, pointwise", [assumption], compute, SECTION, cap, roundoff=roundoff)
-    return bound, solution.q
+    return Certificate.of(bound), solution.q
 
 
 def worst_pair(a: Analysis) -> tuple[Float[np.ndarray, "O A"], Float[np.ndarray, "O A"]]:
@@ -123,7 +125,7 @@ def worst_pair(a: Analysis) -> tuple[Float[np.ndarray, "O A"], Float[np.ndarray,
     return np.zeros_like(other), other
 
 
-def certificate_oracle(a: Analysis, q: Numbers) -> Bound:
+def certificate_oracle(a: Analysis, q: Numbers) -> Certificate:
     """Lemma: ||Q o phi - Q*||_d <= ||E||_d for every table Q; E = |T(Q o phi) - Q o phi| + K max_a E on S x A.
 
     Interface gap, approximation and learning error together, from one residual in the true process.
@@ -136,10 +138,10 @@ def certificate_oracle(a: Analysis, q: Numbers) -> Bound:
 
     roundoff = solution.error + rounding(a.oracle, q, q) / (1 - a.gamma_bar)
     bound = sup_bound(a, "certificate, oracle", compute, "docs/theory.md section 3, rung 2", roundoff)
-    return replace(bound, trivial=table_cap(a.oracle, a.lift(q)))
+    return Certificate.of(replace(bound, trivial=table_cap(a.oracle, a.lift(q))))
 
 
-def policy_loss_certificate(a: Analysis, q: Numbers) -> Bound:
+def policy_loss_certificate(a: Analysis, q: Numbers) -> Certificate:
     """Lemma: max_s V*(s) - V^pi(s) <= 2 max E for pi greedy in any table Q; E = |T(Q o phi) - Q o phi| + K max_a E.
 
     Interface gap, approximation and learning error together, from one residual in the true process.
@@ -153,4 +155,4 @@ def policy_loss_certificate(a: Analysis, q: Numbers) -> Bound:
 
     roundoff = 2 * (solution.error + rounding(a.oracle, q, q) / (1 - a.gamma_bar))
     reference = "docs/theory.md section 3, greedy loss"
-    return sup_bound(a, "greedy loss of a table", compute, reference, roundoff)
+    return Certificate.of(sup_bound(a, "greedy loss of a table", compute, reference, roundoff))

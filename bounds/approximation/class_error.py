@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from bounds.approximation.certificate import SECTION, residual, table
 from bounds.approximation.classes import ConvexClass, LinearClass
-from bounds.core.bound import Bound, conditional
+from bounds.core.bound import Bound, Certificate, conditional
 from bounds.interface.gap import contracts, rounding, value_range
 from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
@@ -90,7 +90,7 @@ def solve_radius(kappa: float, epsilon: float, eta: float) -> float:
     return (kappa * eta + (eta**2 + (1 - kappa**2) * epsilon**2) ** 0.5) / (1 - kappa**2)
 
 
-def projected_certificate(members: ConvexClass, q: Numbers) -> Bound:
+def projected_certificate(members: ConvexClass, q: Numbers) -> Certificate:
     """Theorem: any table Q has ||Q - Q_F||_d <= L, the smaller of two solutions, if kappa_F < 1.
 
     Contraction: L = ||Q - Pi That Q||_d/(1 - kappa_F).
@@ -108,10 +108,10 @@ def projected_certificate(members: ConvexClass, q: Numbers) -> Bound:
         return value, {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
 
     roundoff = 2 * _projected_rounding(a, q) / (1 - kappa) if kappa < 1 else 0.0
-    return conditional(
-        "projected certificate", [contracts("kappa_F", kappa)], compute, SECTION, trivial_error(a),
-        roundoff=roundoff,
-    )  # fmt: skip
+    assumptions = [contracts("kappa_F", kappa)]
+    return Certificate.of(
+        conditional("projected certificate", assumptions, compute, SECTION, trivial_error(a), roundoff=roundoff)
+    )
 
 
 def class_error_bound(members: ConvexClass) -> Bound:

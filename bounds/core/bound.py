@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import MappingProxyType
 
@@ -115,6 +115,19 @@ class Bound(Shown):
         why = "" if self.applicable else rf"\quad\text{{inapplicable: {latex_text(self.failures[0].name)}}}"
         parts = (rf"\text{{{latex_text(self.title)}}}", *filter(None, (self.formula,)), latex_number(self.value))
         return rf"$${' = '.join(parts)}{why}$$"
+
+
+@dataclass(frozen=True)
+class Certificate(Bound):
+    """A bound computed from a table, whatever has learned it, on the error of that table.
+
+    It is known after a run, not before; only a fault can violate it.
+    """
+
+    @classmethod
+    def of(cls, bound: Bound) -> Certificate:
+        """A bound that was computed from a table."""
+        return cls(**{field.name: getattr(bound, field.name) for field in fields(bound)})
 
 
 def conditional(

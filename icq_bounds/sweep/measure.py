@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds.approximation.certificate import certificate_oracle, certificate_pointwise
-from bounds.core.bound import Assumption, Bound, Verdict, conditional, verdict
+from bounds.core.bound import Assumption, Bound, Certificate, Verdict, conditional, verdict
 from bounds.theorem import Output
 from estimators.decomposition import TERMS, decompose
 from estimators.statistics.estimate import Estimate, exact, root_mean_square
@@ -29,7 +29,7 @@ from icq_bounds.sweep.store import Arrays
 
 OUTPUTS = tuple(output.name.lower() for output in Output)  # last, average
 CONFIDENCE = 0.999  # of the interval that is held against a bound: there are many statements
-Certificates: TypeAlias = Sequence[Sequence[Sequence[Bound]]]  # by output, run and checkpoint
+Certificates: TypeAlias = Sequence[Sequence[Sequence[Certificate]]]  # by output, run and checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def measured(a: Analysis, method: Method, seeds: int, times: Sequence[int], iid:
 
 def hold(
     a: Analysis, q: Float[np.ndarray, "2 R K O A"], times: Int[np.ndarray, "K"], reference: Reference,
-    before: Beforehand, certify: Sequence[Callable[[Float[np.ndarray, "O A"]], Bound]],
+    before: Beforehand, certify: Sequence[Certifier],
 ) -> Measured:  # fmt: skip
     """Measure given tables; certify: of the residual, one for all runs or one per run."""
     observed, sup = decompose(a, q, reference.q[None, :, None])
@@ -149,13 +149,13 @@ def certificates(
 ) -> dict[str, Certificates]:
     """What each learned table says of its own errors; that of the approximation comes from Q_F."""
     hidden = Assumption("the global state", False, -math.inf, "no learned table tells what its interface hides")
-    nothing = conditional("none", [hidden], lambda: (math.nan, {}), "docs/theory.md section 8.3")
+    nothing = Certificate.of(conditional("none", [hidden], lambda: (math.nan, {}), "docs/theory.md section 8.3"))
     apart = [certificate_pointwise(a, table)[0] for table in reference.q]
 
-    def each(of: Callable[[int, Float[np.ndarray, "O A"]], Bound]) -> Certificates:
+    def each(of: Callable[[int, Float[np.ndarray, "O A"]], Certificate]) -> Certificates:
         return [[[of(r, table) for table in run] for r, run in enumerate(part)] for part in q]
 
-    def whole(certify: Certifier, table: Float[np.ndarray, "O A"]) -> Bound:
+    def whole(certify: Certifier, table: Float[np.ndarray, "O A"]) -> Certificate:
         return certify(table) if np.isfinite(table).all() else diverged()
 
     return {
@@ -173,10 +173,10 @@ def allowances(a: Analysis, reference: Reference) -> dict[str, float]:
     return slack | {"total": sum(slack.values())}
 
 
-def diverged() -> Bound:
+def diverged() -> Certificate:
     """No certificate speaks of a table that is not finite."""
     finite = Assumption("finite table", False, -np.inf, "the run diverged: choose a smaller step")
-    return conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4")
+    return Certificate.of(conditional("certificate", [finite], lambda: (np.nan, {}), "docs/theory.md section 4"))
 
 
 def _estimate(term: str, errors: Float[np.ndarray, "R"], one_reference: bool, confidence: float) -> Estimate:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 from bounds.approximation.certificate import certificate_pointwise
 from bounds.approximation.class_error import class_fixed_point, projected_certificate
 from bounds.approximation.classes import LinearClass, linear_class
-from bounds.core.bound import Bound, conditional
+from bounds.core.bound import Bound, Certificate, conditional
 from bounds.residual import population as noise
 from bounds.residual.population import Population
 from bounds.residual.sharp import averaged_limit
@@ -31,7 +31,7 @@ from icq.learn.population import expected_update
 
 ADAM = optax.scale_by_adam()
 DTYPES = {"single": np.float32, "double": np.float64}
-Certifier: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Bound]
+Certifier: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Certificate]
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,8 @@ class Mlp:
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
         """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
         at_reference = certificate_pointwise(a, q_f)[0]
-        return lambda q: add_bounds("certificate of two tables", certificate_pointwise(a, q)[0], at_reference)
+        name = "certificate of two tables"
+        return lambda q: Certificate.of(add_bounds(name, certificate_pointwise(a, q)[0], at_reference))
 
 
 def _orthonormal(a: Analysis, features: Float[np.ndarray, "O A p"]) -> Float[np.ndarray, "O A p"]:

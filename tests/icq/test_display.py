@@ -27,7 +27,7 @@ from bounds.adversary import search
 from bounds.approximation import classes
 from bounds.approximation.class_error import class_error_bound, class_fixed_point
 from bounds.core import bound, term
-from bounds.core.bound import Verdict
+from bounds.core.bound import Certificate, Verdict
 from bounds.core.curve import curve
 from bounds.interface import agents, information, split
 from bounds.interface.gap import scalar_gap_bound, scalar_gap_bound_d
@@ -214,7 +214,7 @@ def test_every_result_type_shows_itself(name):
 def test_the_inspection_sees_what_people_meet():
     seen = {"icq.exact.analysis.Analysis", "icq.smdp.ICSMDP", "icq.learn.learner.Record",
             "estimators.statistics.estimate.Estimate", "estimators.logs.log.Log", "estimators.logs.report.ReaderReport",
-            "bounds.core.bound.Bound", "bounds.theorem.Theorem",
+            "bounds.core.bound.Bound", "bounds.core.bound.Certificate", "bounds.theorem.Theorem",
             "bounds.core.term.Rung", "bounds.planner.Plan", "icq_bounds.diagnosis.diagnosis.Diagnosis"}  # fmt: skip
     assert seen <= set(TYPES) and len(TYPES) > 80
     everything = {full(c) for m in modules() for _, c in getmembers(m, isclass) if record(c)}
@@ -323,7 +323,8 @@ def of_experiments(a):
     yield recovery.Recovery(1, {"residual": E}, {"residual": 0.1})
     yield from (html.Grid("A < B", ("x",), [["y"]]), html.Drawing("a", "0 0 1 1", Markup(), "A < B", ""))
     yield html.Page("<title>A &lt; B</title>")
-    yield TermCheck("residual", E, found := scalar_gap_bound(a), Verdict.HOLDS, found, Verdict.HOLDS)
+    known = scalar_gap_bound(a)
+    yield TermCheck("residual", E, known, Verdict.HOLDS, Certificate.of(known), Verdict.HOLDS)
     cell = RoutingCell(bits=1, who=Who.ICQ, seeds=1, handoffs=10)
     yield engine.Attempt(cell, {"observed_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})

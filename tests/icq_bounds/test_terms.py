@@ -64,7 +64,7 @@ def test_terms_add_up_and_the_gap_is_the_exact_one(results):
         assert (r["e_interface"] + r["e_approximation"] + r["e_residual"] >= r["e_total"] - 1e-9).all()
         assert r["e_interface"] == pytest.approx(a.norm_d_state(a.gap))
         assert r["e_approximation"] > 0 and (r["e_residual"] > 0).all() and str(r["reference"]) == "ok"
-        assert str(r["verdict_interface"]) == "holds"
+        assert str(r["bound_verdict_interface"]) == "holds"
 
 
 def test_what_the_log_cell_says_is_what_a_diagnosis_of_its_file_says(results, tmp_path):

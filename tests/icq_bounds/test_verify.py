@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import icq_bounds as ib
-from bounds.core.bound import Verdict
+from bounds.core.bound import Bound, Certificate, Verdict
 from estimators.decomposition import TERMS
 from icq.learn.sampling import tables
 from icq_bounds.check import grid
@@ -83,6 +83,12 @@ def test_what_says_nothing_is_vacuous_and_never_above_the_trivial_number():
     assert wild.terms["residual"].bound_verdict is Verdict.VACUOUS
     for term in ("residual", "total"):
         assert wild.terms[term].bound.value <= wild.terms[term].bound.trivial
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_bounds_and_certificates_are_two_types(name):
+    for row in check(name).terms.values():
+        assert type(row.bound) is Bound and type(row.certificate) is Certificate
 
 
 def test_no_learned_table_certifies_the_interface():

@@ -253,7 +253,9 @@ def test_cells_measure_and_conclude(tmp_path):
     assert best["value"] == pytest.approx(float(best["value_star"]), rel=0.01)
     assert by[Who.CENTRALISED, 1]["value"] == pytest.approx(float(best["value_star"]), rel=0.01)
     assert by[Who.ICQ, 1]["value"].mean() < best["value"].mean()
-    assert str(best["verdict_interface"]) != "violated" and str(by[Who.ICQ, 1]["verdict_interface"]) == "holds"
+    assert (
+        str(best["bound_verdict_interface"]) != "violated" and str(by[Who.ICQ, 1]["bound_verdict_interface"]) == "holds"
+    )
     said = experiment.summarise(preset, results, tmp_path)
     assert "given by the user" in said["table"] and said["questions"] == len(TABLE)
     assert said["from_the_log"]["handoffs"] > 200 and (tmp_path / "handoffs.jsonl").is_file()

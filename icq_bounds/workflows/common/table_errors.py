@@ -14,12 +14,12 @@ from icq_bounds.sweep.store import Arrays
 
 def errors_of_table(a: Analysis, q: Float[np.ndarray, "R O A"]) -> Arrays:
     """The errors of learned tables in the d-norm (a table has no approximation error): `e_interface`, one per seed of
-    `e_residual` and `e_total`; the certified gap `b_interface`, its verdict, and `trivial_cap`, what rewards alone say.
+    `e_residual` and `e_total`; `bound_interface`, its verdict, and `trivial_cap`, what rewards alone say.
     """  # fmt: skip
     split, bound = decompose(a, q, a.q_bar)[0], signed_gap_bound_d(a)
     said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
     return {
         "e_interface": np.array(split.interface), "e_residual": split.residual, "e_total": split.total,
-        "b_interface": np.array(bound.value), "verdict_interface": np.array(said.value),
+        "bound_interface": np.array(bound.value), "bound_verdict_interface": np.array(said.value),
         "trivial_cap": np.array(bound.trivial),
     }  # fmt: skip

@@ -174,9 +174,9 @@ class TermsCell:
 
     def run(self) -> Arrays:
         """`e_interface`, `e_approximation`, and one per seed `e_residual`, `e_total`, in the d-norm, of agents
-        linear in what they see that learn with Adam; `b_interface`, its verdict, and `trivial_cap`, what rewards alone
-        say; `reference`: how the fixed point of the class was found, `ok` or why there is none (then e_approximation
-        and e_residual are NaN).
+        linear in what they see that learn with Adam; `bound_interface`, its verdict, and `trivial_cap`, what rewards
+        alone say; `reference`: how the fixed point of the class was found, `ok` or why there is none (then
+        e_approximation and e_residual are NaN).
         """  # fmt: skip
         a, views = solved(self.game)
         cls = linear_in_views(a.smdp, views)
@@ -192,7 +192,7 @@ class TermsCell:
         numbers = {
             "e_interface": split.interface, "e_approximation": split.approximation[0],
             "e_residual": split.residual, "e_total": split.total,
-            "b_interface": bound.value, "verdict_interface": said.value, "trivial_cap": bound.trivial,
+            "bound_interface": bound.value, "bound_verdict_interface": said.value, "trivial_cap": bound.trivial,
             "reference": reference,
             "states": a.smdp.num_states, "observations": a.smdp.num_observations, "kappa": a.kappa,
             "parameters": cls.features.shape[-1] * cls.agents,

@@ -45,9 +45,9 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
     out: dict[str, Any] = {"terms_of_linear_agents": {}, "terms_from_logs": {}}
     for c, r in learned(results):
         found: dict[str, Any] = {NAME[t]: as_dict(error(r, t)) for t in TERMS}
-        found["interface certified"] = finite(float(r["b_interface"]))
+        found["interface bound"] = finite(float(r["bound_interface"]))
         found["range of rewards"] = float(r["trivial_cap"])
-        found |= {"verdict": str(r["verdict_interface"]), "class fixed point": str(r["reference"])}
+        found |= {"verdict": str(r["bound_verdict_interface"]), "class fixed point": str(r["reference"])}
         found |= {name: int(r[name]) for name in ("states", "observations", "parameters")}
         out["terms_of_linear_agents"][c.game.label()] = found | {"handoffs": c.handoffs}
     for game, (log, r) in logged(results).items():
@@ -61,24 +61,24 @@ def summarise(results: Mapping[Any, Arrays]) -> dict[str, Any]:
 
 
 def of_table(r: Arrays) -> dict[str, Any]:
-    """The errors of a table, which represents every Q exactly, with the certified gap beside what rewards alone say."""
+    """The errors of a table, which represents every Q, with the bound on the gap beside what rewards alone say."""
     return {
         "interface": float(r["e_interface"]), "approximation": 0.0,
         "residual": as_dict(estimate.root_mean_square(r["e_residual"])),
         "total": as_dict(estimate.root_mean_square(r["e_total"])),
-        "interface_certified": float(r["b_interface"]), "range_of_rewards": float(r["trivial_cap"]),
-        "verdict": str(r["verdict_interface"]),
+        "interface_bound": float(r["bound_interface"]), "range_of_rewards": float(r["trivial_cap"]),
+        "verdict": str(r["bound_verdict_interface"]),
     }  # fmt: skip
 
 
 def table_panel(rows: Sequence[Arrays], x: Sequence[int], ax: Axes) -> Axes:
-    """Interface gap, residual and total of tables, with the certified gap; grey where rewards alone say as much."""
+    """Interface gap, residual and total of tables, with the bound on the gap; grey where rewards alone say as much."""
     colour = style.COLOUR["interface"]
     ax.plot(x, [float(r["e_interface"]) for r in rows], "o-", color=colour, label=NAME["interface"])
-    certified, caps = (np.array([float(r[key]) for r in rows]) for key in ("b_interface", "trivial_cap"))
-    label = f"its certificate\n(rewards alone: {caps.min():.3g})"
-    ax.plot(x, certified, "o--", color=colour, markerfacecolor="white", label=label)
-    ax.plot(np.asarray(x)[certified >= caps], certified[certified >= caps], "o", color="0.65", zorder=4)
+    stated, caps = (np.array([float(r[key]) for r in rows]) for key in ("bound_interface", "trivial_cap"))
+    label = f"its bound\n(rewards alone: {caps.min():.3g})"
+    ax.plot(x, stated, "o--", color=colour, markerfacecolor="white", label=label)
+    ax.plot(np.asarray(x)[stated >= caps], stated[stated >= caps], "o", color="0.65", zorder=4)
     for term in ("residual", "total"):
         style.band(ax, x, [estimate.root_mean_square(r[f"e_{term}"]) for r in rows], style.COLOUR[term], NAME[term])
     ax.set(ylabel="error in the d-norm", ylim=(0, None))

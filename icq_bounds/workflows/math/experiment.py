@@ -1,6 +1,6 @@
 """The mathematical-reasoning experiment: accuracy and cost of two language models under a learned division of labour.
 
-Panel A: accuracy against cost.  Panel B: the three errors and the certified interface gap against the view.  Panel C:
+Panel A: accuracy against cost.  Panel B: the three errors and the bound on the gap against the view.  Panel C:
 value against the view, learned and exact, also on questions nobody learned from.  Panel D: the three errors of agents
 linear in the bits that they see.  The workflow is this project's own
 (synthetic.math_routing); the table is the user's, or made up, and every figure says which.
@@ -233,7 +233,7 @@ def linear(results: MathResults, ax: Axes | None = None) -> Axes:
 
 
 def errors(results: MathResults, ax: Axes | None = None) -> Axes:
-    """Interface gap, residual and total of IC-Q against the view, with the certified interface gap."""
+    """Interface gap, residual and total of IC-Q against the view, with the bound on the gap."""
     ax, rows = style.axes(ax), _of(results, Who.ICQ)
     x = _ticks(ax, rows)
     terms.table_panel([r for _, r in rows], x.tolist(), ax)

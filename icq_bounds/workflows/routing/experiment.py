@@ -1,6 +1,6 @@
 """The routing experiment: accuracy against how much of a request everybody sees, beside the measured gap.
 
-Panel A: share of requests answered by the right specialist.  Panel B: the three errors and the certified interface gap.
+Panel A: share of requests answered by the right specialist.  Panel B: the three errors and the bound on the gap.
 Panel C: accuracy lost against the interface gap.  Panel D: IC-Q on real requests beside a classifier that sees the same
 words, where a folder of them is given.  Panel E: the three errors of agents linear in what they see, exactly and as
 handoff logs show them.  The workflow is this project's own (synthetic.routing).
@@ -142,7 +142,7 @@ def accuracy(results: RoutingResults, ax: Axes | None = None) -> Axes:
 
 
 def errors(results: RoutingResults, ax: Axes | None = None) -> Axes:
-    """Interface gap, residual and total of IC-Q, with the certified interface gap."""
+    """Interface gap, residual and total of IC-Q, with the bound on the gap."""
     rows = _of(results, Who.ICQ)
     bits = [b for b, _ in rows]
     ax = terms.table_panel([r for _, r in rows], bits, style.axes(ax))
