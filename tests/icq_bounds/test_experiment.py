@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bounds import ladder
-from bounds.core.bound import Bound
 from bounds.path import moving
 from bounds.path.population_path import Path as MeanPath
 from estimators.decomposition import TERMS
@@ -104,7 +103,7 @@ def test_a_broken_certificate_is_caught(method):
 
     def shrunk(table):
         b = honest(table)
-        return Bound(b.name, b.value / 10, b.terms, b.assumptions, b.reference, b.trivial, roundoff=b.roundoff)
+        return replace(b, value=b.value / 10)
 
     for certify, verdict in ((honest, "holds"), (shrunk, "violated")):
         held = measure.hold(a, found.q, found.times, found.reference, found.before, [certify])
