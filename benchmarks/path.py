@@ -28,7 +28,7 @@ FAMILY = DialsFamily(gap=0.5, mixing=0.75)
 HEADER = ("workflow", "states", "parameters", "handoffs", *PARTS, "together")
 SIZES: tuple[tuple[int, Table | Features, int], ...] = (
     *((10, Table(LOCAL, "local", "double"), t) for t in (10**5, 10**6, 10**7)),
-    *((n, Table(LOCAL, "local", "double"), 10**6) for n in (2, 5, 20)),
+    *((n, Table(LOCAL, "local", "double"), 10**6) for n in (2, 5)),
     *((10, Features(p, schedule=LINEAR, clock="local", precision="double"), 10**6) for p in (1, 4, 16)),
 )
 
