@@ -68,7 +68,7 @@ FULL = N10Preset(
     reference_iterations=6000,
 )  # fmt: skip
 SMOKE = N10Preset(
-    "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), value_gaps=(0.0, 1.0), ranks=(2,), widths=(16,), mixings=(0.75, 0.02),
+    "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), value_gaps=(0.0, 0.5), ranks=(2,), widths=(16,), mixings=(0.75, 0.02),
     mixing_times=(0.75, 0.01), gap_handoffs=3 * 10**5, table_handoffs=3 * 10**5, feature_handoffs=3 * 10**5,
     network_handoffs=2**15, instances=2, reference_iterations=1000,
 )  # fmt: skip
