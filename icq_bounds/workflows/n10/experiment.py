@@ -38,7 +38,7 @@ TABLE = Table(LOCAL, "local", "double")
 class N10Preset:
     """Sizes of the experiment.  value_gaps: of the networks whose value is compared; mixings: of tables over handoffs;
     mixing_times: of misspecified features at fixed handoffs; instances: random ones behind the slope of the local gap;
-    reference_iterations: expected updates behind a network's Q_F.
+    reference_iterations: expected updates behind a network's Q_F; learners: whose value is compared.
     """  # fmt: skip
 
     name: str
@@ -58,6 +58,7 @@ class N10Preset:
     width: int = 16
     reference_iterations: int = 2000
     features: int = 2
+    learners: tuple[Who, ...] = tuple(Who)
 
 
 FULL = N10Preset(
@@ -71,6 +72,7 @@ SMOKE = N10Preset(
     "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), value_gaps=(0.0, 0.5), ranks=(2,), widths=(16,), mixings=(0.75, 0.02),
     mixing_times=(0.75, 0.01), gap_handoffs=3 * 10**5, table_handoffs=3 * 10**5, feature_handoffs=3 * 10**5,
     network_handoffs=2**15, instances=2, reference_iterations=1000,
+    learners=(Who.ICQ,),
 )  # fmt: skip
 
 
@@ -136,7 +138,7 @@ def all_cells(p: N10Preset) -> list[Cell | LiteratureCell]:
     """Every cell of every panel; those of several panels once."""
     mixing = [*mixing_cells(p), *mixing_cells(p, iid=True)]
     cells = [*gap_cells(p), *rank_cells(p), *width_cells(p), *residual_cells(p), *mixing]
-    return list(dict.fromkeys([*cells, *(c for who in Who for c in value_cells(p, who)), literature_cell(p)]))
+    return list(dict.fromkeys([*cells, *(c for who in p.learners for c in value_cells(p, who)), literature_cell(p)]))
 
 
 def learned(results: N10Results) -> dict[Cell, Arrays]:

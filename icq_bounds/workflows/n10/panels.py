@@ -147,7 +147,7 @@ def mixing_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> A
 def loss_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axes:
     """E: what is lost against the oracle, in reward, between the oracle (0) and the random policy."""
     ax = axes(ax, 6.4, 4.4)
-    for who in Who:
+    for who in p.learners:
         found = [results[c] for c in experiment.value_cells(p, who)]
         band(ax, p.value_gaps, [loss(r) for r in found], WHO[who], f"{who.value}, learned")
     found = [results[c] for c in experiment.value_cells(p, Who.ICQ)]

@@ -41,7 +41,7 @@ def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np
         "residual_over_prediction": {c.label(): as_dict(n10.over_prediction(c, results[c])) for c in _predicted(p)},
         "value_lost": {
             who.value: {f"{n10.dials(c).gap:g}": as_dict(loss(results[c])) for c in n10.value_cells(p, who)}
-            for who in Who
+            for who in p.learners
         },
         "reference_residual_max": max(float(r["reference_residual"]) for r in measured.values()),
         "references_not_converged": [c.label() for c, r in measured.items() if not bool(r["reference_converged"])],
