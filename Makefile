@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 reproduce: .venv/ready  ## the ten-agent experiment: figures and summary.json in results/n10
 	$(BIN)/icq reproduce n10 --out results/n10
 
-smoke: .venv/ready  ## the same experiment, small, in under a minute
+smoke: .venv/ready  ## the same experiment, small, in about a minute
 	$(BIN)/icq reproduce n10 --preset smoke --out results/smoke
 
 lint: .venv/ready

@@ -14,12 +14,11 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.harness import Section, number, publish
-from bounds.core.steps import Decay
 from bounds.path.moving import Moving, averaged, last_iterate, learners_average, moving
 from bounds.path.twin import predicted
 from bounds.residual.population import Population
 from icq.exact import analyse
-from icq_bounds.sweep.beforehand import problem
+from icq_bounds.sweep.beforehand import decay, problem
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.methods import LINEAR, LOCAL, Features, Table
 
@@ -36,12 +35,11 @@ SIZES: tuple[tuple[int, Table | Features, int], ...] = (
 def case(agents: int, method: Table | Features, handoffs: int) -> tuple[Population, Callable[[], Moving]]:
     """The population problem, and what makes a run around its path with nothing computed yet."""
     a = analyse(replace(FAMILY, agents=agents).workflow())
-    cls, config = method.build(a), method.config(a, False)
-    steps = Decay(*(float(np.asarray(x)) for x in (config.step, config.decay_offset, config.decay_power)))
+    config = method.config(a, False)
 
     def fresh() -> Moving:
-        pop, start = problem(a, cls, config)  # type: ignore[arg-type]  # a table or a linear class
-        return moving(pop, steps, start, np.array([handoffs]))
+        pop, start = problem(a, method.build(a), config)
+        return moving(pop, decay(config), start, np.array([handoffs]))
 
     return fresh().pop, fresh
 

@@ -6,7 +6,7 @@ is random, and its second moment obeys the recursion of section 5b from zero, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -119,16 +119,13 @@ def moving(
     iid: bool = False,
     arithmetic: Arithmetic | None = None,
 ) -> Moving:
-    """A run around its path; weight: of the Lyapunov function, None for the preconditioner."""
+    """A run around its path; weight: of the Lyapunov function, None for the preconditioner.
+
+    arithmetic: of the learner (`bounds.path.rounding.arithmetic`); None for real numbers.  Raises ValueError as
+    `schedule` does.
+    """
     alpha = schedule(steps, int(times[-1]) + 2)
     return Moving(pop, alpha, theta_0, times, structure(pop, weight, iid), arithmetic)
-
-
-def reweighted(m: Moving, weight: Weight | None, iid: bool = False) -> Moving:
-    """The same run and path with another weight."""
-    other = replace(m, structure=structure(m.pop, weight, iid))
-    other.__dict__["path"] = m.path  # a cached property
-    return other
 
 
 _NAMES = tuple(References.__dataclass_fields__)

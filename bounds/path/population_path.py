@@ -75,13 +75,10 @@ class _Piece:
         """||A||_inf."""
         return float(np.abs(self.a).sum(1).max())
 
-    def products(
-        self, w: Float[np.ndarray, "p"], sums: Float[np.ndarray, "m"]
-    ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]]:
-        """theta_n - theta_0 = sum_k alpha_k prod_{j<k}(I - alpha_j A) w, and what bounds the distance to the chord.
+    def products(self, w: Float[np.ndarray, "p"], sums: Float[np.ndarray, "m"]) -> Float[np.ndarray, "p"]:
+        """theta_n - theta_0 = sum_k alpha_k prod_{j<k}(I - alpha_j A) w.
 
-        sums[m-1] = sum alpha^m.  With C = sum_m sums_m A^{m-1}/m it is sum_{n>=1} (-A C)^{n-1} C w/n!.  Entry by entry
-        |theta_k - theta_0 - tau_k w| <= sum_{n>=2} tau^n |A|^{n-1}|w|/n!, and a chord doubles it.
+        sums[m-1] = sum alpha^m.  With C = sum_m sums_m A^{m-1}/m it is sum_{n>=1} (-A C)^{n-1} C w/n!.
         """
 
         def c(x: Float[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
@@ -97,16 +94,16 @@ class _Piece:
             n += 1
             term = -(self.a @ c(term)) / n
             total += term
-        size, tau = np.abs(self.a), float(sums[0])
-        part = tau * np.abs(w)
-        off, n = np.zeros_like(w), 1
-        while n < 200:
-            n += 1
-            part = tau * (size @ part) / n
-            off += part
-            if part.max() <= 1e-3 * off.max():
-                break
-        return total, 2.01 * off
+        return total
+
+    def bends(self, w: Float[np.ndarray, "p"], tau: float) -> Float[np.ndarray, "n p"]:
+        """tau^n A^{n-1} w/n! for n = 2, 3, ..., until the rest is rounding: for any row l,
+        |l'(theta_k - theta_0 - tau_k w)| is at most the sum of |l' row| while tau_k <= tau.
+        """
+        terms = [tau * w]
+        while len(terms) == 1 or np.abs(terms[-1]).max() > SMALL * np.abs(terms[0]).max():
+            terms.append(self.a @ terms[-1] * (tau / (len(terms) + 1)))
+        return np.array(terms[1:])
 
 
 def mean_step(pop: Population, theta: Float[np.ndarray, "p"]) -> tuple[Float[np.ndarray, "p"], Int[np.ndarray, "O"]]:
@@ -156,14 +153,14 @@ def _stretch(
     if np.abs(w).max() <= STILL * max(float(np.abs(theta).max()), 1e-300):
         return stop, theta, chosen, np.zeros_like(theta)
     piece = _piece(pop, chosen)
-    reach = REACH / max(piece.size, 1e-300)
-    reach = min(reach, _until_change(pop, chosen, theta, w))
+    reach = min(REACH / max(piece.size, 1e-300), _until_change(pop, chosen, theta, w))
     end = min(int(np.searchsorted(clock, clock[first] + reach, side="right")) - 1, stop)
     while end > first + 1 and alpha[first:end].max() * piece.size < 0.5:
-        sums = _sums(alpha[first:end], piece.size)
-        moved, off = piece.products(w, sums)
-        if _options_stay(pop, chosen, theta, w, float(sums[0]), off):
-            return end, theta + moved, chosen, off
+        tau = float(alpha[first:end].sum())
+        bends = piece.bends(w, tau)
+        if _options_stay(pop, chosen, theta, w, tau, bends):
+            moved = piece.products(w, _sums(alpha[first:end], piece.size))
+            return end, theta + moved, chosen, 2 * np.abs(bends).sum(axis=0)  # a chord doubles it
         end = first + max((end - first) // 2, 1)
     return first + 1, theta + alpha[first] * w, chosen, np.zeros_like(theta)
 
@@ -195,21 +192,26 @@ def _until_change(
     table, moved = pop.offset + pop.psi @ theta, pop.psi @ w
     margin, closing = table[rows] - table, moved - moved[rows]
     near = available.reshape(-1) & (closing > 0)
-    return float((margin[near] / closing[near]).min()) if near.any() else np.inf
+    room = margin[near] + _tie(table)  # options that are alike up to rounding never part
+    return float((room / closing[near]).min()) if near.any() else np.inf
 
 
 def _options_stay(
     pop: Population, chosen: Int[np.ndarray, "O"], theta: Float[np.ndarray, "p"], w: Float[np.ndarray, "p"],
-    tau: float, off: Float[np.ndarray, "p"],
+    tau: float, bends: Float[np.ndarray, "n p"],
 ) -> bool:  # fmt: skip
-    """Whether the options stay greedy at every iterate: their margins are linear in tau_k up to `off`."""
+    """Whether the options stay greedy at every iterate: their margins are linear in tau_k up to what `bends` say."""
     available, shape = pop.analysis.interface.available, pop.q_f.shape
     rows = np.repeat(chosen, shape[1])
     table, moved = pop.offset + pop.psi @ theta, pop.psi @ w
-    spread = np.abs(pop.psi) @ off
+    bent = pop.psi @ bends.T
     margin = table[rows] - table
     end = margin + tau * (moved[rows] - moved)
-    rest = np.minimum(margin, end) - (spread[rows] + spread)
+    rest = np.minimum(margin, end) - np.abs(bent[rows] - bent).sum(axis=1)
     rival = available.reshape(-1) & (np.arange(len(rows)) != rows)
-    tolerance = 1e-13 * max(float(np.abs(table).max()), 1e-300)
-    return bool((rest[rival] >= -tolerance).all())
+    return bool((rest[rival] >= -_tie(table)).all())
+
+
+def _tie(table: Float[np.ndarray, "X"]) -> float:
+    """A margin below it is rounding."""
+    return 1e-13 * max(float(np.abs(table).max()), 1e-300)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from bounds.core.steps import Decay
 from bounds.residual.correction import Correction
 from bounds.residual.recursion import Lyapunov, product
 from icq.display import Shown, shown
@@ -27,7 +28,17 @@ class Arithmetic(NamedTuple):
     steps: float
 
 
-SINGLE, DOUBLE = Arithmetic(2.0**-24, 2.0**-18), Arithmetic(2.0**-53, 2.0**-47)
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # units
+
+
+def arithmetic(unit: float, steps: Decay, last: int) -> Arithmetic:
+    """That of the learner up to handoff `last`.
+
+    A step is step (1 + k/offset)^-power by an exponential and a logarithm off by at most 2 units: an error of the
+    exponent is one of the result, so the relative error is at most 8 unit (1 + power (1 + log(1 + last/offset))).
+    """
+    size = 1 + abs(steps.power) * (1 + float(np.log1p(last / steps.offset)))
+    return Arithmetic(unit, 8 * unit * size)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class ReproduceOptions:
     cpu: four agents write programs for a small register machine; math: a cheap and a strong language model share
     mathematical questions, from recorded answers."""
     preset: Literal["full", "smoke"] = "full"
-    """full takes up to ten minutes on two cores, smoke under one."""
+    """full takes up to ten minutes on two cores, smoke about one."""
     out: Path | None = None
     """Folder for figures, summary.json and finished cells (default results/EXPERIMENT)."""
     clinc: Path | None = None

@@ -44,9 +44,11 @@ def evidence_panel(results: Collection[Arrays], kind: Stated, ax: Axes | None = 
         ax.set_title(f"No {kind} applies to any record")
         return ax
     x, y = np.concatenate(xs), np.concatenate(ys)
-    ends = np.array([min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5])
+    ends = np.array([min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 2.5])
     ax.plot(ends, ends, color="0.3", linewidth=1)
     ax.fill_between(ends, ends[0], ends, color="0.5", alpha=0.12, linewidth=0)
+    if np.isfinite(cap := min((float(r["trivial_total"]) for r in results if "trivial_total" in r), default=np.inf)):
+        ax.axhline(cap, color="0.3", linewidth=1, linestyle=":", label="range of rewards alone, total")
     beyond = np.concatenate(outside)
     if len(beyond):
         note = f"{len(beyond)} errors below {SMALLEST:g} not drawn, ratios {beyond.min():.2f} to {beyond.max():.2f}"

@@ -34,6 +34,9 @@ def check_panel(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         for values, dashes in ((bound, "--"), (certificate, ":")):
             if np.isfinite(values).any():
                 ax.plot(grid, values, dashes, color=colour, linewidth=1.3)
+    if np.isfinite(cap := float(ds["trivial"].sel(term="total"))):
+        ax.axhline(cap, color="0.5", linewidth=1, label="_trivial")
+        ax.annotate("range of rewards alone", (grid[0], cap), xytext=(0, 3), textcoords="offset points", fontsize=8)
     notes = [*zero, *([f"vacuous bound of {' and '.join(vacuous)} not drawn"] if vacuous else [])]
     title = "\n".join(["solid: observed; dashed: bound; dotted: certificate", *(["; ".join(notes)] if notes else [])])
     ax.set(xscale="log", yscale="log", xlabel="handoffs learned from", ylabel="root mean square error, d-norm")

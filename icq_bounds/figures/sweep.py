@@ -56,8 +56,12 @@ def _along(ds: xr.Dataset, name: str, term: str, axis: str, inner: tuple[str, ..
 def plot_along(ds: xr.Dataset, axis: str, ax: Axes | None = None) -> Axes:
     """Every error of a sweep along one axis, or along `checkpoint`, with 95 % intervals; dashed: the bound on it.
 
-    Root mean squares over all other axes, at the last checkpoint.  ax: where to draw; new axes when left out.
+    ds: of `load_sweep`, errors in reward units.  Root mean squares over all other axes, at the last checkpoint; a
+    vacuous bound is not drawn.  ax: where to draw; new axes when left out.  Raises ValueError for an axis that the
+    sweep does not have.
     """
+    if axis not in (known_axes := [*map(str, ds["finished"].dims), "checkpoint"]):
+        raise ValueError(f"axis = {axis!r}: this sweep has {', '.join(known_axes)}")
     ax, along = style.axes(ax), ds[axis]
     found = {t: [root_mean_square(column) for column in pooled(lines(ds, t, axis)).T] for t in TERMS}
     values = np.array([e.value for part in found.values() for e in part if e.value > ZERO])

@@ -21,6 +21,7 @@ from icq.display import Fact, Shown, number
 from icq.exact import AnalysisError
 from icq.smdp import ICSMDP
 from icq_bounds.error_theorem import summary, theorem_report
+from icq_bounds.figures.sweep import ZERO
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Entry, Grid
 from icq_bounds.sweep.results import KINDS, Stated, Statements, statements, tally
@@ -33,7 +34,6 @@ MEANING = {
     Verdict.VACUOUS: "the bound says no more than the range of rewards",
     Verdict.INAPPLICABLE: "an assumption of the bound fails on this workflow, so there is no number",
 }
-NUMERICAL = 1e-9  # an interface gap up to it is rounding
 EXACT = {"gap value": "gap_value_sup", "scalar gap": "gap_scalar", "range of rewards": "trivial_cap"}
 NUMBERS = ("gap_exact_sup", *EXACT.values())  # of a workflow, in the sup norm
 FEW = 2000  # records whose verdicts are counted for show
@@ -82,7 +82,7 @@ class Records(Shown):
             for s in (self.found[kind][term],)
         ]
         gap = self.numbers["gap_exact_sup"]
-        some = gap > NUMERICAL
+        some = gap > ZERO
         for rung, name in EXACT.items():
             ratios = self.numbers[name][some] / gap[some]
             rows.append([NAME["interface"], rung, "sup norm", len(set(ratios.tolist())), *_spread(ratios)])

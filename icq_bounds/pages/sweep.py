@@ -23,7 +23,7 @@ from icq.display import number
 from icq.reason import Reason
 from icq_bounds.figures import style
 from icq_bounds.figures.bound import evidence_panel
-from icq_bounds.figures.sweep import is_scale, lines, mean, plot_along, pooled, root_mean_square, value_panel
+from icq_bounds.figures.sweep import ZERO, is_scale, lines, mean, plot_along, pooled, root_mean_square, value_panel
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 from icq_bounds.pages.parts import (
@@ -97,7 +97,7 @@ def slope(x: Float[np.ndarray, "K"], found: Float[np.ndarray, "L K R"]) -> Estim
         return missing(Reason.FEW_RUNS, "one replica")
     if not np.isfinite(curves).all():
         return missing(Reason.NOT_FINITE, "a run diverged")
-    if (curves.max(axis=0) <= 1e-9).any():
+    if (curves.max(axis=0) <= ZERO).any():
         return missing(Reason.NO_ERROR)
     e = estimate.log_log_slope(x, curves)
     low, high = e.interval

@@ -21,7 +21,7 @@ from bounds.approximation.classes import linear_class
 from bounds.core.bound import Assumption, Bound
 from bounds.core.steps import Decay
 from bounds.path.moving import Moving, averaged, last_iterate, learners_average, moving
-from bounds.path.rounding import DOUBLE, SINGLE
+from bounds.path.rounding import DOUBLE, SINGLE, arithmetic
 from bounds.path.twin import predicted
 from bounds.residual.population import Population, block_features, outcomes, population, sampled_range, tabular_features
 from bounds.residual.weights import sharp_weight
@@ -120,11 +120,15 @@ def run_around_path(
     times: Int[np.ndarray, "K"],
 ) -> Moving:  # fmt: skip
     """A learner's run around its population path; where the preconditioner has no drift, with the Riccati weight."""
-    step, offset, power = (float(np.asarray(x)) for x in (config.step, config.decay_offset, config.decay_power))
     weight = None if pop.kappa < 1 else sharp_weight(pop)
-    arithmetic = DOUBLE if is_double(cls) else SINGLE
-    steps, iid = Decay(step, offset, power), _flag(config.iid)
-    return moving(pop, steps, start, times, weight=weight, iid=iid, arithmetic=arithmetic)
+    steps = decay(config)
+    precision = arithmetic(DOUBLE if is_double(cls) else SINGLE, steps, int(times[-1]))
+    return moving(pop, steps, start, times, weight=weight, iid=_flag(config.iid), arithmetic=precision)
+
+
+def decay(config: LearnerConfig) -> Decay:
+    """The steps of a learner, without the scale of the pairs."""
+    return Decay(*(float(np.asarray(x)) for x in (config.step, config.decay_offset, config.decay_power)))
 
 
 def problem(a: Analysis, cls: Tabular | Linear, config: LearnerConfig) -> tuple[Population, Float[np.ndarray, "p"]]:
@@ -153,9 +157,9 @@ def problem(a: Analysis, cls: Tabular | Linear, config: LearnerConfig) -> tuple[
 
 def _stays(a: Analysis, cls: FunctionClass, config: LearnerConfig, low: float, high: float) -> bool:
     """Whether every entry provably stays in the range of discounted sums of rewards: a table that starts there and
-    moves by a convex combination, so never by more than a full step.
+    moves by a convex combination, so never by more than a full step.  In single precision rounding may lead out of it.
     """  # fmt: skip
-    if not isinstance(cls, Tabular) or not all(x.holds for x in scope(cls, config)):
+    if not isinstance(cls, Tabular) or not is_double(cls) or not all(x.holds for x in scope(cls, config)):
         return False
     live = a.interface.available
     c = 1.0 if config.scale is None else float(np.asarray(config.scale)[live].max())
@@ -164,7 +168,7 @@ def _stays(a: Analysis, cls: FunctionClass, config: LearnerConfig, low: float, h
 
 
 def _capped(bound: Bound) -> Bound:
-    """The smaller of a bound and the trivial one, where that holds of the run."""
+    """The smaller of a bound and the trivial one, where that holds of the run; then it is vacuous."""
     return replace(bound, value=min(bound.value, bound.trivial)) if bound.applicable else bound
 
 

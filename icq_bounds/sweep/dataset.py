@@ -14,6 +14,7 @@ variables    [axes, term, output, replica, checkpoint]
                certificate_slack  allowance for rounding and solver error    certificate_verdict  a code
              [axes, term, output, checkpoint]
                bound        known before the run, on the root mean square over runs; bound_slack, bound_verdict
+             [axes, term]  trivial: what the range of rewards alone says of the error
              [axes, checkpoint]  predicted: where the residual of the last iterate should lie, no bound
              Codes of verdicts: see the attributes flag_values and flag_meanings; `verdicts` counts.
              [axes, replica]  value: stationary value of the learned policy
@@ -51,6 +52,7 @@ RECORDS = {
     "certificate_slack": (PER_RUN, "allowance for numerical error of the certificate"),
     "bound": (PER_TIME, "bound known before the run on the root mean square error, d-norm"),
     "bound_slack": (PER_TIME, "allowance for numerical error of the bound"),
+    "trivial": (("term",), "what the range of rewards alone says, d-norm"),
 }
 VERDICTS = {
     "certificate_verdict": (PER_RUN, "verdict of the certificate"),

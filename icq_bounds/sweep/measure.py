@@ -90,8 +90,8 @@ class Measured(Shown):
 
     def arrays(self) -> Arrays:
         """observed_TERM, sup_TERM, certificate_TERM, certificate_slack_TERM and certificate_verdict_TERM [2, R, K];
-        bound_TERM, bound_slack_TERM and bound_verdict_TERM [2, K]; predicted [K].  NaN where there is no number; slack:
-        allowance for rounding and solver error.
+        bound_TERM, bound_slack_TERM and bound_verdict_TERM [2, K]; trivial_TERM; predicted [K].  NaN where there is no
+        number; slack: allowance for rounding and solver error; trivial: what the range of rewards alone says.
         """
         out: Arrays = {
             "reference_residual": np.array(self.reference.residual), "predicted": self.before.predicted,
@@ -102,6 +102,7 @@ class Measured(Shown):
             slack = self.slack[term]
             out |= {
                 f"observed_{term}": self.observed[term], f"sup_{term}": self.sup[term],
+                f"trivial_{term}": np.array(before[0][0].trivial),
                 f"bound_{term}": np.array([[b.value for b in part] for part in before]),
                 f"bound_slack_{term}": np.array([[b.roundoff + slack for b in part] for part in before]),
                 f"bound_verdict_{term}": _words(self.bound_verdicts[term]),

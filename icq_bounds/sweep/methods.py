@@ -25,7 +25,7 @@ from bounds.residual.sharp import averaged_limit
 from icq.display import Fact, Shown
 from icq.exact import Analysis
 from icq.learn import classes
-from icq.learn.classes import FunctionClass, Linear
+from icq.learn.classes import FunctionClass, Linear, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, initial_params
 from icq.learn.population import expected_update
 
@@ -124,7 +124,7 @@ class Table:
     clock: Clock = "global"
     precision: Precision = "single"
 
-    def build(self, a: Analysis) -> FunctionClass:
+    def build(self, a: Analysis) -> Tabular:
         """The tabular class."""
         return classes.tabular(a.smdp, dtype=DTYPES[self.precision])
 
@@ -165,7 +165,7 @@ class Features:
     clock: Clock = "global"
     precision: Precision = "single"
 
-    def build(self, a: Analysis) -> FunctionClass:
+    def build(self, a: Analysis) -> Linear:
         """The linear class."""
         m = a.smdp
         psi = classes.random_features(m, self.count, self.seed, dtype=DTYPES[self.precision])

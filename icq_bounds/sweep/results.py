@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -28,8 +29,8 @@ def octaves(handoffs: int, first: int = 1024) -> tuple[int, ...]:
 
 def half_decades(handoffs: int, first: int = 10_000) -> tuple[int, ...]:
     """Checkpoints 10k, 30k, 100k, 300k, ... up to `handoffs`."""
-    grid = (first * 10 ** (k // 2) * (3 if k % 2 else 1) for k in range(2 * int(np.log10(handoffs / first)) + 2))
-    return tuple(k for k in grid if k <= handoffs)
+    grid = (first * 10 ** (k // 2) * (3 if k % 2 else 1) for k in count())
+    return tuple(takewhile(lambda k: k <= handoffs, grid))
 
 
 def percent(result: Arrays) -> Estimate:
@@ -39,8 +40,8 @@ def percent(result: Arrays) -> Estimate:
 
 def tally(said: np.ndarray) -> dict[str, int]:
     """How often each verdict was said."""
-    names, count = np.unique(said, return_counts=True)
-    return {str(n): int(c) for n, c in zip(names, count, strict=True)}
+    names, counts = np.unique(said, return_counts=True)
+    return {str(n): int(c) for n, c in zip(names, counts, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -229,5 +229,9 @@ def claim(spec: Spec, folder: Path) -> tuple[Store, str]:
 
 
 def cell_bytes(spec: Spec) -> int:
-    """Room that the result of one cell needs at most: four terms with five numbers and a word at every record."""
-    return 4 * (5 * 8 + 12 * 4) * spec.replicas * len(spec.checkpoints) + 8 * spec.replicas + 16384
+    """Room that the result of one cell needs at most: four terms of two outputs with four numbers and a word at every
+    record, two numbers and a word at every checkpoint.
+    """  # fmt: skip
+    word, records = 12 * 4, spec.replicas * len(spec.checkpoints)
+    each = (4 * 8 + word) * records + (2 * 8 + word) * len(spec.checkpoints)
+    return 4 * 2 * each + 8 * (spec.replicas + len(spec.checkpoints)) + 16384

@@ -16,6 +16,7 @@ from bounds.residual import recursion
 from bounds.residual.constants import constants
 from bounds.residual.poisson import tier_2_inequality
 from bounds.residual.population import tabular
+from icq.exact import analyse
 
 NAMES = tuple(References.__dataclass_fields__)
 
@@ -261,6 +262,35 @@ def test_the_twin_is_exact_at_small_steps():
     assert np.allclose(np.sqrt(exact.error - exact.bias), predicted(m), rtol=0.02)
     noise = covariance(pop, pop.theta_star)
     assert np.allclose(noise, pop.sigma_0 + pop.sigma_mix, atol=1e-9)
+
+
+def test_the_twin_of_a_path_that_has_arrived_is_the_recursion_of_single_steps():
+    """From the fixed point the whole run is one stretch, over which the step falls by a factor of twenty."""
+    pop = tabular(chain([0.9, 0.6], [1.0, -1.0], noise=0.5, gamma=0.6, observation=[0, 1]))
+    last = 200_000
+    alpha = schedule(Decay(5e-3, 2000.0, 0.6), last + 2)
+    m = moving(pop, alpha, pop.theta_star, np.array([last]))
+    assert len(m.path.off) <= 2 and alpha[0] > 15 * alpha[-1]
+    inverse = np.linalg.inv(pop.metric)
+    noise, step = inverse @ covariance(pop, pop.theta_star) @ inverse, m.path.field(pop, 0)
+    cov, one = np.zeros_like(noise), np.eye(len(noise))
+    for x in alpha[:last]:
+        cov = (one - x * step) @ cov @ (one - x * step).T + x**2 * noise
+    single = np.sqrt(np.sum((pop.psi.T @ (pop.d[:, None] * pop.psi)) * cov))
+    assert predicted(m)[0] == pytest.approx(single, rel=0.01)
+
+
+def test_options_that_are_alike_do_not_make_single_steps():
+    """Every option twice, taken with other probabilities: tied for ever, up to rounding."""
+    m = chain([0.9, 0.6, 0.3], [1.0, -1.0, 0.3], noise=0.5, gamma=0.6, observation=[0, 1, 2]).smdp
+    names = ("prob", "next_state", "duration", "reward", "terminal")
+    twice = {name: np.concatenate([getattr(m, name)] * 2, axis=1) for name in names}
+    live, shares = np.ones((3, 2), bool), np.tile([0.3, 0.7], (3, 1))
+    pop = tabular(analyse(replace(m, **twice, available=live, behaviour=shares)))
+    rng = np.random.default_rng(0)
+    start = np.repeat(rng.normal(size=3), 2)
+    path = population_path(pop, np.full(20_000, 1e-3), start)
+    assert len(path.off) < 1000
 
 
 def test_decays_are_the_learners_schedule():

@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume
 from td import TrueUpdate, any_weight, over_populations
 from test_moving import Around, both, far
 
+from bounds.core.steps import Decay
 from bounds.path.moving import last_iterate, moving
 from bounds.path.population_path import mean_step
 from bounds.path.reference import inequality, references, structure, worst
-from bounds.path.rounding import DOUBLE, SINGLE, of_average, rounded, rounding
+from bounds.path.rounding import DOUBLE, SINGLE, arithmetic, of_average, rounded, rounding
 from bounds.residual.constants import constants
 from bounds.residual.poisson import tier_2_inequality
 from bounds.residual.population import tabular
@@ -22,6 +25,7 @@ from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import complete
 
 STEP = 1e-4
+COARSE = arithmetic(SINGLE, Decay(STEP, 1.0, 0.0), 10**6)
 
 
 def computed(pop, theta, alpha, which):
@@ -44,7 +48,7 @@ def computed(pop, theta, alpha, which):
 def test_an_update_is_rounded_within_its_bound(pop, rng):
     """From float32 parameters, every outcome: a float32 update against the exact one."""
     s, centre = structure(pop, any_weight(pop, rng)), far(pop, rng)
-    r, root = rounding(s.correction, SINGLE), s.correction.root
+    r, root = rounding(s.correction, COARSE), s.correction.root
     size = np.abs(centre).max()
     for _ in range(8):
         theta = (centre + rng.choice([0.0, 1.0, 30.0]) * rng.normal(size=len(centre))).astype(np.float32)
@@ -69,7 +73,7 @@ def test_one_step_with_the_worst_rounding(pop, rng):
     ends = both(references(s, here.theta[None]), references(s, there.theta[None]))
     turn = np.linalg.norm(there.mean - here.mean) / alpha
     plain = inequality(s, worst(s, ends, np.zeros(1)), 0, float(turn))
-    r = replace(rounding(s.correction, SINGLE), rel=1e-2 * rng.random())  # far coarser than single precision
+    r = replace(rounding(s.correction, COARSE), rel=1e-2 * rng.random())  # far coarser than single precision
     size = float(np.maximum(np.abs(here.theta), np.abs(there.theta)).max())
     data = rounded(plain, r, size, alpha, alpha)
     moved = rng.choice([0.0, 0.01, 1.0, 10.0]) * rng.normal(size=len(theta))
@@ -99,7 +103,24 @@ def test_the_average_forgets_what_it_rounds():
             share = kind(1 - (1 - 1 / k) ** (p + 1))
             mean[kind] = mean[kind] + share * (kind(np.float32(theta[k - 1])) - mean[kind])
     lost = abs(float(mean[np.float32]) - float(mean[np.float64]))
-    assert 0 < lost <= of_average(SINGLE, np.ones(1), np.array([count]))[0]
+    assert 0 < lost <= of_average(COARSE, np.ones(1), np.array([count]))[0]
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("power", [0.0, 0.6, 1.0, 3.0])
+@pytest.mark.parametrize("offset", [1.0, 1e3, 1e5])
+def test_steps_are_computed_to_the_stated_precision(power, offset):
+    """The learner's alpha_k, as its loop computes it, against long double, from the first handoff to 10^7."""
+    k = np.unique(np.geomspace(1, 10**7, 20_000).astype(np.int32))
+    for wide, unit in ((False, SINGLE), (True, DOUBLE)):
+        with jax.enable_x64(wide):
+            config = LearnerConfig(step=0.003 / 160, decay_power=power, decay_offset=offset)
+            found = np.asarray(jax.jit(config.alpha)(jnp.asarray(k)), np.longdouble)
+        exact = np.longdouble(0.003 / 160) * (1 + np.longdouble(1) * k / np.longdouble(offset)) ** -np.longdouble(power)
+        off = float(np.abs(found / exact - 1).max())
+        allowed = arithmetic(unit, Decay(0.003 / 160, offset, power), 10**7).steps
+        assert off <= allowed and found.dtype == np.longdouble
+        assert power == 0 or off > unit / 8, "a check that knows no rounding would pass"
 
 
 @pytest.mark.compiles
@@ -116,10 +137,11 @@ def test_large_values_and_small_steps_in_single_precision():
         config = LearnerConfig(step=STEP / len(pop.d), scale=scale)
         q = np.asarray(learn(a, table(a.smdp, start, kind), config, 3, times).q, np.float64)[:, 0]
         seen[kind] = np.sqrt(np.mean([a.norm_d(x - a.q_bar) ** 2 for x in q]))
-    theta = np.full(len(pop.theta_star), start)
+    theta, steps = np.full(len(pop.theta_star), start), Decay(STEP / len(pop.d), 1.0, 0.0)
     bound = {
-        which: last_iterate(moving(pop, STEP / len(pop.d), theta, times, arithmetic=which)).value[0]
-        for which in (None, DOUBLE, SINGLE)
+        unit: last_iterate(moving(pop, steps.step, theta, times, arithmetic=made)).value[0]
+        for unit in (None, DOUBLE, SINGLE)
+        for made in [None if unit is None else arithmetic(unit, steps, int(times[-1]))]
     }
     assert bound[DOUBLE] == pytest.approx(bound[None], rel=1e-6)
     assert seen[np.float64] <= bound[DOUBLE] <= 3 * seen[np.float64]

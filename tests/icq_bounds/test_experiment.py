@@ -11,6 +11,7 @@ from bounds import ladder
 from bounds.path import moving
 from bounds.path.population_path import Path as MeanPath
 from estimators.decomposition import TERMS
+from estimators.statistics.estimate import root_mean_square
 from icq.exact import analyse
 from icq_bounds.commands import reproduce
 from icq_bounds.console import Lines
@@ -50,7 +51,7 @@ def test_statements_hold_and_are_counted_once(finished):
         found = said[kind]
         assert found["violations"] == 0 and 0 < found["distinct"] < found["records"]
         assert set(found["max_ratio"]) == set(found["median_ratio"]) == set(TERMS)
-        assert all(r is None or r >= 1 - 1e-3 for r in found["median_ratio"].values())
+    assert all(r is None or r >= 1 for r in said["certificate"]["max_ratio"].values())
     assert said["violated"] == [] and said["kappa_max"] < 1
     learned = experiment.learned(results).values()
     assert statements(learned, "bound", "interface").distinct == 3, "one a gap: 0, 0.5 and 1, however many records"
@@ -61,12 +62,15 @@ def test_statements_hold_and_are_counted_once(finished):
 
 
 def test_predictions_are_met(finished):
-    """Observed over predicted residual of tables and features, at every checkpoint."""
+    """Observed over predicted residual of tables and features, at every checkpoint: leading order, so
+    2 per cent beside its 99.9 % interval, which is narrow enough to tell.
+    """  # fmt: skip
     _, _, results = finished
     for cell in [*experiment.gap_cells(TINY), *experiment.mixing_cells(TINY), *experiment.mixing_cells(TINY, True)]:
         r = results[cell]
-        seen = np.sqrt((r["observed_residual"][0] ** 2).mean(axis=0))
-        np.testing.assert_allclose(seen / r["predicted"], 1, atol=0.15)
+        for column, predicted in zip(r["observed_residual"][0].T, r["predicted"], strict=True):
+            low, high = root_mean_square(column / predicted, 0.999).interval
+            assert low <= 1.02 and high >= 0.98 and high / low < 1.25
 
 
 def test_local_gap_slope_is_one():

@@ -334,7 +334,7 @@ def invented(cell, rng):
         for kind, stated in (("bound", 1.5 * seen), ("certificate", 1.5 * e)):
             out |= {f"{kind}_{term}": stated, f"{kind}_slack_{term}": np.full(stated.shape, 1e-12)}
             out[f"{kind}_verdict_{term}"] = np.full(stated.shape, "holds", dtype="<U12")
-        out |= {f"observed_{term}": e, f"sup_{term}": e}
+        out |= {f"observed_{term}": e, f"sup_{term}": e, f"trivial_{term}": np.array(5.0)}
     numbers = {"kappa": 0.7, "slem": 0.5, "trivial_cap": 5.0, "gap_exact_sup": 0.1, "gap_value_sup": 0.2,
                "gap_scalar": 0.3, "reference_residual": 0.0, "reference_converged": True}  # fmt: skip
     out["predicted"] = np.full(shape[-1], 0.15)

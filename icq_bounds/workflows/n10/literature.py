@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bounds.core.steps import Decay
 from bounds.residual import textbook
 from icq.exact import analyse
-from icq.learn.classes import Linear, Tabular
-from icq_bounds.sweep.beforehand import problem
+from icq_bounds.sweep.beforehand import decay, problem
 from icq_bounds.sweep.cells import Cell
+from icq_bounds.sweep.methods import Mlp
 from icq_bounds.sweep.store import Arrays
-
-LAST = 10**6  # handoffs: they are walked one by one
 
 
 @dataclass(frozen=True)
@@ -36,11 +33,11 @@ class LiteratureCell:
         """`times`, and at each `average` (the projected average under mixing) and `last` (the last iterate in a sup
         norm), NaN where their assumptions fail.
         """  # fmt: skip
-        a = analyse(self.cell.family.workflow())
-        cls, config = self.cell.method.build(a), self.cell.method.config(a, self.cell.iid)
-        assert isinstance(cls, Tabular | Linear), "published kinds speak of linear classes"
-        pop, start = problem(a, cls, config)
-        times = np.array([t for t in self.cell.checkpoints if t <= LAST])
-        steps = Decay(*(float(np.asarray(x)) for x in (config.step, config.decay_offset, config.decay_power)))
+        a, method = analyse(self.cell.family.workflow()), self.cell.method
+        if isinstance(method, Mlp):
+            raise TypeError("published kinds of bounds speak of tables and linear classes")
+        config = method.config(a, self.cell.iid)
+        pop, start = problem(a, method.build(a), config)
+        times, steps = np.array(self.cell.checkpoints), decay(config)
         found = {"average": textbook.textbook, "last": textbook.sup_norm}
         return {"times": times} | {name: bound(pop, steps, start, times).value for name, bound in found.items()}

@@ -18,22 +18,21 @@ from matplotlib.axes import Axes
 from bounds.core.bound import Verdict
 from estimators.decomposition import NAME, TERMS
 from estimators.statistics import estimate
-from estimators.statistics.estimate import Estimate, root_mean_square
+from estimators.statistics.estimate import Estimate
 from icq_bounds.figures.bound import evidence_panel
 from icq_bounds.figures.style import COLOUR, WHO, axes, band, label_ends, readable, save_panels
+from icq_bounds.figures.sweep import ZERO, root_mean_square
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10 import experiment
 from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
 
 LAST, AVERAGE = 0, 1
-ZERO = 1e-9  # an error up to it is numerical
 HIGH = 1e3  # published kinds of bounds above it are named, not drawn
 
 
 def _seen(result: Arrays, term: str, output: int, k: int = -1) -> Estimate:
-    e = result[f"observed_{term}"][output][:, k]
-    return estimate.exact(float(e[0])) if (e == e[0]).all() else root_mean_square(e)
+    return root_mean_square(result[f"observed_{term}"][output][:, k])
 
 
 def _stated(result: Arrays, term: str, output: int, k: int = -1) -> float:
@@ -107,6 +106,8 @@ def residual_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) ->
         band(ax, grid, seen, colour, f"mixing {experiment.dials(cell).mixing:g}")
         ax.plot(grid, [_stated(r, "residual", LAST, k) for k in range(len(grid))], "--", color=colour)
         ax.plot(grid, r["predicted"], "-.", color="0.2", linewidth=0.9)
+    cap = float(results[cells[0]]["trivial_residual"])
+    ax.axhline(cap, color="0.6", linewidth=1, linestyle=":", label="range of rewards alone")
     found = results[experiment.literature_cell(p)]
     for name, label, dashes in (("average", "textbook, average", "-"), ("last", "sup norm, last iterate", "--")):
         value = np.where(found[name] < HIGH, found[name], np.nan)
