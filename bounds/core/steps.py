@@ -9,9 +9,11 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from icq.display import Shown
+
 
 @dataclass(frozen=True)
-class Decay:
+class Decay(Shown):
     """alpha_k = step / (1 + k/offset)^power, k in handoffs: the schedule of `icq.learn.learner.LearnerConfig`."""
 
     step: float

@@ -57,7 +57,7 @@ def evidence_panel(results: Collection[Arrays], kind: Stated, ax: Axes | None = 
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=words[0], ylabel=words[1],
            title=f"Observed against {kind}")  # fmt: skip
     ax.legend(loc="upper left", markerscale=1.5, fontsize=8, title=f"{kind} over observed, median", title_fontsize=8,
-              alignment="left")  # fmt: skip
+              alignment="left", frameon=True, framealpha=0.9, edgecolor="none")  # fmt: skip
     return readable(ax)
 
 
