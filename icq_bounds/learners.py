@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypedDict, Unpack
 
 from icq_bounds.sweep.learning import Learning
-from icq_bounds.sweep.methods import Features, Mlp, Table
+from icq_bounds.sweep.methods import Features, Mlp, PlainMlp, Table
 
 
 class StepSettings(TypedDict, total=False):
@@ -23,6 +23,7 @@ class StepSettings(TypedDict, total=False):
 
 Clock = Literal["global", "local"]
 Precision = Literal["single", "double"]
+Training = Literal["adam", "plain"]
 
 
 def table(clock: Clock = "local", precision: Precision = "double", **schedule: Unpack[StepSettings]) -> Table:
@@ -52,17 +53,24 @@ def network(
     width: int = 16,
     depth: int = 1,
     *,
+    training: Training = "adam",
+    scale: float = 1.0,
     inputs: int = 3,
     reference_iterations: int = 2000,
     **schedule: Unpack[StepSettings],
-) -> Mlp:
-    """One tanh network per agent, on an embedding of what it sees in `inputs` random numbers; it learns by Adam.
+) -> Mlp | PlainMlp:
+    """One tanh network per agent.
 
-    reference_iterations: expected updates, from each run's own start, that find where it would stop.  schedule: as for
-    `table`, with step 0.02 and decay_offset 2000.  Raises ValueError for a number outside its range.
+    training: adam, on an embedding of what it sees in `inputs` random numbers; or plain, one hidden layer on one-hot
+    observations with plain steps, which the theorem bounds before the run: from width 64 on within seconds, narrower
+    ones with a larger output `scale`.  reference_iterations: expected updates, from each run's own start, that find
+    where Adam would stop.  schedule: as for `table`, with step 0.02 and decay_offset 2000, or 0.004 in units of the
+    width and 100000.  Raises ValueError for a number outside its range, and for plain networks of more layers.
     """
+    if training == "plain" and depth != 1:
+        raise ValueError(f"depth = {depth}: networks with plain steps have one hidden layer")
     own = {"width": width, "depth": depth, "inputs": inputs, "reference_iterations": reference_iterations}
-    return _built(function_class="network", **own, **schedule)
+    return _built(function_class="network", training=training, scale=scale, **own, **schedule)
 
 
 def _built(**settings: Any) -> Any:

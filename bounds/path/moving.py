@@ -6,12 +6,13 @@ is random, and its second moment obeys the recursion of section 5b from zero, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg as la
 from jaxtyping import Float, Int
 
 from bounds.core.bound import Assumption, below
@@ -44,36 +45,77 @@ class Fluctuation(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Moving(Shown):
-    """A run around its population path, through times[-1] handoffs from theta_0 with the steps alpha [times[-1] + 2].
+class Following(Shown):
+    """The population path of a run from theta_0 with the steps alpha, cut where constants are taken together.
 
-    arithmetic: of the learner; None: real numbers.  Path and inequalities are computed when they are asked for.
+    times: those asked for.  given: the path, where it is not the population's own, but moves by (I + N)w with ||N|| <=
+    lag in the norm of the weight.
     """
 
     pop: Population
     alpha: Float[np.ndarray, "steps"]
     theta_0: Float[np.ndarray, "p"]
     times: Int[np.ndarray, "n"]
+    given: Path | None = field(default=None, kw_only=True)
+    lag: float = field(default=0.0, kw_only=True)
+
+    @cached_property
+    def path(self) -> Path:
+        """The path through all steps but the last."""
+        if self.given is not None:
+            return self.given
+        return population_path(self.pop, self.alpha[:-1], self.theta_0, self.times)
+
+    @cached_property
+    def _cut(self) -> tuple[Int[np.ndarray, "knots"], Float[np.ndarray, "n p"]]:
+        return _groups(self.path, self.times)
+
+    @property
+    def knots(self) -> Int[np.ndarray, "knots"]:
+        """Knots of the path between which constants are taken together."""
+        return self._cut[0]
+
+    @property
+    def away_pairs(self) -> Float[np.ndarray, "n"]:
+        """How far, in any entry of the table, references may be from the chord between two such knots."""
+        return (self._cut[1] @ np.abs(self.pop.psi).T).max(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Moving(Following):
+    """A run around its population path, through times[-1] handoffs from theta_0 with the steps alpha [times[-1] + 2].
+
+    arithmetic: of the learner; None: real numbers.  Path and inequalities are computed when they are asked for; the
+    path does not depend on the weight.
+    """
+
     structure: CommonGrowths
     arithmetic: Arithmetic | None = None
 
     @cached_property
-    def path(self) -> Path:
-        """The path; it does not depend on the weight."""
-        return population_path(self.pop, self.alpha[:-1], self.theta_0, self.times)
+    def away(self) -> Float[np.ndarray, "n"]:
+        """As `away_pairs`, in the norm of the weight."""
+        return np.linalg.norm(self._cut[1] @ np.abs(self.structure.correction.root), axis=1)
+
+    @cached_property
+    def largest(self) -> References:
+        """The constants between each two knots, the largest of all references there."""
+        found = references(self.structure, self.path.theta[self.knots])
+        both = References(*(np.concatenate([v[:-1], v[1:]]) for v in (getattr(found, n) for n in _NAMES)))
+        return worst(self.structure, both, self.away)
+
+    @cached_property
+    def inequalities(self) -> tuple[Lyapunov, ...]:
+        """The inequality between each two knots; real numbers."""
+        turn = np.maximum.reduceat(_turns(self.structure, self.path, self.alpha, self.lag), self.knots[:-1])
+        return tuple(inequality(self.structure, self.largest, i, float(t)) for i, t in enumerate(turn))
 
     @cached_property
     def groups(self) -> tuple[Int[np.ndarray, "knots"], tuple[Lyapunov, ...]]:
-        """Knots [n + 1] of the path, and the inequality of the handoffs between each two of them."""
-        s, path = self.structure, self.path
-        knots, off = _groups(path, self.times)
-        found = references(s, path.theta[knots])
-        both = References(*(np.concatenate([v[:-1], v[1:]]) for v in (getattr(found, n) for n in _NAMES)))
-        away = np.linalg.norm(off @ np.abs(s.correction.root), axis=1)
-        top, turn = worst(s, both, away), np.maximum.reduceat(_turns(s, path, self.alpha), knots[:-1])
-        data = [inequality(s, top, i, float(turn[i])) for i in range(len(off))]
+        """Knots [n + 1] of the path, and the inequality of the handoffs between each two of them, with rounding."""
+        s, path, (knots, off), data = self.structure, self.path, self._cut, self.inequalities
         if self.arithmetic is None:
-            return knots, tuple(data)
+            return knots, data
         r, ends = rounding(s.correction, self.arithmetic), np.abs(path.theta[knots]).max(axis=1)
         size = np.maximum(ends[:-1], ends[1:]) + off.max(axis=1)
         steps = [self.alpha[i : j + 1] for i, j in pairwise(path.times[knots].tolist())]
@@ -87,8 +129,8 @@ class Moving(Shown):
         nothing = Average(np.zeros(len(self.alpha) - 1), True)
         weights, inclusive = average or nothing
         v, mean, peak = loops.iterate(
-            np.array([row(x) for x in data]), self.path.times[knots[1:]].astype(np.int64), self.alpha, 0.0,
-            self.times.astype(np.int64), weights, inclusive, s.rate, s.chi,
+            np.array([row(x, s.rate, s.chi) for x in data]), self.path.times[knots[1:]].astype(np.int64), self.alpha,
+            0.0, self.times.astype(np.int64), weights, inclusive,
         )  # fmt: skip
         return Fluctuation(s.chi * np.sqrt(v), np.sqrt(mean), peak)
 
@@ -155,21 +197,30 @@ def _groups(path: Path, times: Int[np.ndarray, "m"]) -> tuple[Int[np.ndarray, "k
     return np.array(knots), np.array(off)
 
 
-def _turns(s: CommonGrowths, path: Path, alpha: Float[np.ndarray, "steps"]) -> Float[np.ndarray, "n"]:
+def _turns(
+    s: CommonGrowths, path: Path, alpha: Float[np.ndarray, "steps"], lag: float
+) -> Float[np.ndarray, "n"]:  # fmt: skip
     """The largest |ubar_{k+1} - ubar_k|/alpha_k of every stretch.
 
-    One handoff: from its two ends.  More: w moves by -alpha A w with fixed greedy options, linear in the reference.
+    One handoff: from its two ends.  More: w moves by -alpha A (I + N)w with fixed greedy options, linear in the
+    reference; ||N|| <= lag.
     """
     pop, root = s.correction.pop, s.correction.root
     w = np.array([mean_step(pop, theta)[0] for theta in path.theta])
-    out = np.empty(len(path.off))
+    out, sizes = np.empty(len(path.off)), dict[bytes, float]()
     for i, (first, end) in enumerate(zip(path.times[:-1].tolist(), path.times[1:].tolist(), strict=True)):
         if end == first + 1:
             out[i] = np.linalg.norm((w[i + 1] - w[i]) @ root) / alpha[first]
-        else:
-            a = path.field(pop, i)
-            ends = np.linalg.norm(np.array([a @ w[i], a @ w[i + 1]]) @ root, axis=1).max()
-            out[i] = ends + np.linalg.norm((np.abs(a) @ (np.abs(a) @ path.off[i])) @ np.abs(root))
+            continue
+        a, both = path.field(pop, i), np.array([w[i], w[i + 1]])
+        out[i] = np.linalg.norm(both @ a.T @ root, axis=1).max()
+        out[i] += np.linalg.norm((np.abs(a) @ (np.abs(a) @ path.off[i])) @ np.abs(root))
+        if lag > 0:
+            key = path.pairs[i].tobytes()
+            if key not in sizes:
+                sizes[key] = float(np.linalg.norm(la.solve_triangular(root, (root.T @ a).T, lower=True), 2))
+            far = np.linalg.norm(both @ root, axis=1).max() + np.linalg.norm((np.abs(a) @ path.off[i]) @ np.abs(root))
+            out[i] += lag * sizes[key] * far
     return out
 
 
@@ -230,21 +281,25 @@ def _lost(m: Moving, peak: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 
 def mean_path(m: Moving, average: Average) -> Float[np.ndarray, "n"]:
     """||sum w_k Q_thbar_k / sum w_k - Q_F||_d at m.times; how far iterates are off their chords is added."""
+    sums, off, mass = path_sums(m, average)
+    moved, away = (sums / mass[:, None]) @ m.pop.psi.T, (off / mass[:, None]) @ np.abs(m.pop.psi).T
+    return np.sqrt(moved**2 @ m.pop.d) + np.sqrt(away**2 @ m.pop.d)
+
+
+def path_sums(
+    m: Following, average: Average
+) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"], Float[np.ndarray, "n"]]:
+    """sum w_k (thbar_k - theta*) at m.times, entry by entry how far it may be off, and sum w_k."""
     path, pop, (weights, inclusive) = m.path, m.pop, average
     clock = np.concatenate([[0.0], np.cumsum(m.alpha[:-1])])
     starts = path.times[:-1]
-    mass = np.add.reduceat(weights, starts)
-    late = np.add.reduceat(weights * clock[:-1], starts) - mass * clock[starts]
+    each = weights[: path.times[-1]]
+    mass = np.add.reduceat(each, starts)
+    late = np.add.reduceat(each * clock[: len(each)], starts) - mass * clock[starts]
     share = late / (clock[path.times[1:]] - clock[starts])
     moved = mass[:, None] * (path.theta[:-1] - pop.theta_star) + share[:, None] * np.diff(path.theta, axis=0)
     sums, off = np.cumsum(moved, axis=0), np.cumsum(mass[:, None] * path.off, axis=0)
-    total = np.cumsum(weights)
-    out = []
-    for time in m.times.tolist():
-        i = int(np.searchsorted(path.times, time)) - 1
-        last = weights[time] if inclusive else 0.0
-        whole = total[time] - weights[time] + last
-        mean = (sums[i] + last * (path.theta[i + 1] - pop.theta_star)) / whole
-        away = np.abs(pop.psi) @ (off[i] / whole)
-        out.append(float(np.sqrt((pop.psi @ mean) ** 2 @ pop.d) + np.sqrt(away**2 @ pop.d)))
-    return np.array(out)
+    at = np.searchsorted(path.times, m.times) - 1
+    last = weights[m.times] if inclusive else np.zeros(len(m.times))
+    whole = np.cumsum(weights)[m.times] - weights[m.times] + last
+    return sums[at] + last[:, None] * (path.theta[at + 1] - pop.theta_star), off[at], whole

@@ -7,14 +7,16 @@ the greedy options at thbar_k, Sigma = Sigma_0 + Sigma_mix of the centred update
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg as la
 from jaxtyping import Float
 
-from bounds.path.moving import Moving
+from bounds.path.moving import Following, Moving
 from bounds.path.reference import td_errors
 from bounds.residual.population import Population
+from icq.display import shown
 
 SHORT = 1.0  # of a group of stretches, in units of the clock times ||A||_inf
 CHANGE = 0.04  # of the logarithm of the step within which it counts as constant
@@ -39,16 +41,34 @@ def predicted(m: Moving, *, iid: bool = False) -> Float[np.ndarray, "n"]:
 
     Exact for steps, field and noise that do not change within a group of stretches; off by about a per cent.
     """
-    pop, path, (knots, _) = m.pop, m.path, m.groups
+    return onward(m, np.zeros_like(m.pop.metric), iid=iid).value
+
+
+@shown
+class Spread(NamedTuple):
+    """value [n]: the fluctuation at m.times; covariance [p, p] after the last of them; widest: the largest standard
+    deviation of an entry of the table until then.
+    """  # fmt: skip
+
+    value: Float[np.ndarray, "n"]
+    covariance: Float[np.ndarray, "p p"]
+    widest: float
+
+
+def onward(m: Following, cov: Float[np.ndarray, "p p"], *, iid: bool = False) -> Spread:
+    """The same from a covariance at the start."""
+    pop, path, knots = m.pop, m.path, m.knots
+    widest = 0.0
     gram = pop.psi.T @ (pop.d[:, None] * pop.psi)
-    out, cov = {0: 0.0}, np.zeros_like(gram)
+    out = {0: float(np.sqrt(max(np.sum(gram * cov), 0.0)))}
     before = _noise(pop, path.theta[0], iid)
     for i, j in pairwise(knots.tolist()):
         after = _noise(pop, path.theta[j], iid)
         cov = _through(cov, path.field(pop, i), (before + after) / 2, m.alpha[slice(*path.times[[i, j]].tolist())])
         before = after
         out[int(path.times[j])] = float(np.sqrt(max(np.sum(gram * cov), 0.0)))
-    return np.array([out[time] for time in m.times.tolist()])
+        widest = max(widest, float(np.einsum("xp,pq,xq->x", pop.psi, cov, pop.psi, optimize=True).max()))
+    return Spread(np.array([out[time] for time in m.times.tolist()]), cov, float(np.sqrt(widest)))
 
 
 def _through(

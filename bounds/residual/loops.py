@@ -1,6 +1,8 @@
 """The compiled recursion of docs/theory.md section 5b: one step a handoff, any schedule, constants by stretches.
 
-A row of `data` is one Lyapunov inequality: mu, G2, G3, G4, S1, S2 (three coefficients each), growth (sigma, c).
+A row of `data` is one Lyapunov inequality: mu, G2, G3, G4, S1, S2 (three coefficients each), growth (sigma, c); then
+what its functional is: the rate and chi of its weight, and by which factor V may be larger in its norm than in that of
+the row before (0: it is the same functional).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 
 from icq.exact.jit import jit
 
-ROW = 18
+ROW = 21
 
 
 @jit
@@ -63,13 +65,13 @@ def back_of(row, alpha):  # type: ignore[no-untyped-def]  # compiled
 
 
 @jit
-def iterate(data, ends, alpha, v_0, times, weights, inclusive, rate, chi):  # type: ignore[no-untyped-def]  # compiled
+def iterate(data, ends, alpha, v_0, times, weights, inclusive):  # type: ignore[no-untyped-def]  # compiled
     """(V, A, X) at increasing `times` from V_0 = v_0.
 
-    data [n, ROW] holds for the handoffs ends[i - 1] <= k < ends[i]; alpha [T + 2].  V: bounds on V_T.  A: bounds on
-    sum w_k E||Q_k - reference||_d^2 / sum w_k over k <= T if `inclusive`, else k < T (NaN for an empty sum), the
-    smaller of what the drift says (Lemma weighted) and of what V says; weights [T + 1] >= 0.  X: the largest root of V
-    so far.
+    data [n, ROW] holds for the handoffs ends[i - 1] <= k < ends[i]; alpha [T + 2].  V: bounds on V_T.  A: bounds
+    on sum w_k E||Q_k - reference||_d^2 / sum w_k over k <= T if `inclusive`, else k < T (NaN for an empty sum), the
+    smaller of what the drift says (Lemma weighted, functional by functional) and of what V says; weights [T + 1] >= 0.
+    X: the largest root of V so far.
     """
     last = times[-1]
     found, means, peaks, peak = np.empty(len(times)), np.full(len(times), np.nan), np.empty(len(times)), 0.0
@@ -80,30 +82,37 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive, rate, chi):  # ty
     w = v_0 + s0 + root * (s1 + root * s2)
     total, direct, mass, before = 0.0, 0.0, 0.0, 0.0
     for k in range(last + 1):
+        a, fresh = alpha[k], k == 0
         while i + 1 < len(ends) and k >= ends[i]:
             i += 1
-        row = data[i]
-        a = alpha[k]
+            if data[i][20] > 0:  # another functional: from V itself, and the sum of the one before is closed
+                s0, s1, s2 = slack_of(row, a)
+                root = math.sqrt(data[i][20]) * (root if fresh else largest_x(w, s0, s1, s2))
+                total += before * back_of(row, a) / (2 * row[18])
+                before, fresh = 0.0, True
+                s0, s1, s2 = slack_of(data[i], a)
+                w = root * root + s0 + root * (s1 + root * s2)
+            row = data[i]
         s0, s1, s2 = slack_of(row, a)
-        x = root if k == 0 else largest_x(w, s0, s1, s2)
+        x, rate, chi = root if fresh else largest_x(w, s0, s1, s2), row[18], row[19]
         asked = k == times[place]
         peak = max(peak, x)
         if asked:
             found[place] = x * x
             peaks[place] = peak
             if not inclusive and mass > 0:
-                means[place] = min((total + before * back_of(row, a)) / (2 * rate), direct) / mass
+                means[place] = min(total + before * back_of(row, a) / (2 * rate), direct) / mass
         g0, g1, g2 = gain_of(row, a, alpha[k + 1])
         scale = weights[k] / a
         rise = scale - before
-        total += rise * w if rise > 0 else -rise * back_of(row, a)
-        total += scale * (g0 + x * (g1 + x * g2))
+        total += (rise * w if rise > 0 else -rise * back_of(row, a)) / (2 * rate)
+        total += scale * (g0 + x * (g1 + x * g2)) / (2 * rate)
         direct += weights[k] * chi * chi * x * x
         mass += weights[k]
         before = scale
         if asked:
             if inclusive and mass > 0:
-                means[place] = min((total + before * back_of(row, alpha[k + 1])) / (2 * rate), direct) / mass
+                means[place] = min(total + before * back_of(row, alpha[k + 1]) / (2 * rate), direct) / mass
             place += 1
         w = advance(w, 2 * a * row[0], s0, s1, s2, g0, g1, g2)
         if not math.isfinite(w):

@@ -244,10 +244,13 @@ def iterate(
     return np.array([found[time] for time in wanted])
 
 
-def row(lyapunov: Lyapunov) -> list[float]:
-    """The coefficients of an inequality as one row of `bounds.residual.loops`."""
+def row(lyapunov: Lyapunov, rate: float = 1.0, chi: float = math.inf, jump: float = 0.0) -> list[float]:
+    """An inequality as one row of `bounds.residual.loops`, with the rate and chi of its weight.
+
+    jump: how much larger V may be in its norm than in that of the row before; 0 where the functional is the same.
+    """
     x = lyapunov
-    return [x.mu, *x.gain_2, *x.gain_3, *x.gain_4, *x.slack_1, *x.slack_2, *x.growth]
+    return [x.mu, *x.gain_2, *x.gain_3, *x.gain_4, *x.slack_1, *x.slack_2, *x.growth, rate, chi, jump]
 
 
 def _compiled(
@@ -256,8 +259,9 @@ def _compiled(
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:  # fmt: skip
     """Single steps of one inequality through any schedule, about a tenth of a microsecond each."""
     ends = np.array([len(alpha) - 1])
-    data = np.array([row(lyapunov)])
-    return loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False, rate, math.inf)[:2]
+    data = np.array([row(lyapunov, rate)])
+    v, mean, _ = loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False)
+    return v, mean
 
 
 def average(

@@ -80,22 +80,39 @@ def riccati_weight(pop: Population, multipliers: Float[np.ndarray, "O"]) -> Floa
     constant = np.eye(len(gram)) + inner(cover)
     if np.allclose(a, np.eye(len(a)), rtol=0.0, atol=1e-10):
         solved = _unit_riccati(b @ b.T, constant)
-    else:
-        try:
-            solved = la.solve_continuous_are(-a, b, constant, -np.eye(b.shape[1]))
-        except (np.linalg.LinAlgError, ValueError):
+        if solved is None or not _solves(solved, a, b @ b.T, constant):
             return None
-    if solved is None or not _solves(solved, a, b, constant):
-        return None
+    else:
+        solved = riccati(a, b @ b.T, constant)
+        if solved is None:
+            return None
     return root @ ((solved + solved.T) / 2) @ root.T
 
 
+def riccati(
+    a: Float[np.ndarray, "p p"], s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]
+) -> Float[np.ndarray, "p p"] | None:
+    """The positive definite X with X A + A'X = X S X + Q that makes A - S X stable for the equation x' = -(A - S X) x.
+
+    From the invariant subspace of the Hamiltonian matrix; None where there is none, or the equation is not met.
+    """
+    n = len(a)
+    try:
+        _, basis, stable = la.schur(np.block([[a, -s], [q, -a.T]]), output="real", sort="rhp")
+        found = np.linalg.solve(basis[:n, :n].T, basis[n:, :n].T).T
+    except np.linalg.LinAlgError:  # an eigenvalue on the border
+        return None
+    if stable != n:
+        return None
+    found = (found + found.T) / 2
+    return found if _solves(found, a, s, q) else None
+
+
 def _solves(
-    x: Float[np.ndarray, "p p"], a: Float[np.ndarray, "p p"], b: Float[np.ndarray, "p O"], q: Float[np.ndarray, "p p"]
+    x: Float[np.ndarray, "p p"], a: Float[np.ndarray, "p p"], s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]
 ) -> bool:
-    """Whether X is positive definite and X A + A'X = X B B'X + Q, which a solver may not have managed."""
-    moved = x @ b
-    residual = x @ a + a.T @ x - moved @ moved.T - q
+    """Whether X is positive definite and X A + A'X = X S X + Q, which a solver may not have managed."""
+    residual = x @ a + a.T @ x - x @ s @ x - q
     return bool(np.linalg.eigvalsh(x)[0] > 0 and np.abs(residual).max() <= 1e-6 * np.abs(q).max())
 
 

@@ -132,18 +132,19 @@ UNIFORM = linen.initializers.lecun_uniform()  # compiles several times faster th
 
 
 class MLP(linen.Module):
-    """`depth` hidden tanh layers of `width` units, then one linear output per option."""
+    """`depth` hidden tanh layers of `width` units, then one linear output per option; `bias`: whether layers have one."""
 
     width: int
     depth: int
     options: int
+    bias: bool = True
 
     @linen.compact
     def __call__(self, x: Float[Array, "F"]) -> Float[Array, "A"]:
         """Values of all options at an encoded observation."""
         for _ in range(self.depth):
-            x = jnp.tanh(linen.Dense(self.width, kernel_init=UNIFORM)(x))
-        return linen.Dense(self.options, kernel_init=UNIFORM)(x)
+            x = jnp.tanh(linen.Dense(self.width, self.bias, kernel_init=UNIFORM)(x))
+        return linen.Dense(self.options, self.bias, kernel_init=UNIFORM)(x)
 
 
 def total(x: Float[Array, "..."]) -> Float[Array, ""]:
@@ -168,7 +169,9 @@ def _hidden(x: Float[Array, "n"], layer: Any, slot: Int[Array, ""]) -> Float[Arr
             terms = [a + b for a, b in zip(terms[::2], terms[1::2])] + terms[len(terms) - len(terms) % 2 :]
         return terms[0]
 
-    acc = jax.lax.broadcast_in_dim(row(layer["bias"], slot), (1, 1, columns), (0, 2))
+    acc = jnp.zeros((1, 1, columns), x.dtype)
+    if "bias" in layer:
+        acc = jax.lax.broadcast_in_dim(row(layer["bias"], slot), (1, 1, columns), (0, 2))
     acc = jax.lax.fori_loop(0, rows // ROWS, lambda j, acc: acc + together(j * ROWS, ROWS), acc)
     if rows % ROWS:
         acc = acc + together(jnp.int32(rows - rows % ROWS), rows % ROWS)
@@ -186,12 +189,18 @@ def _pair_sum(x: Float[Array, "n m"]) -> Float[Array, "m"]:
 
 @struct.dataclass
 class Network(Shown):
-    """One Flax network per agent on encoded observations; inputs: [O, F]."""
+    """One Flax network per agent on encoded observations: Q(o, .) = scale network(inputs[o]) + offset[o].
+
+    inputs: [O, F]; offset: None for 0; start: the parameters every run begins with, None for random ones of its own.
+    """
 
     slot: Int[Arr, "*batch O"]
     inputs: Float[Arr, "*batch O F"]
     module: linen.Module = struct.field(pytree_node=False)
     agents: int = struct.field(pytree_node=False)
+    scale: float = struct.field(pytree_node=False, default=1.0)
+    offset: Float[Arr, "*batch O A"] | None = None
+    start: Params | None = None
 
     @property
     def num_slots(self) -> int:
@@ -199,13 +208,20 @@ class Network(Shown):
         return self.agents
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Each agent's network from its own key."""
+        """The start, or each agent's network from its own key."""
+        if self.start is not None:
+            return jax.tree.map(jnp.asarray, self.start)
         x = jnp.zeros_like(jnp.asarray(self.inputs)[0])
         return jax.vmap(lambda k: self.module.init(k, x)["params"])(jax.random.split(key, self.agents))
 
     def values(self, block: Block, observation: Int[Array, ""]) -> Float[Array, "A"]:
         """The agent's network at the encoded observation."""
-        return jnp.asarray(self.module.apply({"params": block}, jnp.asarray(self.inputs)[observation]))
+        q = self.module.apply({"params": block}, jnp.asarray(self.inputs)[observation])
+        return self._outward(jnp.asarray(q), observation)
+
+    def _outward(self, q: Float[Array, "A"], observation: Int[Array, ""]) -> Float[Array, "A"]:
+        q = q if self.scale == 1.0 else self.scale * q
+        return q if self.offset is None else q + at(self.offset, observation)
 
     def forward(self, params: Params, observation: Int[Array, ""]) -> tuple[Float[Array, "A"], Any]:
         """By hand for this package's networks: sums of products, which one kernel can hold.  Else automatic."""
@@ -216,8 +232,9 @@ class Network(Shown):
         layers, units = _layers(params), [x]
         for layer in layers[:-1]:
             units.append(_hidden(units[-1], layer, slot))
-        q = _pair_sum(units[-1][:, None] * at(layers[-1]["kernel"], slot)) + at(layers[-1]["bias"], slot)
-        return q, (units, [at(layer["kernel"], slot) for layer in layers[1:]])
+        q = _pair_sum(units[-1][:, None] * at(layers[-1]["kernel"], slot))
+        q = q + at(layers[-1]["bias"], slot) if self.module.bias else q
+        return self._outward(q, observation), (units, [at(layer["kernel"], slot) for layer in layers[1:]])
 
     def backward(self, residual: Any, c: Float[Array, "A"]) -> Block:
         """Layer by layer from the output."""
@@ -225,9 +242,11 @@ class Network(Shown):
             block, observation = residual
             return jax.vjp(lambda b: self.values(b, observation), block)[1](c)[0]
         units, kernels = residual
-        gradient = {}
+        gradient, c = {}, c if self.scale == 1.0 else self.scale * c
         for i in reversed(range(len(units))):
-            gradient[f"Dense_{i}"] = {"kernel": units[i][:, None] * c[None, :], "bias": c}
+            gradient[f"Dense_{i}"] = {"kernel": units[i][:, None] * c[None, :]} | (
+                {"bias": c} if self.module.bias else {}
+            )
             if i > 0:
                 c = jnp.sum(kernels[i - 1] * c[None, :], axis=1) * (1.0 - units[i] ** 2)
         return gradient
@@ -286,6 +305,25 @@ def network(m: ICSMDP, inputs: Float[Arr, "O F"], width: int, depth: int = 1) ->
         raise ValueError(f"width = {width} and depth = {depth} must be at least 1")
     return Network(slot=_agent_slot(m), inputs=jnp.asarray(inputs), module=MLP(width, depth, m.num_options),
                    agents=m.num_agents)  # fmt: skip
+
+
+def centred_network(m: ICSMDP, width: int, scale: float = 1.0, seed: int = 0) -> Network:
+    """Networks for which the theorem bounds a run before it is run (docs/theory.md section 5e), in double precision.
+
+    One hidden layer without biases on one-hot observations, units of unit variance, and what the random start says is
+    taken off, so that Q is 0 at first.  All runs start alike; `seed` is that of the start.  Raises ValueError for a bad
+    width or scale.
+    """
+    if width < 1 or not (np.isfinite(scale) and scale > 0):
+        raise ValueError(f"width = {width} must be at least 1 and scale = {scale} positive")
+    rng, inputs, agents = np.random.default_rng(seed), one_hot_inputs(m).astype(np.float64), m.num_agents
+    hidden = rng.uniform(-1, 1, (agents, inputs.shape[1], width)) * np.sqrt(3)
+    outward = rng.uniform(-1, 1, (agents, width, m.num_options)) * np.sqrt(3 / width)
+    start = {"Dense_0": {"kernel": hidden}, "Dense_1": {"kernel": outward}}
+    slot = np.asarray(_agent_slot(m))
+    said = np.einsum("oh,oha->oa", np.tanh(np.einsum("of,ofh->oh", inputs, hidden[slot])), outward[slot])
+    module = MLP(width, 1, m.num_options, bias=False)
+    return Network(_agent_slot(m), inputs, module, agents, float(scale), -scale * said, start)
 
 
 def neural_tangent(m: ICSMDP, net: Network, params: Params) -> Linear:

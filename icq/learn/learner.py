@@ -91,11 +91,15 @@ class LearnerState(Shown):
 
 @struct.dataclass
 class Record(Shown):
-    """Q tables at the checkpoints of a run (batch axes [seeds, checkpoints]): last iterate, average, visit counts."""
+    """Q tables at the checkpoints of a run (batch axes [seeds, checkpoints]): last iterate, average, visit counts.
+
+    params: the parameters behind the last iterate, where they were asked for.
+    """
 
     q: Float[Arr, "*batch O A"]
     q_average: Float[Arr, "*batch O A"]
     visits: Float[Arr, "*batch O A"]
+    params: Params | None = None
 
     def _facts_(self) -> list[Fact]:
         *batch, observations, options = np.shape(self.q)
@@ -253,8 +257,10 @@ def run(
     learner: LearnerState,
     start: Int[Array, ""],
     checkpoints: Int[Array, "K"],
+    keep: bool = False,
 ) -> tuple[LearnerState, Record]:
-    """From handoff `start` to the last checkpoint, recording Q at each.  One compiled loop; vmap over the rest.
+    """From handoff `start` to the last checkpoint, recording Q at each, and the parameters if asked to `keep` them.  One
+    compiled loop; vmap over the rest.
 
     `start` and `checkpoints` (increasing) stay unbatched, so that all runs of a batch move in step.  The stream is
     addressed by k: the result at a checkpoint does not depend on the other checkpoints.
@@ -266,7 +272,8 @@ def run(
         state = _walk(t, cls, config, words, state, k, stop)
         share = _share(state.touched, jnp.broadcast_to(stop, state.touched.shape), config.averaging_power)
         average = _toward(state.average, state.params, share)
-        return (stop, state), Record(q_table(cls, state.params), q_table(cls, average), state.visits)
+        kept = state.params if keep else None
+        return (stop, state), Record(q_table(cls, state.params), q_table(cls, average), state.visits, kept)
 
     (_, learner), record = jax.lax.scan(segment, (start, learner), checkpoints)
     return learner, record
@@ -339,7 +346,7 @@ def _split(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""], Key[Arr
     return weights, start, run
 
 
-@jax.jit
+@partial(jax.jit, static_argnames=("keep",))
 def _learn(
     t: Tables,
     cls: FunctionClass,
@@ -347,9 +354,10 @@ def _learn(
     params: Params,
     keys: Key[Array, "R"],
     checkpoints: Int[Array, "K"],
+    keep: bool = False,
 ) -> Record:
     def one(params: Params, key: Key[Array, ""]) -> Record:
-        return run(t, cls, config, begin(t, cls, config, params, key), jnp.int32(0), checkpoints)[1]
+        return run(t, cls, config, begin(t, cls, config, params, key), jnp.int32(0), checkpoints, keep)[1]
 
     return jax.vmap(one)(params, keys)
 
@@ -361,12 +369,14 @@ def learn(
     seeds: int | Sequence[int],
     checkpoints: int | Sequence[int] | np.ndarray,
     root: int = 0,
+    *,
+    keep: bool = False,
 ) -> Record:
     """One run per seed, all in one compiled program; leaves of the record are [seeds, K, ...].
 
     t: the sampling tables, or the instance, workflow or analysis that they are made of.  seeds: which, or how many.
     checkpoints: handoffs after which the tables are recorded; the last one ends the run.  Seed r uses the key
-    fold_in(key(root), r).  A class whose arrays are float64 (NumPy ones, say) is learned in double precision.
+    fold_in(key(root), r).  keep: record parameters, too.  A class whose arrays are float64 (NumPy ones, say) is learned in double precision.
     Raises ValueError for repeated seeds or checkpoints out of order.
     """
     if isinstance(seeds, int):
@@ -379,7 +389,7 @@ def learn(
     keys = seed_keys(seeds, root)
     with jax.enable_x64(is_double(cls) or jax.config.values["jax_enable_x64"]):
         t = t if isinstance(t, Tables) else sampling.tables(t, double=is_double(cls))
-        return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32))
+        return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32), keep)
 
 
 def is_double(cls: FunctionClass) -> bool:

@@ -50,6 +50,8 @@ class LearnOptions:
     """Linear class with this many features per agent instead of a table."""
     network: int | None = None
     """One tanh network of this width per agent instead of a table."""
+    training: Literal["adam", "plain"] = "adam"
+    """How networks learn: adam, or plain steps, which the theorem bounds before the run."""
     clock: Literal["local", "global"] = "local"
     """What counts for a step of table and features: an agent's own visits at known frequencies (local), which the
     theorem bounds before the run, or every handoff (global)."""
@@ -119,7 +121,7 @@ def _residual(result: Arrays) -> Float[np.ndarray, "K R"]:
 
 def _method(options: LearnOptions) -> Method:
     if options.network is not None:
-        return network(options.network)
+        return network(options.network, training=options.training)
     return table(options.clock) if options.features is None else features(options.features, options.clock)
 
 

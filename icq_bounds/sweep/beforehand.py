@@ -1,8 +1,8 @@
 """What is known of the errors of a run before it is run: bounds from the instance, the class and the schedule.
 
-The theorem (docs/theory.md sections 5d and 6) speaks of linear classes and plain updates with known steps, of any
-schedule, along a trajectory or drawn afresh, of the last iterate and of the learner's own average, in the precision it
-works with.  A run outside of that has no bound on its residual here, and says why.
+The theorem (docs/theory.md sections 5d, 5e and 6) speaks of linear classes and of networks, of plain updates with known
+steps, of any schedule, along a trajectory or drawn afresh, of the last iterate and of the learner's own average; of
+linear classes in the precision they work with.  A run outside of that has no bound on its residual here, and says why.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from bounds.approximation.class_error import class_error_bound
 from bounds.approximation.classes import linear_class
 from bounds.core.bound import Assumption, Bound
 from bounds.core.steps import Decay
+from bounds.network import theorem
+from bounds.network.run import NetworkRun, network_run
 from bounds.path.moving import Moving, averaged, last_iterate, learners_average, moving
 from bounds.path.rounding import DOUBLE, SINGLE, arithmetic
 from bounds.path.twin import predicted
@@ -28,7 +30,7 @@ from bounds.residual.weights import sharp_weight
 from bounds.theorem import Output
 from icq.display import Shown
 from icq.exact import Analysis
-from icq.learn.classes import FunctionClass, Linear, Tabular
+from icq.learn.classes import FunctionClass, Linear, Network, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, is_double
 from icq.reason import NoNumber
 from icq_bounds.sweep.methods import add_bounds
@@ -41,16 +43,20 @@ Bounds: TypeAlias = Mapping[Output, Sequence[Bound]]  # at each time
 class Beforehand(Shown):
     """Bounds by term and output in the d-norm, in reward units, at each of the times; `predicted` [times]: where the
     residual of the last iterate should lie (docs/theory.md section 5d), no bound; NaN where there is no such number.
+
+    run: of networks, what the bound allows a run before it is killed; None where nothing can kill one.
     """  # fmt: skip
 
     bounds: Mapping[str, Bounds]
     predicted: Float[np.ndarray, "K"]
+    run: NetworkRun | None = None
 
 
 def beforehand(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[np.ndarray, "K"]) -> Beforehand:
     """The bound on each term; those on interface and approximation do not depend on time or output."""
-    interface, approximation = ladder.signed_gap_bound_d(a), _class_error(a, cls)
-    residual, expected = _residual(a, cls, config, times)
+    run = _network(a, cls, config, times)
+    interface, approximation = ladder.signed_gap_bound_d(a), _class_error(a, cls, run)
+    residual, expected = _residual(a, cls, config, times) if run is None else _network_residual(run)
     low, high = sampled_range(outcomes(a.smdp))
     cap = a.norm_d_state(np.maximum(a.q_star - low, high - a.q_star))
     stays = _stays(a, cls, config, low, high)
@@ -62,24 +68,51 @@ def beforehand(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: In
         total[output] = [_capped(b) if stays else b for b in sums]
     constant = {"interface": interface, "approximation": approximation}
     same = {term: dict.fromkeys(Output, [bound] * len(times)) for term, bound in constant.items()}
-    return Beforehand({**same, "residual": residual, "total": total}, expected)
+    return Beforehand({**same, "residual": residual, "total": total}, expected, run)
 
 
 def scope(cls: FunctionClass, config: LearnerConfig) -> tuple[Assumption, ...]:
     """What the theorem assumes of a run, beside what it assumes of the instance."""
+    linear, detail = isinstance(cls, Tabular | Linear), f"the class is a {type(cls).__name__}"
+    return (Assumption("linear class", linear, math.inf if linear else -math.inf, detail), *updates(config))
+
+
+def updates(config: LearnerConfig) -> tuple[Assumption, ...]:
+    """What the theorem assumes of the updates."""
 
     def needs(name: str, holds: bool, detail: str) -> Assumption:
         return Assumption(name, holds, math.inf if holds else -math.inf, detail)
 
     return (
-        needs("linear class", isinstance(cls, Tabular | Linear), f"the class is a {type(cls).__name__}"),
         needs("plain updates", config.optimiser is PLAIN, "an optimiser scales the updates"),
         needs("known steps", not config.visit_normalised, "steps are divided by counted visits"),
         needs("no projection", config.radius is None, "blocks are projected on a ball"),
     )
 
 
-def _class_error(a: Analysis, cls: FunctionClass) -> Bound:
+def _network(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[np.ndarray, "K"]) -> NetworkRun | None:
+    """The run of networks that all start alike and learn by plain steps in double precision."""
+    if not isinstance(cls, Network) or cls.start is None or not is_double(cls):
+        return None
+    if not all(x.holds for x in updates(config)):
+        return None
+    scale = np.ones(a.q_bar.shape) if config.scale is None else np.asarray(config.scale, np.float64)
+    mean = learners_average(int(times[-1]), float(np.asarray(config.averaging_power)))
+    return network_run(a, cls, decay(config), scale, times, mean, iid=_flag(config.iid))
+
+
+def _network_residual(run: NetworkRun) -> tuple[dict[Output, list[Bound]], Float[np.ndarray, "K"]]:
+    curves = {Output.LAST: theorem.last_iterate(run), Output.AVERAGE: theorem.averaged(run)}
+    found = {output: [curve.at(i) for i in range(len(run.times))] for output, curve in curves.items()}
+    known = all(x.holds for x in run.known)
+    return found, theorem.predicted(run) if known else np.full(len(run.times), np.nan)
+
+
+def _class_error(a: Analysis, cls: FunctionClass, run: NetworkRun | None) -> Bound:
+    if run is not None:
+        full = run.known[0]
+        name = "networks whose kernel has full rank represent every Q"
+        return Bound(name, 0.0 if full.holds else math.nan, {}, (full,), "docs/theory.md section 5e")
     if isinstance(cls, Tabular):
         return Bound("a table represents every Q", 0.0, {}, (), "docs/theory.md section 4")
     if isinstance(cls, Linear):

@@ -20,7 +20,7 @@ from icq.learn.learner import learn
 from icq_bounds.sweep.families import Family
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.measure import measured
-from icq_bounds.sweep.methods import SGD, Features, Method, Mlp, Table, asymptote
+from icq_bounds.sweep.methods import SGD, Features, Method, Mlp, PlainMlp, Table, asymptote
 from icq_bounds.sweep.store import Arrays
 
 
@@ -28,7 +28,7 @@ from icq_bounds.sweep.store import Arrays
 class Cell:
     """What to run.  Everything that can change a number is a field."""
 
-    method: Table | Features | Mlp
+    method: Table | Features | Mlp | PlainMlp
     seeds: int
     checkpoints: tuple[int, ...]
     family: Family
@@ -38,7 +38,7 @@ class Cell:
     def label(self) -> str:
         """A short name for progress lines."""
         match self.method:
-            case Features(count=size) | Mlp(width=size):
+            case Features(count=size) | Mlp(width=size) | PlainMlp(width=size):
                 kind = f"{type(self.method).__name__}({size})"
             case _:
                 kind = type(self.method).__name__

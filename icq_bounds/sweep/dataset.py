@@ -17,6 +17,7 @@ variables    [axes, term, output, replica, checkpoint]
              [axes, term]  trivial: what the range of rewards alone says of the error
              [axes, checkpoint]  predicted: where the residual of the last iterate should lie, no bound
              Codes of verdicts: see the attributes flag_values and flag_meanings; `verdicts` counts.
+             [axes, replica, checkpoint]  used: share of what a run may do while bounds speak of it
              [axes, replica]  value: stationary value of the learned policy
              [axes]  value_random, value_bar, value_oracle, kappa, gamma_bar, slem, ... (NUMBERS), and `finished`
 attributes   of every variable and coordinate `units` and `long_name`; of the dataset: `config`, `provenance` and
@@ -145,6 +146,9 @@ def records_of(result: Arrays | None, replicas: int, checkpoints: int) -> dict[s
         out[name] = (dims, terms(_codes, name, dims), labels("1", text) | FLAGS)
     text = "where the residual of the last iterate should lie"
     out["predicted"] = (("checkpoint",), _part(result, "predicted", (checkpoints,)), labels("reward", text))
+    dims = ("replica", "checkpoint")
+    text = "share of what a run may do before the bounds stop to speak of it (networks); above 1 they do not"
+    out["used"] = (dims, _part(result, "used", (replicas, checkpoints)), labels("1", text))
     return out
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from icq_bounds.sweep.methods import Features, Mlp, Schedule, Table
+    from icq_bounds.sweep.methods import Features, Mlp, PlainMlp, Schedule, Table
 
 
 class Who(Enum):
@@ -37,7 +37,12 @@ class Learning:
     inputs: int = 3
     """Dimension of the random embedding that a network sees of its observation."""
     reference_iterations: int = 2000
-    """Expected updates behind a network's Q_F."""
+    """Expected updates behind the Q_F of a network that learns by Adam."""
+    training: Literal["adam", "plain"] = "adam"
+    """How networks learn: adam, or plain steps on one-hot observations in double precision, which the theorem bounds
+    before the run."""
+    scale: float = 1.0
+    """Output scale of a network with plain steps: the larger, the less its units learn."""
     clock: Literal["global", "local"] = "global"
     """What counts for a step of table and features: every handoff, or an agent's own visits at known frequencies
     (local), which the theorem bounds before the run."""
@@ -45,12 +50,12 @@ class Learning:
     """Arithmetic of table and features."""
     step: float | None = None
     """Step size of the first handoff (left out: 1 for table and features, on the local clock 0.003 and 0.0003, 0.02 for
-    the Adam steps of networks)."""
+    the Adam steps of networks, 0.004 for their plain steps, in units of the width)."""
     decay_power: float | None = None
     """Steps fall like handoffs^-decay_power; 0 keeps them constant (left out: 0.6)."""
     decay_offset: float | None = None
     """Handoffs until the decay sets in (left out: 1000 for table and features, on the local clock 100000, 2000 for
-    networks)."""
+    networks, with plain steps 100000)."""
     averaging_power: float | None = None
     """Iterate k weighs like k^averaging_power in the average (left out: 2)."""
     iid: bool = False
@@ -58,7 +63,7 @@ class Learning:
     who: Literal["icq", "centralised", "independent"] = "icq"
     """Who learns: icq, the centralised oracle, or independent learners told no scalar (only `value` for these two)."""
 
-    def build(self) -> Table | Features | Mlp:
+    def build(self) -> Table | Features | Mlp | PlainMlp:
         """The method; settings of the other methods play no part in it."""
         from icq_bounds.sweep import methods
 
@@ -69,6 +74,8 @@ class Learning:
         if self.function_class == "features":
             schedule = self._schedule(methods.LINEAR if local else methods.SGD)
             return methods.Features(self.features, schedule=schedule, clock=self.clock, precision=self.precision)
+        if self.training == "plain":
+            return methods.PlainMlp(self.width, self.scale, schedule=self._schedule(methods.PATIENT))
         return methods.Mlp(
             self.width, self.depth, self.inputs, iterations=self.reference_iterations,
             schedule=self._schedule(methods.ADAPTIVE),
@@ -87,7 +94,7 @@ class Learning:
         for name in ("features", "width", "depth", "inputs", "reference_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
-        for name, least in (("step", "positive"), ("decay_offset", "positive")):
+        for name, least in (("step", "positive"), ("decay_offset", "positive"), ("scale", "positive")):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} = {value} must be {least}")

@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from bounds.approximation.certificate import certificate_oracle, certificate_pointwise
 from bounds.core.bound import Assumption, Bound, Certificate, Verdict, conditional, verdict
+from bounds.network.watch import shares
 from bounds.theorem import Output
 from estimators.decomposition import TERMS, decompose
 from estimators.statistics.estimate import Estimate, exact, root_mean_square
@@ -35,7 +36,8 @@ Certificates: TypeAlias = Sequence[Sequence[Sequence[Certificate]]]  # by output
 @dataclass(frozen=True)
 class Measured(Shown):
     """q [2, R, K, O, A]: last iterate and average of every run at the times [K].  observed, sup: TERM -> [2, R, K] in
-    the d-norm and the sup norm; a run that diverged has NaN.  slack: how far solvers may have moved each term.
+    the d-norm and the sup norm; a run that diverged has NaN.  slack: how far solvers may have moved each term.  used
+    [R, K]: the largest share of what it may do before it is killed that a run has used; 0 where nothing can kill one.
     """  # fmt: skip
 
     q: Float[np.ndarray, "2 R K O A"]
@@ -46,28 +48,38 @@ class Measured(Shown):
     slack: Mapping[str, float]
     before: Beforehand
     after: Mapping[str, Certificates]
+    used: Float[np.ndarray, "R K"]
+
+    @cached_property
+    def alive(self) -> Bool[np.ndarray, "R K"]:
+        """Runs of which the bounds still speak: not seen to be killed."""
+        return np.logical_and.accumulate(self.used <= 1, axis=1)
 
     @cached_property
     def seen(self) -> dict[str, list[list[Estimate]]]:
         """Each error by output and checkpoint: exact, or the root mean square over runs with its 95 % interval."""
         return self._estimates(0.95)
 
-    def _estimates(self, confidence: float) -> dict[str, list[list[Estimate]]]:
+    def _estimates(self, confidence: float, *, alive: bool = False) -> dict[str, list[list[Estimate]]]:
+        """alive: runs that were killed count as 0, as in the bounds."""
         one = len(self.reference.q) == 1
+        observed = {t: np.where(self.alive, x, 0.0) if alive else x for t, x in self.observed.items()}
         return {
-            term: [[_estimate(term, column, one, confidence) for column in part.T] for part in self.observed[term]]
+            term: [[_estimate(term, column, one, confidence) for column in part.T] for part in observed[term]]
             for term in TERMS
         }  # fmt: skip
 
     @cached_property
     def bound_verdicts(self) -> dict[str, list[list[Verdict]]]:
         """Of each bound, by output and checkpoint."""
-        every = self._estimates(CONFIDENCE)
+        every = self._estimates(CONFIDENCE, alive=True)
         return {
             term: [
                 [
-                    _judge(b, e, bool(np.isfinite(errors).all()), self.slack[term])
-                    for b, e, errors in zip(self.before.bounds[term][output], seen, observed.T, strict=True)
+                    _judge(b, e, bool(np.isfinite(errors[kept]).all()), bool(kept.all()), self.slack[term])
+                    for b, e, errors, kept in zip(
+                        self.before.bounds[term][output], seen, observed.T, self.alive.T, strict=True
+                    )
                 ]
                 for output, seen, observed in zip(Output, every[term], self.observed[term], strict=True)
             ]
@@ -95,7 +107,7 @@ class Measured(Shown):
         """
         out: Arrays = {
             "reference_residual": np.array(self.reference.residual), "predicted": self.before.predicted,
-            "reference_converged": np.array(self.reference.converged),
+            "reference_converged": np.array(self.reference.converged), "used": self.used,
         }  # fmt: skip
         for term in TERMS:
             before, after = [self.before.bounds[term][output] for output in Output], self.after[term]
@@ -121,18 +133,22 @@ def measured(a: Analysis, method: Method, seeds: int, times: Sequence[int], iid:
     """Run IC-Q on an analysed instance, with what was known before and what is computed after."""
     cls, config = method.build(a), method.config(a, iid)
     marks = np.array(times)
-    record = learn(a, cls, config, range(seeds), marks)
+    before = beforehand(a, cls, config, marks)
+    record = learn(a, cls, config, range(seeds), marks, keep=before.run is not None)
     q = np.stack([np.asarray(part, np.float64) for part in (record.q, record.q_average)])
     reference = method.reference(a, cls, seed_keys(range(seeds)))
     certify = [method.certify(a, cls, table) for table in reference.q]
-    return hold(a, q, marks, reference, beforehand(a, cls, config, marks), certify)
+    used = np.zeros((seeds, len(marks)))
+    if before.run is not None and all(x.holds for x in before.run.assumptions):
+        used = shares(before.run, record.params, q[0])
+    return hold(a, q, marks, reference, before, certify, used)
 
 
 def hold(
     a: Analysis, q: Float[np.ndarray, "2 R K O A"], times: Int[np.ndarray, "K"], reference: Reference,
-    before: Beforehand, certify: Sequence[Certifier],
+    before: Beforehand, certify: Sequence[Certifier], used: Float[np.ndarray, "R K"] | None = None,
 ) -> Measured:  # fmt: skip
-    """Measure given tables; certify: of the residual, one for all runs or one per run."""
+    """Measure given tables; certify: of the residual, one for all runs or one per run; used: as in `Measured`."""
     observed, sup = decompose(a, q, reference.q[None, :, None])
     shape = q.shape[:3]
 
@@ -140,9 +156,9 @@ def hold(
         return {term: np.broadcast_to(getattr(found, term), shape).copy() for term in TERMS}
 
     slack = allowances(a, reference)
-    return Measured(
-        q, times, reference, full(observed), full(sup), slack, before, certificates(a, q, reference, certify)
-    )
+    used = np.zeros(q.shape[1:3]) if used is None else used
+    after = certificates(a, q, reference, certify)
+    return Measured(q, times, reference, full(observed), full(sup), slack, before, after, used)
 
 
 def certificates(
@@ -186,14 +202,17 @@ def _estimate(term: str, errors: Float[np.ndarray, "R"], one_reference: bool, co
     return root_mean_square(errors, confidence)
 
 
-def _judge(bound: Bound, seen: Estimate, all_finite: bool, allowance: float) -> Verdict:
-    """The verdict of a measured error.  One run has no interval; a run that diverged breaks any bound."""
+def _judge(bound: Bound, seen: Estimate, all_finite: bool, all_alive: bool, allowance: float) -> Verdict:
+    """The verdict of a measured error.  One run has no interval; a run that diverged breaks any bound; where a run was
+    killed a bound may be broken, but it is not confirmed.
+    """  # fmt: skip
     if not bound.applicable:
         return Verdict.INAPPLICABLE
     if not all_finite:
         return Verdict.VIOLATED
     if np.isfinite(seen.interval).all():
-        return verdict(bound, *seen.interval, allowance=allowance)
+        said = verdict(bound, *seen.interval, allowance=allowance)
+        return Verdict.UNDECIDED if said is Verdict.HOLDS and not all_alive else said
     if bound.value >= bound.trivial:
         return Verdict.VACUOUS
     return Verdict.UNDECIDED

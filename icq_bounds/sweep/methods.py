@@ -19,17 +19,19 @@ from bounds.approximation.certificate import certificate_pointwise
 from bounds.approximation.class_error import class_fixed_point, projected_certificate
 from bounds.approximation.classes import LinearClass, linear_class
 from bounds.core.bound import Bound, Certificate, conditional
+from bounds.network.kernel import LEAST_SHARE, kernel
 from bounds.residual import population as noise
 from bounds.residual.population import Population
 from bounds.residual.sharp import averaged_limit
 from icq.display import Fact, Shown
 from icq.exact import Analysis
 from icq.learn import classes
-from icq.learn.classes import FunctionClass, Linear, Tabular
+from icq.learn.classes import FunctionClass, Linear, Network, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, initial_params
 from icq.learn.population import expected_update
 
 ADAM = optax.scale_by_adam()
+ROUNDS = 2000  # expected updates behind the Q_F of a network whose kernel is singular
 DTYPES = {"single": np.float32, "double": np.float64}
 Certifier: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Certificate]
 
@@ -108,6 +110,7 @@ SGD = Schedule(step=1.0, decay_offset=1000.0)
 LOCAL = Schedule(step=0.003, decay_offset=100_000.0)  # of a table on the local clock
 LINEAR = Schedule(step=3e-4, decay_offset=100_000.0)  # of features on the local clock
 ADAPTIVE = Schedule(step=0.02, decay_offset=2000.0)
+PATIENT = Schedule(step=0.004, decay_offset=100_000.0)  # of a network with plain steps, in units of the width
 Clock: TypeAlias = Literal["global", "local"]  # every handoff counts, or an agent's own visits, at known frequencies
 Precision: TypeAlias = Literal["single", "double"]
 
@@ -232,9 +235,67 @@ class Mlp:
 
     def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
         """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
-        at_reference = certificate_pointwise(a, q_f)[0]
-        name = "certificate of two tables"
-        return lambda q: Certificate.of(add_bounds(name, certificate_pointwise(a, q)[0], at_reference))
+        return _of_two_tables(a, q_f)
+
+
+@dataclass(frozen=True)
+class PlainMlp:
+    """One tanh network per agent on one-hot observations, learned by plain steps: the theorem bounds it before the run.
+
+    All runs start from the same network, the one of `seed`, with what it says taken off, so that they differ by their
+    handoffs only.  scale: of the output; the larger, the less the units learn.  A step is divided by the width, the
+    square of the scale, and how often the agent acts, relative to the mean.
+    """
+
+    width: int
+    scale: float = 1.0
+    seed: int = 0
+    schedule: Schedule = PATIENT
+
+    def build(self, a: Analysis) -> Network:
+        """The networks."""
+        return classes.centred_network(a.smdp, self.width, self.scale, self.seed)
+
+    def config(self, a: Analysis, iid: bool) -> LearnerConfig:
+        """Decaying steps and averaging."""
+        agent = np.asarray(a.smdp.agent)
+        share = a.smdp.num_agents * np.bincount(agent, a.d_obs)[agent]
+        scale = np.ascontiguousarray(np.broadcast_to(1 / share[:, None], a.q_bar.shape))
+        step = self.schedule.step / (self.width * self.scale**2)
+        return replace(self.schedule.config(iid), step=step, scale=scale)
+
+    def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
+        """Qbar, where every move of the table can be made; where expected updates end, else."""
+        if full_rank(a, cls):
+            error = a.interface_solution.error
+            return Reference(a.q_bar[None], error, error, a.interface_solution.converged)
+        moved = expected_update(
+            a, cls, initial_params(cls, keys[:1]), step=0.02, iterations=ROUNDS, optimiser=annealed_adam(ROUNDS)
+        )
+        return Reference(moved.q, 0.0, float(np.maximum(moved.residual, moved.drift).max()), moved.converged)
+
+    def population(self, a: Analysis, cls: FunctionClass) -> Population | None:
+        """None: networks are not linear."""
+        return None
+
+    def certify(self, a: Analysis, cls: FunctionClass, q_f: Float[np.ndarray, "O A"]) -> Certifier:
+        """That of the table where Q_F is Qbar, of two tables else."""
+        return _of_two_tables(a, q_f)
+
+
+def full_rank(a: Analysis, cls: FunctionClass) -> bool:
+    """Whether the kernel of networks at their start has full rank: then Qbar is where their expected updates stop."""
+    if not isinstance(cls, Network) or cls.start is None:
+        raise TypeError(f"networks with a start of their own are needed, not {type(cls).__name__}")
+    live = np.flatnonzero(a.interface.available.reshape(-1))
+    values = np.linalg.eigvalsh(kernel(cls, cls.start, np.ones(a.q_bar.shape))[np.ix_(live, live)])
+    return bool(values[0] > LEAST_SHARE * values[-1])
+
+
+def _of_two_tables(a: Analysis, q_f: Float[np.ndarray, "O A"]) -> Certifier:
+    """||Q - Q_F|| <= ||Q - Qbar|| + ||Q_F - Qbar||, each certified."""
+    at_reference, name = certificate_pointwise(a, q_f)[0], "certificate of two tables"
+    return lambda q: Certificate.of(add_bounds(name, certificate_pointwise(a, q)[0], at_reference))
 
 
 def _orthonormal(a: Analysis, features: Float[np.ndarray, "O A p"]) -> Float[np.ndarray, "O A p"]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icq_bounds.sweep.cells import Cell
     from icq_bounds.sweep.store import Store
 
-NETWORK = ("width", "depth", "inputs", "reference_iterations")
+NETWORK = ("width", "depth", "inputs", "reference_iterations", "training", "scale")
 FILE_KEYS = ("family", "axes", "fix", "replicas", "handoffs", "checkpoints")
 REPLICAS, HANDOFFS = 8, 65536
 

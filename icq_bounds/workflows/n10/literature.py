@@ -11,7 +11,7 @@ from bounds.residual import textbook
 from icq.exact import analyse
 from icq_bounds.sweep.beforehand import decay, problem
 from icq_bounds.sweep.cells import Cell
-from icq_bounds.sweep.methods import Mlp
+from icq_bounds.sweep.methods import Mlp, PlainMlp
 from icq_bounds.sweep.store import Arrays
 
 
@@ -34,7 +34,7 @@ class LiteratureCell:
         norm), NaN where their assumptions fail.
         """  # fmt: skip
         a, method = analyse(self.cell.family.workflow()), self.cell.method
-        if isinstance(method, Mlp):
+        if isinstance(method, Mlp | PlainMlp):
             raise TypeError("published kinds of bounds speak of tables and linear classes")
         config = method.config(a, self.cell.iid)
         pop, start = problem(a, method.build(a), config)
