@@ -34,8 +34,7 @@ from icq_bounds.sweep.methods import Method
 
 HANDOFFS, SEEDS, OCTAVES = 10**6, 8, 7
 WORST = (Verdict.VIOLATED, Verdict.INAPPLICABLE, Verdict.UNDECIDED, Verdict.VACUOUS, Verdict.HOLDS)
-UNITS = "errors of the average in the d-norm, in reward units"
-AVERAGE = 1  # the output whose last errors are shown; the dataset has both
+WHICH = {Output.LAST: "last iterate", Output.AVERAGE: "average"}
 
 
 def learn(
@@ -67,7 +66,8 @@ def grid(handoffs: int, checkpoints: Sequence[int] | None = None) -> tuple[int, 
 
 @dataclass(frozen=True)
 class TermCheck(Shown):
-    """One error of the average after the last handoff, in the d-norm and in reward units.
+    """One error after the last handoff, in the d-norm and in reward units: of the average, or of the last iterate of
+    networks that have a bound.
 
     observed: exact, or the root mean square over runs with its interval.  bound: known before the run, with the verdict
     of `observed` on it.  certificate: computed from what was learned, root mean square over runs, with the worst
@@ -165,16 +165,18 @@ def verify(
     """
     a, chosen, times = analyse(model), learner or table(), grid(handoffs, checkpoints)
     found = measured(a, chosen, count("seeds", seeds, least=2), times, iid)
-    terms = {}
+    terms, output = {}, found.before.output
+    place = list(Output).index(output)
     for term in TERMS:
-        own = min((run[-1] for run in found.certificate_verdicts[term][AVERAGE]), key=WORST.index)
+        own = min((run[-1] for run in found.certificate_verdicts[term][place]), key=WORST.index)
         terms[term] = TermCheck(
-            term, found.seen[term][AVERAGE][-1],
-            found.before.bounds[term][Output.AVERAGE][-1], found.bound_verdicts[term][AVERAGE][-1],
-            _together([run[-1] for run in found.after[term][AVERAGE]]), own,
+            term, found.seen[term][place][-1],
+            found.before.bounds[term][output][-1], found.bound_verdicts[term][place][-1],
+            _together([run[-1] for run in found.after[term][place]]), own,
         )  # fmt: skip
-    title = f"{type(chosen).__name__}, {seeds} runs of {times[-1]} handoffs{' drawn afresh' if iid else ''}; {UNITS}"
-    records = xr.Dataset(attrs={"title": f"IC-Q verified: {title}"})
+    title = f"{type(chosen).__name__}, {seeds} runs of {times[-1]} handoffs{' drawn afresh' if iid else ''}"
+    title += f"; errors of the {WHICH[output]} in the d-norm, in reward units"
+    records = xr.Dataset(attrs={"title": f"IC-Q verified: {title}", "shown": output.name.lower()})
     records = records.assign_coords(coordinates(seeds, times))
     for name, (dims, part, said) in records_of(found.arrays(), seeds, len(times)).items():
         records[name] = (dims, part, said)

@@ -106,7 +106,7 @@ def kernel_path(
         away, strides = far, FINE
         while tau < clock and away > STILL * far:
             length = min(strides * stride, clock - tau)
-            after = _flow(law, wide, params, jnp.float64(length / strides), strides)
+            after = _flow(law, wide, params, jnp.float64(length / strides), jnp.int32(strides))
             later = kernel(cls, after, scale)[np.ix_(live, live)]
             moved = relative(later, now) if least > 0 else 0.0
             if moved > fine and strides > 1:
@@ -247,7 +247,7 @@ def _wide(tree: Any) -> Any:
 
 
 @jax.jit
-def _flow(law: Any, cls: Network, params: Params, stride: Float[Array, ""], strides: int) -> Params:
+def _flow(law: Any, cls: Network, params: Params, stride: Float[Array, ""], strides: Int[Array, ""]) -> Params:
     """Some Runge-Kutta steps of the flow."""
     reward, onward, weight, available = law
 
@@ -266,4 +266,4 @@ def _flow(law: Any, cls: Network, params: Params, stride: Float[Array, ""], stri
         k4 = slope(along(p, k3, 1.0))
         return jax.tree.map(lambda x, a, b, c, d: x + stride / 6 * (a + 2 * b + 2 * c + d), p, k1, k2, k3, k4)
 
-    return jax.lax.fori_loop(0, strides, step, params)
+    return jax.lax.fori_loop(jnp.int32(0), strides, step, params)

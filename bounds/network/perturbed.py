@@ -7,6 +7,7 @@ weight, and ||rest|| <= alpha bend delta^2.  N turns by at most alpha turn |delt
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bounds.path.reference import CommonGrowths, References
@@ -18,7 +19,7 @@ from icq.display import Shown
 class Perturbation(Shown):
     """What holds while a run is not killed.
 
-    eta, slip, bend, turn: as above.  size: (E[delta^2|s])^{1/2} in every
+    eta, slip, bend, turn: as above.  spin: |ubar_{k+1} - ubar_k|/alpha_k.  size: (E[delta^2|s])^{1/2} in every
     state; ceiling: |delta|.  least, most: steps alpha.
     """
 
@@ -26,6 +27,7 @@ class Perturbation(Shown):
     slip: float
     bend: float
     turn: float
+    spin: float
     size: float
     ceiling: float
     least: float
@@ -40,7 +42,7 @@ def perturbed(x: Lyapunov, s: CommonGrowths, r: References, i: int, p: Perturbat
     G2 += 2 slip |ubar| x/least + 2 bend size^2 x + 2 A P + P^2 + 2 P (nu + 2 L x) + 2 turn size (nu + L x) x
           + 2 eta L (U + P) x + 2 eta (nu + L x)(A + P),
     G3 += 2 L P (2 M + P) + P (a_0 + 2 a_1 x) + 2 turn size (nu + 2 L x) Y + 2 eta L (U + P) Y,
-    G4 += a_1 P (2 M + P) + 2 turn L ceiling Y^2,
+    G4 += a_1 P (2 M + P) + 2 turn L ceiling Y^2 + sqrt(z) spin (c_z + L_z) P,
     S1 = 2 (1 + eta^+)(nu x + L x^2) with eta^+ = eta + most turn ceiling, growth A + P.
     """
     c, lipschitz = s.single[0], s.single[1]
@@ -60,8 +62,9 @@ def perturbed(x: Lyapunov, s: CommonGrowths, r: References, i: int, p: Perturbat
         .plus(product((nu, 2 * lipschitz), all_of), 2 * p.turn * p.size)
         .plus(product(both, all_of), 2 * p.eta * lipschitz)
     )  # fmt: skip
-    turned = 2 * p.turn * lipschitz * p.ceiling
+    turned, spun = 2 * p.turn * lipschitz * p.ceiling, math.sqrt(s.z) * p.spin * float((s.rows[0] + s.rows[1]).max())
     fourth = x.gain_4.plus(product(wrong, two_away), a_1).plus(product(all_of, all_of), turned)
+    fourth = fourth.plus(Quadratic(*wrong, 0.0), spun)
     wide = 1 + p.eta + p.most * p.turn * p.ceiling
     return Lyapunov(
         mu=x.mu, gain_2=second, gain_3=third, gain_4=fourth, slack_1=ZERO.plus(x.slack_1, wide), slack_2=x.slack_2,

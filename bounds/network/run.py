@@ -243,8 +243,8 @@ class NetworkRun(Shown):
         for i, x in enumerate(m.inequalities):
             steps = m.alpha[knots[i] : knots[i + 1] + 1]
             wrong = Perturbation(
-                eta * twist, slip * twist, bend, turn * twist, float(sizes[i]), float(ceilings.max()),
-                float(steps.min()), float(steps.max()),
+                eta * twist, slip * twist, bend, turn * twist, float(m.turns[i]), float(sizes[i]),
+                float(ceilings.max()), float(steps.min()), float(steps.max()),
             )  # fmt: skip
             out.append(perturbed(x, s, m.largest, i, wrong))
         return out
@@ -269,16 +269,22 @@ def _joined(paths: Sequence[Path]) -> Path:
 
 
 def network_run(
-    a: Analysis, cls: Network, steps: Steps, scale: Float[np.ndarray, "O A"], times: Int[np.ndarray, "n"],
-    average: Average, *, iid: bool = False, safety: float = SAFETY,
+    a: Analysis, cls: Network, steps: Steps, scale: Float[np.ndarray, "O A"], times: Int[np.ndarray, "n"], *,
+    average: Average | None = None, iid: bool = False, safety: float = SAFETY,
 ) -> NetworkRun:  # fmt: skip
-    """A run of networks around their path.  safety: how much more than predicted a run may do before it is killed.
+    """A run of networks around their path.  average: of tables, the plain mean when left out; safety: how much more
+    than predicted a run may do before it is killed.
 
-    Raises ValueError as `schedule` does, and where `scale` differs between pairs that share parameters.
+    Raises ValueError as `schedule` does, for networks without a start of their own, from which all runs begin, and
+    where `scale` differs between pairs that share parameters.
     """
+    if cls.start is None:
+        raise ValueError("cls: networks need a start, the same one for all runs")
     agent, live = np.asarray(a.smdp.agent), a.interface.available
     for i in range(a.smdp.num_agents):
         own = scale[agent == i][live[agent == i]]
-        if not np.allclose(own, own.mean(), rtol=1e-6):
+        if not np.allclose(own, own.mean(), rtol=1e-6, atol=0):
             raise ValueError("scale: pairs that share parameters must share it")
-    return NetworkRun(a, cls, schedule(steps, int(times[-1]) + 2), np.asarray(scale), times, average, iid, safety)
+    alpha = schedule(steps, int(times[-1]) + 2)
+    average = Average(np.ones(len(alpha) - 1), True) if average is None else average
+    return NetworkRun(a, cls, alpha, np.asarray(scale), times, average, iid, safety)

@@ -17,8 +17,8 @@ def last_iterate(run: NetworkRun) -> Curve:
     """Theorem (networks): (E[||f_theta_T - Qbar||_d^2; not killed])^{1/2} <= ||q_T - Qbar||_d + chi V_T^{1/2}.
 
     Assumes plain steps that do not grow, a kernel of full rank along the path, a drift and small corrections at every
-    kernel.  Killed: the first handoff after which the kernel is further than eta from the one in use, the table further
-    than reach from the reference, or a step turns or bends more than a stage allows.
+    kernel.  Killed: from the first handoff before which the kernel is further than eta from the one in use, the table
+    further than reach from the reference, or some step that may come turns or bends more than a stage allows.
     """
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
@@ -29,7 +29,10 @@ def last_iterate(run: NetworkRun) -> Curve:
 
 
 def averaged(run: NetworkRun) -> Curve:
-    """Theorem (networks, averaged): the same for the weighted average of the tables while the run is not killed."""
+    """Theorem (networks, averaged): the same for the weighted mean of the tables f_theta_k while the run is not killed.
+
+    It is not the table of the mean parameters, which is what a learner with networks averages.
+    """
 
     def compute() -> tuple[Float[np.ndarray, "n"], dict[str, float]]:
         way, noise = mean_distance(run), fluctuation(run)[1]
@@ -41,12 +44,11 @@ def averaged(run: NetworkRun) -> Curve:
 def fluctuation(run: NetworkRun) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
     """(E[||f_theta - q||_d^2; not killed])^{1/2} at run.times, and the root of its weighted mean until then."""
     rows, ends = np.concatenate([x.rows for x in run.stages]), np.concatenate([x.ends for x in run.stages])
-    v, mean, _ = loops.iterate(
+    _, mean, _, error = loops.iterate(
         rows, ends.astype(np.int64), run.alpha, 0.0, run.times.astype(np.int64), run.average.weights,
         run.average.inclusive,
     )  # fmt: skip
-    chi = np.concatenate([np.full(len(p.times), x.chi) for x in run.stages for p in x.pieces])
-    return chi * np.sqrt(v), np.sqrt(mean)
+    return error, np.sqrt(mean)
 
 
 def distance(run: NetworkRun) -> Float[np.ndarray, "n"]:

@@ -17,7 +17,8 @@ def shares(run: NetworkRun, params: Params, tables: Float[np.ndarray, "R K O A"]
     """The largest share of what it may do that each run has used at run.times: above 1 it is killed.
 
     Of four limits: the kernel's distance from the one in use, the table's from the reference, and how much a step there
-    turns the kernel and bends the table.  params: leaves [R, K, slots, ...].  Infinite for a table that is not finite.
+    turns the kernel and bends the table, both by their derivatives.  params: leaves [R, K, slots, ...].  Infinite for a
+    table that is not finite.
     """
     runs, count = tables.shape[:2]
     reference = np.concatenate([p.reference for p in run.pieces])
@@ -36,9 +37,11 @@ def _at(params: Params, r: int, k: int) -> Params:
 
 
 def _drifts(run: NetworkRun, stage: Stage, piece: Piece, params: Params) -> tuple[float, float, float]:
+    if stage.weight is None:
+        return math.inf, math.inf, math.inf
     here = kernel(run.cls, params, run.scale)[np.ix_(run.live, run.live)]
     bent = bends(run.cls, params, run.scale, run.live)
-    weight = np.eye(len(run.live)) if stage.weight is None else stage.weight.matrix
+    weight = stage.weight.matrix
     size = math.sqrt(float(np.einsum("xi,ij,xj->x", bent.step, weight, bent.step).max()))
     drift = relative(here, piece.kernel.matrix) / piece.eta
     return drift, turning(bent, stage.kernel.matrix) / stage.turn, size / stage.bend

@@ -105,10 +105,14 @@ class Moving(Following):
         return worst(self.structure, both, self.away)
 
     @cached_property
+    def turns(self) -> Float[np.ndarray, "n"]:
+        """|ubar_{k+1} - ubar_k|/alpha_k between each two knots, the largest."""
+        return np.maximum.reduceat(_turns(self.structure, self.path, self.alpha, self.lag), self.knots[:-1])
+
+    @cached_property
     def inequalities(self) -> tuple[Lyapunov, ...]:
         """The inequality between each two knots; real numbers."""
-        turn = np.maximum.reduceat(_turns(self.structure, self.path, self.alpha, self.lag), self.knots[:-1])
-        return tuple(inequality(self.structure, self.largest, i, float(t)) for i, t in enumerate(turn))
+        return tuple(inequality(self.structure, self.largest, i, float(t)) for i, t in enumerate(self.turns))
 
     @cached_property
     def groups(self) -> tuple[Int[np.ndarray, "knots"], tuple[Lyapunov, ...]]:
@@ -128,11 +132,11 @@ class Moving(Following):
         s, (knots, data) = self.structure, self.groups
         nothing = Average(np.zeros(len(self.alpha) - 1), True)
         weights, inclusive = average or nothing
-        v, mean, peak = loops.iterate(
+        _, mean, peak, error = loops.iterate(
             np.array([row(x, s.rate, s.chi) for x in data]), self.path.times[knots[1:]].astype(np.int64), self.alpha,
             0.0, self.times.astype(np.int64), weights, inclusive,
         )  # fmt: skip
-        return Fluctuation(s.chi * np.sqrt(v), np.sqrt(mean), peak)
+        return Fluctuation(error, np.sqrt(mean), peak)
 
 
 @shown

@@ -66,15 +66,17 @@ def back_of(row, alpha):  # type: ignore[no-untyped-def]  # compiled
 
 @jit
 def iterate(data, ends, alpha, v_0, times, weights, inclusive):  # type: ignore[no-untyped-def]  # compiled
-    """(V, A, X) at increasing `times` from V_0 = v_0.
+    """(V, A, X, E) at increasing `times` from V_0 = v_0.
 
     data [n, ROW] holds for the handoffs ends[i - 1] <= k < ends[i]; alpha [T + 2].  V: bounds on V_T.  A: bounds
     on sum w_k E||Q_k - reference||_d^2 / sum w_k over k <= T if `inclusive`, else k < T (NaN for an empty sum), the
     smaller of what the drift says (Lemma weighted, functional by functional) and of what V says; weights [T + 1] >= 0.
-    X: the largest root of V so far.
+    X: the largest root of V so far.  E: bounds on (E||Q_T - reference||_d^2)^{1/2}, chi V^{1/2}, the smaller one where
+    the functional changes.
     """
     last = times[-1]
     found, means, peaks, peak = np.empty(len(times)), np.full(len(times), np.nan), np.empty(len(times)), 0.0
+    errors = np.empty(len(times))
     i, place = 0, 0
     row = data[0]
     s0, s1, s2 = slack_of(row, alpha[0])
@@ -82,12 +84,14 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive):  # type: ignore[
     w = v_0 + s0 + root * (s1 + root * s2)
     total, direct, mass, before = 0.0, 0.0, 0.0, 0.0
     for k in range(last + 1):
-        a, fresh = alpha[k], k == 0
+        a, fresh, known = alpha[k], k == 0, math.inf
         while i + 1 < len(ends) and k >= ends[i]:
             i += 1
             if data[i][20] > 0:  # another functional: from V itself, and the sum of the one before is closed
                 s0, s1, s2 = slack_of(row, a)
-                root = math.sqrt(data[i][20]) * (root if fresh else largest_x(w, s0, s1, s2))
+                x = root if fresh else largest_x(w, s0, s1, s2)
+                known = min(known, row[19] * x)
+                root = math.sqrt(data[i][20]) * x
                 total += before * back_of(row, a) / (2 * row[18])
                 before, fresh = 0.0, True
                 s0, s1, s2 = slack_of(data[i], a)
@@ -99,6 +103,7 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive):  # type: ignore[
         peak = max(peak, x)
         if asked:
             found[place] = x * x
+            errors[place] = min(known, chi * x)
             peaks[place] = peak
             if not inclusive and mass > 0:
                 means[place] = min(total + before * back_of(row, a) / (2 * rate), direct) / mass
@@ -119,5 +124,6 @@ def iterate(data, ends, alpha, v_0, times, weights, inclusive):  # type: ignore[
             found[place:] = math.inf
             means[place:] = math.inf
             peaks[place:] = math.inf
+            errors[place:] = math.inf
             break
-    return found, means, peaks
+    return found, means, peaks, errors

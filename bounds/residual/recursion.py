@@ -260,7 +260,7 @@ def _compiled(
     """Single steps of one inequality through any schedule, about a tenth of a microsecond each."""
     ends = np.array([len(alpha) - 1])
     data = np.array([row(lyapunov, rate)])
-    v, mean, _ = loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False)
+    v, mean, *_ = loops.iterate(data, ends, alpha, v_0, np.asarray(times, np.int64), weights, False)
     return v, mean
 
 

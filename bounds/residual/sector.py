@@ -73,9 +73,9 @@ def sector_rate(
 
     (theta - theta')'W B (E_d[psi delta(theta)] - E_d[psi delta(theta')]) <= -rate ||Q - Q'||_d^2 for any two parameters
     and any B = M^{-1/2}(I + N)M^{-1/2} with ||N|| <= eta.  Half the least eigenvalue, relative to G, of Y P + P'Y' -
-    epsilon W M^{-1}W - (eta^2/epsilon) P'M^{-1}P - H - B L^{-1}B' with Y = W M^{-1}, H = sum lambda(o) (1 - 1/n_o) times
-    the squared deviations, L = Lambda - (eta^2/epsilon) N'M^{-1}N, B = (Y - (eta^2/epsilon) P'M^{-1})N, minus what its
-    computation may have lost; -infinity where L is not positive definite.
+    epsilon W M^{-1}W - (eta^2/epsilon) P'M^{-1}P - H - B L^{-1}B' with Y = W M^{-1}, H = sum lambda(o) (1 - 1/n_o)
+    times the squared deviations, L = Lambda - (eta^2/epsilon) N'M^{-1}N, B = (Y - (eta^2/epsilon) P'M^{-1})N, minus
+    what its computation may have lost; -infinity where L is not positive definite.
     """
     return _rate(_sector(pop), matrix, multipliers, eta, epsilon)
 
@@ -98,6 +98,7 @@ def _rate(
     form = parts[0] - parts[1] - parts[2] - parts[3]
     values = la.eigh((form + form.T) / 2, s.gram, eigvals_only=True)
     size = sum(float(np.linalg.norm(part, 2)) for part in parts) / float(np.linalg.eigvalsh(s.gram)[0])
+    size *= max(float(np.linalg.cond(s.pop.metric)) / len(matrix), 1.0)  # of the inverse
     return float(values[0] - 100 * len(matrix) * _EPS * size) / 2
 
 

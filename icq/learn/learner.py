@@ -259,8 +259,9 @@ def run(
     checkpoints: Int[Array, "K"],
     keep: bool = False,
 ) -> tuple[LearnerState, Record]:
-    """From handoff `start` to the last checkpoint, recording Q at each, and the parameters if asked to `keep` them.  One
-    compiled loop; vmap over the rest.
+    """From handoff `start` to the last checkpoint, recording Q at each, and the parameters if asked to `keep` them.
+
+    One compiled loop; vmap over the rest.
 
     `start` and `checkpoints` (increasing) stay unbatched, so that all runs of a batch move in step.  The stream is
     addressed by k: the result at a checkpoint does not depend on the other checkpoints.
@@ -376,7 +377,8 @@ def learn(
 
     t: the sampling tables, or the instance, workflow or analysis that they are made of.  seeds: which, or how many.
     checkpoints: handoffs after which the tables are recorded; the last one ends the run.  Seed r uses the key
-    fold_in(key(root), r).  keep: record parameters, too.  A class whose arrays are float64 (NumPy ones, say) is learned in double precision.
+    fold_in(key(root), r).  keep: record parameters, too.  A class whose arrays are float64 (NumPy ones, say) is learned
+    in double precision.
     Raises ValueError for repeated seeds or checkpoints out of order.
     """
     if isinstance(seeds, int):

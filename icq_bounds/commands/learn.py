@@ -81,13 +81,14 @@ def run(options: LearnOptions, console: Console) -> None:
         result = learn_and_measure(a, chosen, options.seeds, grid, options.iid)
         control = learn_and_measure(a, chosen, options.seeds, grid, True) if options.split else None
     seconds = time.perf_counter() - start
-    average = {name: result[f"observed_{name}"][1] for name in TERMS}
-    terms = {name: [estimate.root_mean_square(e) for e in average[name].T] for name in TERMS}
+    place = int(not result["used"].any())  # the average; of networks with a bound, the last iterate
+    shown = {name: result[f"observed_{name}"][place] for name in TERMS}
+    terms = {name: [estimate.root_mean_square(e) for e in shown[name].T] for name in TERMS}
     verdicts = {kind: {term: tally(result[f"{kind}_verdict_{term}"]) for term in TERMS} for kind in KINDS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
         said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result)), "verdicts": verdicts}
-        said["bound"] = {term: [finite(x) for x in result[f"bound_{term}"][1]] for term in TERMS}
+        said["bound"] = {term: [finite(x) for x in result[f"bound_{term}"][place]] for term in TERMS}
         if control is not None:
             said["split"] = [
                 {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
@@ -97,7 +98,7 @@ def run(options: LearnOptions, console: Console) -> None:
         return
     rows = [([str(k)], each) for k, *each in zip(grid, *terms.values(), strict=True)]
     _terms.show(console, "", ["handoffs"], rows, verdicts)
-    known = (f"{term} {number(float(result[f'bound_{term}'][1][-1]))}" for term in TERMS)
+    known = (f"{term} {number(float(result[f'bound_{term}'][place][-1]))}" for term in TERMS)
     console.print(f"known before, after {grid[-1]} handoffs at most: {', '.join(known)}")
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")

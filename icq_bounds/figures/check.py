@@ -14,10 +14,10 @@ from icq_bounds.sweep.dataset import CODES
 
 
 def check_panel(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """The terms of a check's dataset, of the average.  On the logarithmic axis there is no place for an error that is 0
-    up to numerical error, nor any use for a vacuous bound; the title names what is left out.
+    """The terms of a check's dataset, of the output it names.  On the logarithmic axis there is no place for an error
+    that is 0 up to numerical error, nor any use for a vacuous bound; the title names what is left out.
     """  # fmt: skip
-    ax, grid, ds = axes(ax, 6.4, 4.2), ds["checkpoint"].values.tolist(), ds.sel(output="average")
+    ax, grid, ds = axes(ax, 6.4, 4.2), ds["checkpoint"].values.tolist(), ds.sel(output=ds.attrs["shown"])
     zero, vacuous = [], []
     for term in TERMS:
         part, colour = ds.sel(term=term), COLOUR[term]

@@ -241,7 +241,7 @@ def _proved(spec: Spec) -> dict[str, Any]:
     middle = ", ".join(f"{name} {_short(values[len(values) // 2])}" for name, values in spec.axes)
     which = f"the workflow in the middle of the grid ({middle})"
     if isinstance(cell.method, Mlp | PlainMlp):
-        which += ", with a table, as the theorem speaks of linear classes (what is known of networks stands with the records)"
+        which += ", with a table, as the theorem speaks of linear classes (networks: see the records)"
     count = cell.method.count if isinstance(cell.method, Features) else 0
     return proved(cell.family.workflow(), count, spec.checkpoints[-1], which)
 

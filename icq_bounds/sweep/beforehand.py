@@ -51,6 +51,13 @@ class Beforehand(Shown):
     predicted: Float[np.ndarray, "K"]
     run: NetworkRun | None = None
 
+    @property
+    def output(self) -> Output:
+        """Which output is shown: the average, which is the better one; of networks with a bound, whose average is that
+        of their parameters, the last iterate.
+        """
+        return Output.AVERAGE if self.run is None else Output.LAST
+
 
 def beforehand(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[np.ndarray, "K"]) -> Beforehand:
     """The bound on each term; those on interface and approximation do not depend on time or output."""
@@ -97,13 +104,16 @@ def _network(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[
     if not all(x.holds for x in updates(config)):
         return None
     scale = np.ones(a.q_bar.shape) if config.scale is None else np.asarray(config.scale, np.float64)
-    mean = learners_average(int(times[-1]), float(np.asarray(config.averaging_power)))
-    return network_run(a, cls, decay(config), scale, times, mean, iid=_flag(config.iid))
+    return network_run(a, cls, decay(config), scale, times, iid=_flag(config.iid))
 
 
 def _network_residual(run: NetworkRun) -> tuple[dict[Output, list[Bound]], Float[np.ndarray, "K"]]:
-    curves = {Output.LAST: theorem.last_iterate(run), Output.AVERAGE: theorem.averaged(run)}
-    found = {output: [curve.at(i) for i in range(len(run.times))] for output, curve in curves.items()}
+    curve = theorem.last_iterate(run)
+    apart = Assumption("mean of tables", False, -math.inf, "networks average their parameters, not their tables")
+    found = {
+        Output.LAST: [curve.at(i) for i in range(len(run.times))],
+        Output.AVERAGE: [_none("residual", apart)] * len(run.times),
+    }
     known = all(x.holds for x in run.known)
     return found, theorem.predicted(run) if known else np.full(len(run.times), np.nan)
 
