@@ -16,7 +16,7 @@ from icq.display import Shown
 
 
 @dataclass(frozen=True)
-class Perturbation(Shown):
+class Disturbance(Shown):
     """What holds while a run is not killed.
 
     eta, slip, bend, turn: as above.  spin: |ubar_{k+1} - ubar_k|/alpha_k.  size: (E[delta^2|s])^{1/2} in every
@@ -34,7 +34,7 @@ class Perturbation(Shown):
     most: float
 
 
-def perturbed(x: Lyapunov, s: CommonGrowths, r: References, i: int, p: Perturbation) -> Lyapunov:
+def perturbed(x: Lyapunov, s: CommonGrowths, r: References, i: int, p: Disturbance) -> Lyapunov:
     """Theorem (perturbed): W = V + 2 alpha E<(I + N)nu, Delta> + alpha^2 E Omega of the killed run satisfies the
     recursion with these data, where x has those of `inequality` and the rate of a weight that knows eta.
 

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from bounds.core.bound import Assumption, below
 from bounds.core.steps import Steps, schedule
 from bounds.network.kernel import LEAST_SHARE, Kernel, KernelPath, bends, kernel_path, relative, responses, turning
-from bounds.network.perturbed import Perturbation, floor, killed, perturbed
+from bounds.network.perturbed import Disturbance, floor, killed, perturbed
 from bounds.path.moving import Average, Following, Moving, path_sums
 from bounds.path.population_path import Path
 from bounds.path.reference import structure, td_errors
@@ -242,7 +242,7 @@ class NetworkRun(Shown):
         knots, out = m.path.times[m.knots], []
         for i, x in enumerate(m.inequalities):
             steps = m.alpha[knots[i] : knots[i + 1] + 1]
-            wrong = Perturbation(
+            wrong = Disturbance(
                 eta * twist, slip * twist, bend, turn * twist, float(m.turns[i]), float(sizes[i]),
                 float(ceilings.max()), float(steps.min()), float(steps.max()),
             )  # fmt: skip

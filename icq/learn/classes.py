@@ -132,7 +132,7 @@ UNIFORM = linen.initializers.lecun_uniform()  # compiles several times faster th
 
 
 class MLP(linen.Module):
-    """`depth` hidden tanh layers of `width` units, then one linear output per option; `bias`: of every layer or none."""
+    """`depth` hidden tanh layers of `width` units, then one linear output per option; `bias`: of all layers or none."""
 
     width: int
     depth: int

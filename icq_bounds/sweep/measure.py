@@ -23,6 +23,7 @@ from estimators.decomposition import TERMS, decompose
 from estimators.statistics.estimate import Estimate, exact, root_mean_square
 from icq.display import Fact, Shown
 from icq.exact import Analysis
+from icq.learn.classes import Network
 from icq.learn.learner import learn, seed_keys
 from icq_bounds.sweep.beforehand import Beforehand, beforehand
 from icq_bounds.sweep.methods import Certifier, Method, Reference
@@ -133,8 +134,8 @@ def measured(a: Analysis, method: Method, seeds: int, times: Sequence[int], iid:
     """Run IC-Q on an analysed instance, with what was known before and what is computed after."""
     cls, config = method.build(a), method.config(a, iid)
     marks = np.array(times)
+    record = learn(a, cls, config, range(seeds), marks, keep=isinstance(cls, Network) and cls.start is not None)
     before = beforehand(a, cls, config, marks)
-    record = learn(a, cls, config, range(seeds), marks, keep=before.run is not None)
     q = np.stack([np.asarray(part, np.float64) for part in (record.q, record.q_average)])
     reference = method.reference(a, cls, seed_keys(range(seeds)))
     certify = [method.certify(a, cls, table) for table in reference.q]

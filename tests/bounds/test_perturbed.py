@@ -9,7 +9,7 @@ from hypothesis import assume
 from td import TrueUpdate, chain, over_populations
 from test_moving import Around, both, far
 
-from bounds.network.perturbed import Perturbation, floor, killed, perturbed
+from bounds.network.perturbed import Disturbance, floor, killed, perturbed
 from bounds.path.reference import inequality, references, structure, worst
 from bounds.residual.population import population, tabular_features
 from bounds.residual.sector import sector_weight
@@ -80,7 +80,7 @@ def trial(pop, rng, eta):
         ends = both(references(s, here.theta[None]), references(s, there.theta[None]))
         top, spin = worst(s, ends, np.zeros(1)), float(np.linalg.norm(there.mean - here.mean) / alpha)
         slip, ceiling = float(np.linalg.norm(off - lag, 2)), float(np.abs(td).max())
-        p = Perturbation(twist * eta, slip, bend, turn, spin, size, ceiling, alpha, alpha)
+        p = Disturbance(twist * eta, slip, bend, turn, spin, size, ceiling, alpha, alpha)
         x = inequality(s, top, 0, spin)
         return perturbed(x, s, top, 0, p), Trial(here, there, off, lag, turn, bend)
 
@@ -128,7 +128,7 @@ def test_a_reference_that_slips_is_caught():
     w = run.functional(here, run.off, moved, alpha)
     after = STILL.d @ (run.after(moved, alpha, alpha, np.random.default_rng(0)) - w)
     for slip, holds in ((eta, True), (0.95 * eta, False)):
-        data = perturbed(base, s, at, 0, Perturbation(eta, slip, 0.0, 0.0, 0.0, 2.0, 5.0, alpha, alpha))
+        data = perturbed(base, s, at, 0, Disturbance(eta, slip, 0.0, 0.0, 0.0, 2.0, 5.0, alpha, alpha))
         assert (after <= -2 * alpha * data.mu * 1e-8 + data.gain(alpha, alpha)(1e-4)) == holds
 
 
@@ -145,7 +145,7 @@ def test_a_larger_kernel_makes_more_noise():
     w = run.functional(here, run.off, np.zeros(2), alpha)
     more = STILL.d @ (after - w) / alpha**2
     assert more == pytest.approx((1 + eta) ** 2 * data.gain_2.c0, rel=0.05)
-    p = Perturbation(eta, eta, 0.0, 0.0, 0.0, 1.0, 1.0, alpha, alpha)
+    p = Disturbance(eta, eta, 0.0, 0.0, 0.0, 1.0, 1.0, alpha, alpha)
     assert data.gain_2.c0 < 0.9 * more < perturbed(data, s, at, 0, p).gain_2.c0
 
 
@@ -156,7 +156,7 @@ def test_killed_runs_do_not_hurt():
     s, true = structure(pop, weight), TrueUpdate(pop, weight=weight)
     theta, alpha, eta = pop.theta_star + 1.0, 1e-3, 0.1
     here, at = Around(true, theta), references(s, theta[None])
-    p = Perturbation(eta, eta, 0.1, 0.1, 0.0, 1.0, 1.0, alpha, alpha)
+    p = Disturbance(eta, eta, 0.1, 0.1, 0.0, 1.0, 1.0, alpha, alpha)
     data = perturbed(inequality(s, worst(s, both(at, at), np.zeros(1)), 0, 0.0), s, at, 0, p)
     run = Trial(here, here, eta * np.eye(2), np.zeros((2, 2)), 0.0, 0.0)
     nu = true.nu(here.delta(np.zeros(2)))

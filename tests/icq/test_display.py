@@ -31,6 +31,8 @@ from bounds.core.bound import Certificate, Verdict
 from bounds.core.curve import curve
 from bounds.interface import agents, information, split
 from bounds.interface.gap import scalar_gap_bound, scalar_gap_bound_d
+from bounds.network.kernel import KernelPath
+from bounds.network.run import network_run
 from bounds.path.population_path import Path, population_path
 from bounds.residual import moments
 from bounds.residual import population as noise
@@ -76,7 +78,7 @@ PLAIN = {
     "icq_bounds.workflows.math.backends.Problem", "icq_bounds.workflows.math.backends.Answer",
     # what names a cell on disk
     "icq_bounds.sweep.methods.Table", "icq_bounds.sweep.methods.Features", "icq_bounds.sweep.methods.Mlp",
-    "icq_bounds.sweep.methods.Schedule",
+    "icq_bounds.sweep.methods.Schedule", "icq_bounds.sweep.methods.PlainMlp",
     "icq_bounds.sweep.spec.Spec",  # a sweep as it was asked for
 }  # fmt: skip
 SETTINGS = ("Cell", "Family", "Learning", "Options", "Preset")  # endings of types that are read from a command line
@@ -305,6 +307,8 @@ def of_bounds(a):
     yield term.Observed(0.1, 0.09, 0.11)
     yield population_path(pop, np.full(5, 1e-3), 0 * pop.theta_star)
     yield Path(np.array([0, 5]), np.ones((2, 3)), np.ones((2, 4), int), np.ones((1, 3)))
+    yield KernelPath((), (), np.ones((2, 2)), {}, 0.1)
+    yield network_run(a, networks.centred_network(a.smdp, 4), 1e-3, np.ones(a.q_bar.shape), np.array([5]))
     yield moments.RunMoments(np.array([1, 2]), *(np.ones(2) for _ in range(6)))
 
 

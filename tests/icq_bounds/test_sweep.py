@@ -112,7 +112,7 @@ def test_an_unknown_axis_gets_the_list_of_known_ones(family, capsys):
 
 
 OTHER = {"graph": ("ring", "random"), "function_class": ("table", "features"), "who": ("icq", "independent"),
-         "clock": ("global", "local"), "precision": ("single", "double")}  # fmt: skip
+         "clock": ("global", "local"), "precision": ("single", "double"), "training": ("adam", "plain")}  # fmt: skip
 NEEDS = {
     "degree": {"graph": ("random",), "agents": (4,)}, "seed": {"function_class": ("table",)},
     "width": {}, "features": {},
@@ -133,8 +133,10 @@ def test_every_axis_reaches_the_cell(family):
         fix = {key: value for key, value in fix.items() if key in axes.known(family)}
         if family == "garnet" and name in ("states", "observations"):
             values, fix = (5, 6), {"agents": (2,), **({"observations": (4,)} if name == "states" else {})}
-        if name in ("inputs", "depth", "reference_iterations"):
+        if name in ("inputs", "depth", "reference_iterations", "training", "scale"):
             fix["function_class"] = ("network",)
+        if name == "scale":
+            fix["training"] = ("plain",)
         spec = ask(fix, family, **{name: list(values)})
         assert len(set(spec.cells())) == 2, name
         assert len({store.key(cell) for cell in spec.cells()}) == 2, name
