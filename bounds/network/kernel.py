@@ -170,6 +170,13 @@ def relative(k: Float[np.ndarray, "X X"], reference: Float[np.ndarray, "X X"]) -
     return float(np.abs(np.linalg.eigvalsh((inner + inner.T) / 2)[[0, -1]]).max())
 
 
+@jax.jit
+def _moved(cls: Network, params: Params, share: Float[Array, "O A"]) -> Params:
+    """The parameters after a step along the gradient of the sum of shares times values."""
+    _, pull_back = jax.vjp(partial(q_table, cls), params)
+    return jax.tree.map(lambda x, y: x + y, params, pull_back(share)[0])
+
+
 def responses(
     cls: Network, params: Params, scale: Float[np.ndarray, "O A"], moves: Float[np.ndarray, "m X"],
     live: Int[np.ndarray, "X"],
@@ -177,15 +184,13 @@ def responses(
     """How far, relative to the kernel at `params`, that of the smallest change of parameters is that moves the table by
     each of `moves` to first order.
     """  # fmt: skip
+    here, out = kernel(cls, params, scale)[np.ix_(live, live)], []
     with jax.enable_x64(True):
         wide, begin = _wide(cls), _wide(params)
-        here = kernel(cls, params, scale)[np.ix_(live, live)]
-        table, pull_back = jax.vjp(partial(q_table, wide), begin)
-        out = []
         for move in moves:
-            share = np.zeros(table.size)
+            share = np.zeros(scale.size)
             share[live] = scale.reshape(-1)[live] * np.linalg.solve(here, move)
-            moved = jax.tree.map(lambda x, y: x + y, begin, pull_back(jnp.asarray(share.reshape(table.shape)))[0])
+            moved = _moved(wide, begin, jnp.asarray(share.reshape(scale.shape)))
             out.append(relative(kernel(cls, moved, scale)[np.ix_(live, live)], here))
     return np.array(out)
 

@@ -12,14 +12,15 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.linalg as la
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bounds.residual.population import Population
 from bounds.residual.weights import Weight, riccati
 from icq.display import Shown
 
 _EPS = float(np.finfo(np.float64).eps)
-LEVELS = (1.5, 0.75, 2.25, 0.0, 3.0)  # logarithms of the multipliers in units of m(o) that are tried
+LEVELS = (1.5, 0.75, 2.25, 0.0, 3.0)  # logarithms of the multipliers in units of m(o) that Riccati weights try
+OWN = (0.0, 0.4, 0.8, 1.2, -0.5)  # and that the preconditioner tries
 SHARES = (-0.5, 0.5, -1.5, 1.5)  # logarithms of epsilon in units of eta times the least eigenvalue of M^{-1/2}GM^{-1/2}
 
 
@@ -41,6 +42,11 @@ class _Sector(Shown):
     @cached_property
     def onward(self) -> Float[np.ndarray, "p O"]:
         return self.pop.psi.T @ (self.pop.d[:, None] * self.pop.analysis.interface.kernel.toarray())
+
+    @cached_property
+    def choice(self) -> Bool[np.ndarray, "O"]:
+        """Observations with more than one option: elsewhere u = 0."""
+        return self.pop.analysis.interface.available.sum(axis=1) > 1
 
     @cached_property
     def means(self) -> Float[np.ndarray, "O p"]:
@@ -89,10 +95,11 @@ def _rate(
     s: _Sector, matrix: Float[np.ndarray, "p p"], multipliers: Float[np.ndarray, "O"], eta: float, epsilon: float
 ) -> float:
     y, share = matrix @ s.inverse, eta**2 / epsilon
-    left = np.diag(multipliers) - share * s.onward.T @ s.inverse @ s.onward
-    if not np.linalg.eigvalsh(left)[0] > 0:
+    onward = s.onward[:, s.choice]
+    left = np.diag(multipliers[s.choice]) - share * onward.T @ s.inverse @ onward
+    if len(left) and not np.linalg.eigvalsh(left)[0] > 0:
         return -np.inf
-    b = (y - share * s.drift.T @ s.inverse) @ s.onward
+    b = (y - share * s.drift.T @ s.inverse) @ onward
     lost = np.zeros_like(matrix) if eta == 0 else epsilon * y @ matrix + share * s.drift.T @ s.inverse @ s.drift
     parts = [y @ s.drift + (y @ s.drift).T, lost, s.cover(multipliers), b @ np.linalg.solve(left, b.T)]
     form = parts[0] - parts[1] - parts[2] - parts[3]
@@ -103,38 +110,39 @@ def _rate(
 
 
 def sector_weight(pop: Population, eta: float = 0.0) -> Weight | None:
-    """The best of some Riccati weights for preconditioners known up to the share eta: tr(W M^{-1}(Sigma_0 +
-    Sigma_mix)M^{-1})/rate is least.  None where none of them has a drift.
-    """  # fmt: skip
+    """The best of the preconditioner and some Riccati weights, for preconditioners known up to the share eta.
+
+    Best: tr(W M^{-1}(Sigma_0 + Sigma_mix)M^{-1}) chi^2/mu, the leading term of the last iterate, is least.  None where
+    none of them has a drift.
+    """
     s = _sector(pop)
     noise = s.inverse @ (pop.sigma_0 + pop.sigma_mix) @ s.inverse
     low = float(la.eigh(s.gram, pop.metric, eigvals_only=True)[0])
-    best, least = None, np.inf
+    found: list[tuple[float, Weight]] = []
 
-    def found(level: float, share: float) -> None:
-        nonlocal best, least
+    def tried(level: float, share: float, *, own: bool) -> float:
         multipliers, epsilon = np.exp(level) * pop.least_mass, (eta or 1.0) * np.exp(share) * low
-        matrix = _riccati_weight(s, multipliers, eta, epsilon)
-        if matrix is None:
-            return
-        rate = _rate(s, matrix, multipliers, eta, epsilon)
-        value = float(np.sum(matrix * noise)) / rate if rate > 0 else np.inf
-        if value < least:
-            best, least, chosen[:] = Weight(matrix, rate), value, (level, share)
+        matrix = pop.metric if own else _riccati_weight(s, multipliers, eta, epsilon)
+        rate = -np.inf if matrix is None else _rate(s, matrix, multipliers, eta, epsilon)
+        if matrix is None or not rate > 0:
+            return np.inf
+        spectrum = la.eigh(s.gram, matrix, eigvals_only=True)
+        value = float(np.sum(matrix * noise)) / rate * spectrum[-1] / spectrum[0]
+        found.append((value, Weight(matrix, rate)))
+        return value
 
-    chosen = [LEVELS[0], SHARES[0]]
-    for level in LEVELS:
-        found(level, SHARES[0])
-    for share in SHARES[1:] if eta > 0 else ():
-        found(chosen[0], share)
-    return best
+    for own, levels in ((True, OWN), (False, LEVELS)):
+        best = min(levels, key=lambda level: tried(level, SHARES[0], own=own))
+        for share in SHARES[1:] if eta > 0 else ():
+            tried(best, share, own=own)
+    return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def _riccati_weight(
     s: _Sector, multipliers: Float[np.ndarray, "O"], eta: float, epsilon: float
 ) -> Float[np.ndarray, "p p"] | None:
     """W with W A + A'W = W S W + Q, which makes the form of `sector_rate` about G; how well, the rate says."""
-    half = s.inverse @ s.onward / np.sqrt(multipliers)
+    half = (s.inverse @ s.onward / np.sqrt(multipliers))[:, s.choice]
     square, constant = half @ half.T, s.gram + s.cover(multipliers)
     if eta > 0:
         square = square + epsilon * s.inverse

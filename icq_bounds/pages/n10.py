@@ -29,6 +29,7 @@ CAPTIONS = {
     "d_bounds": "What was observed against what was known before; nothing may lie below the diagonal.",
     "d_certificates": "What was observed against what was computed from the learned tables.",
     "e_loss": "Value lost against the oracle, in reward, with the best interface policy and the random one.",
+    "f_networks": "The residual of networks with plain steps against handoffs: observed, predicted and bounded.",
 }
 PRESETS = {p.name: p for p in (experiment.FULL, experiment.SMOKE)}
 

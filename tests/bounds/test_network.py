@@ -180,7 +180,8 @@ def test_a_singular_kernel_has_no_bound():
 def test_a_bound_before_the_run_in_one_call():
     """`verify` with networks: every term has a bound, none is violated, and what runs used is in the dataset."""
     model = dials(agents=2, clusters=2, gap=0.5)
-    check = verify(model, 20_000, 4, network(32, training="plain", step=0.02, decay_offset=2000.0))
+    learner = network(24, training="plain", step=24 * STEP, decay_offset=OFFSET)
+    check = verify(model, 10_000, 16, learner, checkpoints=TIMES.tolist())
     said = {term: check.terms[term].bound_verdict for term in check.terms}
     assert said == dict.fromkeys(said, Verdict.HOLDS)
     used = check.to_dataset()["used"].values
@@ -194,3 +195,9 @@ def test_networks_that_start_alike_run_apart():
     config = LearnerConfig(STEP, scale=SCALE)
     q = np.asarray(learn(A, centred_network(A.smdp, 4), config, 3, [50]).q)[:, 0]
     assert all(not np.array_equal(q[i], q[j]) for i, j in product(range(3), repeat=2) if i < j)
+
+
+def test_handoffs_drawn_afresh_need_no_correction():
+    """The control: what correlation along the trajectory costs is not in its bound."""
+    one, other = (last_iterate(of_width(24, [300, 1000], iid=iid)) for iid in (False, True))
+    assert other.applicable and (other.value < one.value).all()

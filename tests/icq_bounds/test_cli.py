@@ -97,6 +97,7 @@ def test_theorem_prints_text_json_and_latex(workflow, capsys):
     main(arguments)
     text = capsys.readouterr().out
     assert "kappa" in text and "trivial" in text
+    arguments = ["theorem", str(workflow), "--handoffs", "1000", "--points", "1"]
     main([*arguments, "--json"])
     assert json.loads(capsys.readouterr().out)
     main([*arguments, "--latex"])

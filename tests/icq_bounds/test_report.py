@@ -391,7 +391,7 @@ def test_the_ten_agent_experiment(browser, experiment, tmp_path):
     assert list(ratios) == list(said["residual_over_prediction"])
     for name, ratio in said["residual_over_prediction"].items():
         assert ratios[name] == html.estimate(from_dict(ratio)).striptags()
-    assert "c_residual.svg, c_mixing.svg, d_bounds.svg, d_certificates.svg, e_loss.svg" in text(page)
+    assert "c_residual.svg, c_mixing.svg, d_bounds.svg, d_certificates.svg, e_loss.svg, f_networks.svg" in text(page)
     assert "1.5" in [row[5] for row in table(page, "Ratio of each statement")]
     assert "largest of the three terms" in text(page) and "icq reproduce n10 --preset mini" in text(page)
 

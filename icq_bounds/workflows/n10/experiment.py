@@ -2,10 +2,11 @@
 
 Panels: A every term against the gap dial; B approximation against the rank of linear classes and the width of networks;
 C the residual against handoffs at several mixing dials, and against the mixing time; D every bound, and every
-certificate, against what was observed; E what the interface costs, in reward.
+certificate, against what was observed; E what the interface costs, in reward; F the residual of networks with plain
+steps against handoffs.
 
-Bounds are known before the runs.  They speak of tables and linear classes on the local clock; for networks there is
-none in advance, and their certificates stand apart.
+Bounds are known before the runs.  They speak of tables and linear classes on the local clock, and of networks with
+plain steps; for networks that learn by Adam there is none in advance, and their certificates stand apart.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from icq.smdp import index
 from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import DialsFamily
 from icq_bounds.sweep.learning import Who
-from icq_bounds.sweep.methods import LINEAR, LOCAL, Features, Mlp, Table
+from icq_bounds.sweep.methods import LINEAR, LOCAL, Features, Mlp, PlainMlp, Table
 from icq_bounds.sweep.results import half_decades, octaves
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10.literature import LiteratureCell
@@ -38,7 +39,8 @@ TABLE = Table(LOCAL, "local", "double")
 class N10Preset:
     """Sizes of the experiment.  value_gaps: of the networks whose value is compared; mixings: of tables over handoffs;
     mixing_times: of misspecified features at fixed handoffs; instances: random ones behind the slope of the local gap;
-    reference_iterations: expected updates behind a network's Q_F; learners: whose value is compared.
+    reference_iterations: expected updates behind a network's Q_F; learners: whose value is compared; plain: widths and
+    output scales of networks with plain steps, at plain_mixings.
     """  # fmt: skip
 
     name: str
@@ -59,6 +61,9 @@ class N10Preset:
     reference_iterations: int = 2000
     features: int = 2
     learners: tuple[Who, ...] = tuple(Who)
+    plain: tuple[tuple[int, float], ...] = ((16, 4.0), (64, 1.0), (256, 1.0))
+    plain_mixings: tuple[float, ...] = (0.75, 0.1)
+    plain_handoffs: int = 10**6
 
 
 FULL = N10Preset(
@@ -72,7 +77,7 @@ SMOKE = N10Preset(
     "smoke", seeds=32, gaps=(0.0, 0.5, 1.0), value_gaps=(0.0, 0.5), ranks=(2,), widths=(16,), mixings=(0.75, 0.02),
     mixing_times=(0.75, 0.01), gap_handoffs=3 * 10**5, table_handoffs=3 * 10**5, feature_handoffs=3 * 10**5,
     network_handoffs=2**15, instances=2, reference_iterations=1000,
-    learners=(Who.ICQ,),
+    learners=(Who.ICQ,), plain=((64, 1.0),), plain_mixings=(0.75,), plain_handoffs=30_000,
 )  # fmt: skip
 
 
@@ -114,6 +119,12 @@ def mixing_cells(p: N10Preset, iid: bool = False) -> list[Cell]:
     return [_linear(p, p.features, eta, iid) for eta in p.mixing_times]
 
 
+def plain_cells(p: N10Preset, mixing: float) -> list[Cell]:
+    """F: networks with plain steps, by width."""
+    grid, seeds = half_decades(p.plain_handoffs), min(p.seeds, 16)
+    return [Cell(PlainMlp(w, scale), seeds, grid, _workflow(p, mixing=mixing)) for w, scale in p.plain]
+
+
 def value_cells(p: N10Preset, who: Who) -> list[Cell]:
     """E: networks wide enough that approximation is not in the way, by gap dial."""
     return [_networks(p, p.width, g, who) for g in p.value_gaps]
@@ -137,7 +148,8 @@ def _networks(p: N10Preset, width: int, gap: float, who: Who = Who.ICQ) -> Cell:
 def all_cells(p: N10Preset) -> list[Cell | LiteratureCell]:
     """Every cell of every panel; those of several panels once."""
     mixing = [*mixing_cells(p), *mixing_cells(p, iid=True)]
-    cells = [*gap_cells(p), *rank_cells(p), *width_cells(p), *residual_cells(p), *mixing]
+    plain = [cell for eta in p.plain_mixings for cell in plain_cells(p, eta)]
+    cells = [*gap_cells(p), *rank_cells(p), *width_cells(p), *residual_cells(p), *mixing, *plain]
     return list(dict.fromkeys([*cells, *(c for who in p.learners for c in value_cells(p, who)), literature_cell(p)]))
 
 

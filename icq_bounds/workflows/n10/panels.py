@@ -145,6 +145,25 @@ def mixing_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> A
     return readable(ax)
 
 
+def network_panel(p: N10Preset, results: N10Results, mixing: float, ax: Axes | None = None) -> Axes:
+    """F: the residual of networks with plain steps against handoffs, one colour per width."""
+    ax = axes(ax, 6.4, 4.6)
+    cells = experiment.plain_cells(p, mixing)
+    for (width, scale), cell, colour in zip(p.plain, cells, _colours(len(cells)), strict=True):
+        r, grid = results[cell], cell.checkpoints
+        label = f"width {width}" + (f", output scale {scale:g}" if scale != 1 else "")
+        band(ax, grid, [_seen(r, "residual", LAST, k) for k in range(len(grid))], colour, label)
+        ax.plot(grid, [_stated(r, "residual", LAST, k) for k in range(len(grid))], "--", color=colour)
+        ax.plot(grid, r["predicted"], "-.", color="0.2", linewidth=0.9)
+    ax.axhline(float(results[cells[0]]["trivial_residual"]), color="0.6", linewidth=1, linestyle=":",
+               label="range of rewards alone")  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual in the d-norm",
+           title=f"F  Networks under the bound known before, mixing {mixing:g}")  # fmt: skip
+    ax.legend(fontsize=8, loc="lower left")
+    _key(ax, "observed", "bound", "predicted")
+    return readable(ax)
+
+
 def loss_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axes:
     """E: what is lost against the oracle, in reward, between the oracle (0) and the random policy."""
     ax = axes(ax, 6.4, 4.4)
@@ -182,8 +201,15 @@ def draw_all(p: N10Preset, results: N10Results, folder: Path) -> list[Path]:
         "d_bounds": lambda: evidence_panel(found, "bound"),
         "d_certificates": lambda: evidence_panel(found, "certificate"),
         "e_loss": lambda: loss_panel(p, results),
+        "f_networks": lambda: _every_mixing(p, results),
     }
     return save_panels(panels, folder)
+
+
+def _every_mixing(p: N10Preset, results: N10Results) -> Axes:
+    count = len(p.plain_mixings)
+    _, parts = plt.subplots(1, count, figsize=(5.75 * count, 4.6), squeeze=False, sharey=True)
+    return [network_panel(p, results, eta, ax) for eta, ax in zip(p.plain_mixings, parts[0], strict=True)][-1]
 
 
 def _both_classes(p: N10Preset, results: N10Results) -> Axes:

@@ -51,7 +51,8 @@ def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np
 
 
 def _predicted(p: N10Preset) -> list[n10.Cell]:
-    return [*n10.residual_cells(p), *n10.mixing_cells(p), *n10.mixing_cells(p, iid=True)]
+    plain = [cell for eta in p.plain_mixings for cell in n10.plain_cells(p, eta)]
+    return [*n10.residual_cells(p), *n10.mixing_cells(p), *n10.mixing_cells(p, iid=True), *plain]
 
 
 def evidence(results: Collection[Arrays], kind: Stated) -> dict[str, Any]:
