@@ -84,7 +84,8 @@ def kernel_path(
     a: Analysis, cls: Network, scale: Float[np.ndarray, "O A"], clock: float, share: float, fine: float
 ) -> KernelPath:  # fmt: skip
     """The kernels along the population path through the clock sum of alpha, each used while the path's own is within
-    `share` of it, finer ones within `fine`, as far as one sees at FINE strides.
+    `share` of it, finer ones within `fine`, as far as one sees at a look every few strides.  None from where the kernel
+    is singular.
 
     The path of the parameters follows the flow d theta/d tau = sum_x d(x) c (That f - f)(x) grad f(x) by Runge-Kutta
     steps.  It only says which kernels are used: the theorem holds for any of them, and a run that leaves them is
@@ -104,11 +105,11 @@ def kernel_path(
         least = spectra[0] / spectra[-1]
         far = a.norm_d(start - a.q_bar)
         away, strides = far, FINE
-        while tau < clock and away > STILL * far:
+        while tau < clock and away > STILL * far and least > LEAST_SHARE:
             length = min(strides * stride, clock - tau)
             after = _flow(law, wide, params, jnp.float64(length / strides), jnp.int32(strides))
             later = kernel(cls, after, scale)[np.ix_(live, live)]
-            moved = relative(later, now) if least > 0 else 0.0
+            moved = relative(later, now)
             if moved > fine and strides > 1:
                 strides //= 2
                 continue
@@ -118,7 +119,7 @@ def kernel_path(
             spectra = np.linalg.eigvalsh(mass[:, None] * now * mass)
             least, stride = min(least, spectra[0] / spectra[-1]), STRIDE / spectra[-1]
             seen.append(_Seen(float(tau), now, params))
-    if not least > 0:
+    if not least > LEAST_SHARE:
         return KernelPath((), (), start, params, float(least))
     return KernelPath(*_nested(seen, share, fine), start, params, float(least))
 

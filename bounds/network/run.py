@@ -117,7 +117,7 @@ class NetworkRun(Shown):
         rise, p = float(np.diff(self.alpha).max(initial=0.0)), self.path
         found = (
             below("kernel has full rank", LEAST_SHARE, p.least, f"lambda_min/lambda_max of K D is {p.least:.2g}"),
-            Assumption("steps do not grow", rise <= 0, 0.0 if rise <= 0 else -rise, f"they grow by {rise:.2g}"),
+            Assumption("steps do not grow", rise <= 0, 0.0 if rise <= 0 else -rise, f"the largest rise is {rise:.2g}"),
         )  # fmt: skip
         if not found[0].holds:
             return found

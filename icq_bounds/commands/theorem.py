@@ -11,6 +11,9 @@ from tyro.conf import Positional
 
 from icq.smdp import ICSMDP
 from icq_bounds import error_theorem
+from icq_bounds.learners import network
+from icq_bounds.network_theorem import network_theorem
+from icq_bounds.sweep.methods import PlainMlp
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class TheoremOptions:
     """Handoffs until which the residual is certified."""
     features: int = 0
     """Features per agent; 0 is the table with a step per own visit."""
+    network: int | None = None
+    """Networks of this width per agent with plain, decreasing steps instead, along their own path."""
+    scale: float = 1.0
+    """Output scale of the networks: the larger, the less their units learn."""
     step: float | None = None
     """Constant step; left out, the one that certifies the least error after the given handoffs."""
     points: int = 5
@@ -52,6 +59,9 @@ def run(options: TheoremOptions, console: Console) -> None:
         if getattr(options, name) < least:
             raise ValueError(f"{name} = {getattr(options, name)} must be at least {least}")
     m = ICSMDP.load(options.file)
+    if options.network is not None:
+        _networks(options, m)
+        return
     found = error_theorem.theorem_report(
         m, features=options.features, seed=options.seed, step=options.step, handoffs=options.handoffs,
         points=options.points, runs=options.runs,
@@ -62,3 +72,15 @@ def run(options: TheoremOptions, console: Console) -> None:
         print(error_theorem.as_latex(found))
     else:
         print(found)
+
+
+def _networks(options: TheoremOptions, m: ICSMDP) -> None:
+    for name, given in (("features", options.features), ("runs", options.runs), ("step", options.step)):
+        if given:
+            raise ValueError(f"{name} and network: leave out {name}; `icq learn --training plain` runs networks")
+    if options.latex:
+        raise ValueError("latex and network: tables or json")
+    method = network(options.network or 0, training="plain", scale=options.scale)
+    assert isinstance(method, PlainMlp)  # what plain training makes
+    found = network_theorem(m, method, options.handoffs, options.points)
+    print(json.dumps(found.as_json(), indent=2, allow_nan=False) if options.json else found)

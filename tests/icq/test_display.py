@@ -55,11 +55,12 @@ from icq.sampled import fleet
 from icq.smdp import ICSMDP, stack
 from icq_bounds.check import TermCheck
 from icq_bounds.diagnosis import diagnosis, words
+from icq_bounds.network_theorem import NetworkTheorem
 from icq_bounds.pages import html, parts
 from icq_bounds.sweep import engine
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.measure import measured
-from icq_bounds.sweep.methods import Reference, Table
+from icq_bounds.sweep.methods import PlainMlp, Reference, Table
 from icq_bounds.sweep.results import KINDS, Statements
 from icq_bounds.workflows.math.cells import Played
 from icq_bounds.workflows.routing.cells import RoutingCell
@@ -336,7 +337,8 @@ def of_experiments(a):
     found = Statements(np.ones(3), np.full(3, 2.0), np.zeros(3), np.array(["holds"] * 3))
     each = {kind: dict.fromkeys(TERMS, found) for kind in KINDS}
     yield from (found, parts.Records(each, {name: np.ones(3) for name in parts.NUMBERS}))
-    yield measured(a, Table(), 2, (5, 10), False)
+    held = measured(a, Table(), 2, (5, 10), False)
+    yield from (held, NetworkTheorem(PlainMlp(4), held.times, held.before))
     seen = terms.learned(a, 1)
     yield from (terms.hidden(a), seen, terms.Terms(terms.hidden(a), seen.error, seen.residual(100)))
     yield tightness.Errors(*(np.ones(3) for _ in range(5)))

@@ -92,6 +92,22 @@ def test_garnets_are_made(tmp_path, capsys):
     assert ICSMDP.load(tmp_path / "g.npz").num_observations == 4
 
 
+def test_theorem_of_networks(workflow, capsys):
+    """Every term bounded before a run, or the assumption that fails; what it has no use for is refused."""
+    arguments = ["theorem", str(workflow), "--network", "24", "--handoffs", "20000", "--points", "2"]
+    main(arguments)
+    text = capsys.readouterr().out
+    assert "predicted" in text and "kernel has full rank" in text and "20000" in text
+    main([*arguments[:3], "1", *arguments[4:], "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["bounds"]["residual"] == [None, None] and said["bounds"]["interface"][0] > 0
+    assert [x["name"] for x in said["assumptions"] if not x["holds"]] == ["kernel has full rank"]
+    for more, word in ((["--runs", "4"], "runs and network"), (["--latex"], "latex and network")):
+        with pytest.raises(SystemExit):
+            main([*arguments, *more])
+        assert word in capsys.readouterr().err
+
+
 def test_theorem_prints_text_json_and_latex(workflow, capsys):
     arguments = ["theorem", str(workflow), "--handoffs", "1000000", "--points", "2"]
     main(arguments)
