@@ -158,7 +158,7 @@ def plain(width):
     return ib.verify(small, handoffs=20_000, seeds=8, learner=learner)
 
 
-narrow, wide = plain(2), plain(48)
+narrow, wide = plain(1), plain(24)
 wide.plot();
 
 # %%
@@ -170,7 +170,7 @@ last = records.sel(term="residual", output="last")
 observed = np.sqrt((last["observed"] ** 2).mean("replica"))
 missing = narrow.terms["residual"].bound.failures[0]
 Markdown(
-    f"At width 2 there is no bound, because an assumption fails: {missing.name}, {missing.detail}. At width 48 it is "
+    f"At width 1 there is no bound, because an assumption fails: {missing.name}, {missing.detail}. At width 24 it is "
     f"{float((last['bound'] / observed).min()):.2f} to {float((last['bound'] / observed).max()):.2f} times what was "
     f"observed, and the prediction (path and twin) is within "
     f"{100 * float(abs(records['predicted'] / observed - 1).max()):.1f} per cent of it. Of what a run may do before "

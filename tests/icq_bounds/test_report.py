@@ -361,6 +361,15 @@ def invented(cell, rng):
     return out | {name: np.array(value) for name, value in numbers.items()}
 
 
+def test_networks_stand_under_their_bound():
+    """Panel F: observed, bound and prediction of every width."""
+    rng = np.random.default_rng(0)
+    results = {cell: invented(cell, rng) for cell in n10.plain_cells(MINI, 0.75)}
+    ax = panels.network_panel(MINI, results, 0.75)
+    assert [line.get_linestyle() for line in ax.get_lines()] == ["-", "--", "-.", ":"]
+    assert "width 64" in {text.get_text() for text in ax.get_legend().get_texts()}
+
+
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
     """A finished ten-agent experiment with invented records: its summary, two figures and its cells."""

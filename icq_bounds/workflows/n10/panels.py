@@ -201,8 +201,9 @@ def draw_all(p: N10Preset, results: N10Results, folder: Path) -> list[Path]:
         "d_bounds": lambda: evidence_panel(found, "bound"),
         "d_certificates": lambda: evidence_panel(found, "certificate"),
         "e_loss": lambda: loss_panel(p, results),
-        "f_networks": lambda: _every_mixing(p, results),
     }
+    if p.plain:
+        panels["f_networks"] = lambda: _every_mixing(p, results)
     return save_panels(panels, folder)
 
 
