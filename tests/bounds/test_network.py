@@ -141,8 +141,8 @@ def test_what_is_predicted_is_observed(runs):
 
 def test_the_mean_of_the_tables():
     """The bound of the average speaks of the mean of all tables of a run, at any weights."""
-    times = np.arange(1, 401)
-    run = of_width(24, times, average=learners_average(400, 2.0))
+    times = np.arange(1, 101)
+    run = of_width(24, times, average=learners_average(100, 2.0))
     record = learn(A, run.cls, LearnerConfig(STEP, POWER, OFFSET, scale=SCALE), 8, times)
     weights = run.average.weights[1:, None, None]
     tables = np.cumsum(weights * np.asarray(record.q), axis=1) / np.cumsum(weights, axis=0)
@@ -196,7 +196,7 @@ def test_networks_that_start_alike_run_apart(runs):
     assert all(not np.array_equal(q[i], q[j]) for i, j in product(range(16), repeat=2) if i < j)
 
 
-def test_handoffs_drawn_afresh_need_no_correction():
+def test_handoffs_drawn_afresh_need_no_correction(runs):
     """The control: what correlation along the trajectory costs is not in its bound."""
-    one, other = (last_iterate(of_width(24, [300, 1000], iid=iid)) for iid in (False, True))
-    assert other.applicable and (other.value < one.value).all()
+    one, other = last_iterate(runs[0]), last_iterate(of_width(24, [300], iid=True))
+    assert other.applicable and other.value[0] < one.value[0]

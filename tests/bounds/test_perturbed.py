@@ -103,9 +103,8 @@ def test_one_step_of_a_network(pop, rng):
     """E[W'|theta, s] <= W - 2 alpha mu x^2 + gain(x) and |W - V| <= slack(x) for every preconditioner within the share,
     every change of it and every bend of the step, at every reference, theta and state.
     """
-    for _ in range(2):
-        over, beyond, size = trial(pop, rng, float(rng.choice([0.0, 0.02, 0.1])))
-        assert (over <= size).all() and (beyond <= size).all()
+    over, beyond, size = trial(pop, rng, float(rng.choice([0.0, 0.02, 0.1])))
+    assert (over <= size).all() and (beyond <= size).all()
 
 
 STILL = chain([0.9, 0.6], [1.0, -1.0], noise=0.5, gamma=0.3, observation=[0, 1])
