@@ -67,8 +67,6 @@ def network(
     where Adam would stop.  schedule: as for `table`, with step 0.02 and decay_offset 2000, or 0.004 in units of the
     width and 100000.  Raises ValueError for a number outside its range, and for plain networks of more layers.
     """
-    if training == "plain" and depth != 1:
-        raise ValueError(f"depth = {depth}: networks with plain steps have one hidden layer")
     own = {"width": width, "depth": depth, "inputs": inputs, "reference_iterations": reference_iterations}
     return _built(function_class="network", training=training, scale=scale, **own, **schedule)
 

@@ -89,12 +89,12 @@ def kernel_path(
 
     The path of the parameters follows the flow d theta/d tau = sum_x d(x) c (That f - f)(x) grad f(x) by Runge-Kutta
     steps.  It only says which kernels are used: the theorem holds for any of them, and a run that leaves them is
-    killed.
+    killed.  clock: sum of alpha; scale c [O, A].  docs/theory.md section 5e.
     """
     live = a.interface.available.reshape(-1)
     weight = a.d_pair * np.where(a.interface.available, scale, 0.0)
     with jax.enable_x64(True):
-        wide, params = _wide(cls), _wide(cls.init(jax.random.key(0)))
+        wide, params = _wide(cls), _wide(cls.start)
         law = (jnp.asarray(a.interface.reward), jnp.asarray(a.interface.kernel.toarray()), jnp.asarray(weight),
                jnp.asarray(a.interface.available))  # fmt: skip
         now = kernel(cls, params, scale)[np.ix_(live, live)]
@@ -198,10 +198,11 @@ def responses(
 
 @dataclass(frozen=True, eq=False)
 class Bends(Shown):
-    """What a step of size eps = alpha delta at each pair x does beyond first order; both block by block.
+    """What a step of size eps = alpha delta at each pair x does beyond first order.
 
-    step [X, X]: row x times eps^2 is f_theta' - f_theta less its first order, to second order.  kernel [X, X, X]: entry
-    x times eps is K_theta' - K_theta, to first order; zero outside of the agent of x.
+    step [X, X]: row x times eps^2 is f_theta' - f_theta less its first order, to second order; zero outside of the
+    agent of x.  kernel [J, X, X]: entry j times eps is K_theta' - K_theta to first order, of the j-th pair of every
+    agent at once, as their blocks do not touch each other.
     """
 
     step: Float[np.ndarray, "X X"]
@@ -209,9 +210,7 @@ class Bends(Shown):
 
 
 def bends(cls: Network, params: Params, scale: Float[np.ndarray, "O A"], live: Int[np.ndarray, "X"]) -> Bends:
-    """Exact derivatives at some parameters.  kernel [J, X, X] holds one pair of every agent at a time, as blocks do not
-    touch each other.
-    """  # fmt: skip
+    """Both at some parameters, as exact derivatives, in double precision; live: indices o A + a of available pairs."""
     slot = np.repeat(np.asarray(cls.slot), scale.shape[1])[live]
     rank = np.array([(slot[:x] == slot[x]).sum() for x in range(len(live))])
     chosen = np.zeros((int(rank.max()) + 1, scale.size))

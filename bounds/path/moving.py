@@ -6,7 +6,7 @@ is random, and its second moment obeys the recursion of section 5b from zero, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -48,22 +48,17 @@ class Fluctuation(NamedTuple):
 class Following(Shown):
     """The population path of a run from theta_0 with the steps alpha, cut where constants are taken together.
 
-    times: those asked for.  given: the path, where it is not the population's own, but moves by (I + N)w with ||N|| <=
-    lag in the norm of the weight.
+    times: those asked for.
     """
 
     pop: Population
     alpha: Float[np.ndarray, "steps"]
     theta_0: Float[np.ndarray, "p"]
     times: Int[np.ndarray, "n"]
-    given: Path | None = field(default=None, kw_only=True)
-    lag: float = field(default=0.0, kw_only=True)
 
     @cached_property
     def path(self) -> Path:
         """The path through all steps but the last."""
-        if self.given is not None:
-            return self.given
         return population_path(self.pop, self.alpha[:-1], self.theta_0, self.times)
 
     @cached_property
@@ -85,12 +80,19 @@ class Following(Shown):
 class Moving(Following):
     """A run around its population path, through times[-1] handoffs from theta_0 with the steps alpha [times[-1] + 2].
 
-    arithmetic: of the learner; None: real numbers.  Path and inequalities are computed when they are asked for; the
-    path does not depend on the weight.
+    arithmetic: of the learner; None: real numbers.  given: the path, where it is not the population's own, but moves by
+    (I + N)w with ||N|| <= lag in the norm of the weight.  Path and inequalities are computed when they are asked for.
     """
 
     structure: CommonGrowths
     arithmetic: Arithmetic | None = None
+    given: Path | None = None
+    lag: float = 0.0
+
+    @cached_property
+    def path(self) -> Path:
+        """The path through all steps but the last; it does not depend on the weight."""
+        return super().path if self.given is None else self.given
 
     @cached_property
     def away(self) -> Float[np.ndarray, "n"]:

@@ -69,6 +69,8 @@ def run(options: LearnOptions, console: Console) -> None:
         raise ValueError("features and network: choose one function class")
     if options.split and options.iid:
         raise ValueError("split and iid: split runs the trajectory and the i.i.d. control; leave out iid")
+    if options.training == "plain" and options.network is None:
+        raise ValueError("training: it is how networks learn; give their width with --network")
     for name in ("handoffs", "seeds", "features", "network"):
         value = getattr(options, name)
         if value is not None and value < (2 if name == "seeds" else 1):
@@ -81,7 +83,7 @@ def run(options: LearnOptions, console: Console) -> None:
         result = learn_and_measure(a, chosen, options.seeds, grid, options.iid)
         control = learn_and_measure(a, chosen, options.seeds, grid, True) if options.split else None
     seconds = time.perf_counter() - start
-    place = int(not result["used"].any())  # the average; of networks with a bound, the last iterate
+    place = int(result["shown"])
     shown = {name: result[f"observed_{name}"][place] for name in TERMS}
     terms = {name: [estimate.root_mean_square(e) for e in shown[name].T] for name in TERMS}
     verdicts = {kind: {term: tally(result[f"{kind}_verdict_{term}"]) for term in TERMS} for kind in KINDS}

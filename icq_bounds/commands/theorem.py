@@ -11,7 +11,6 @@ from tyro.conf import Positional
 
 from icq.smdp import ICSMDP
 from icq_bounds import error_theorem
-from icq_bounds.learners import network
 from icq_bounds.network_theorem import network_theorem
 from icq_bounds.sweep.methods import PlainMlp
 
@@ -62,6 +61,8 @@ def run(options: TheoremOptions, console: Console) -> None:
     if options.network is not None:
         _networks(options, m)
         return
+    if options.scale != 1.0:
+        raise ValueError("scale: it is that of networks; give their width with --network")
     found = error_theorem.theorem_report(
         m, features=options.features, seed=options.seed, step=options.step, handoffs=options.handoffs,
         points=options.points, runs=options.runs,
@@ -80,7 +81,6 @@ def _networks(options: TheoremOptions, m: ICSMDP) -> None:
             raise ValueError(f"{name} and network: leave out {name}; `icq learn --training plain` runs networks")
     if options.latex:
         raise ValueError("latex and network: tables or json")
-    method = network(options.network or 0, training="plain", scale=options.scale)
-    assert isinstance(method, PlainMlp)  # what plain training makes
+    method = PlainMlp(options.network or 0, options.scale)
     found = network_theorem(m, method, options.handoffs, options.points)
     print(json.dumps(found.as_json(), indent=2, allow_nan=False) if options.json else found)

@@ -94,6 +94,8 @@ class Learning:
         for name in ("features", "width", "depth", "inputs", "reference_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.training == "plain" and self.depth != 1:
+            raise ValueError(f"depth = {self.depth}: networks with plain steps have one hidden layer")
         for name, least in (("step", "positive"), ("decay_offset", "positive"), ("scale", "positive")):
             value = getattr(self, name)
             if value is not None and not value > 0:

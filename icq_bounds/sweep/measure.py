@@ -103,12 +103,14 @@ class Measured(Shown):
 
     def arrays(self) -> Arrays:
         """observed_TERM, sup_TERM, certificate_TERM, certificate_slack_TERM and certificate_verdict_TERM [2, R, K];
-        bound_TERM, bound_slack_TERM and bound_verdict_TERM [2, K]; trivial_TERM; predicted [K].  NaN where there is no
-        number; slack: allowance for rounding and solver error; trivial: what the range of rewards alone says.
+        bound_TERM, bound_slack_TERM and bound_verdict_TERM [2, K]; trivial_TERM; predicted [K]; used [R, K]; shown:
+        the output of interest, 0 the last iterate, 1 the average.  NaN where there is no number; slack: allowance for
+        rounding and solver error; trivial: what the range of rewards alone says.
         """
         out: Arrays = {
             "reference_residual": np.array(self.reference.residual), "predicted": self.before.predicted,
             "reference_converged": np.array(self.reference.converged), "used": self.used,
+            "shown": np.array(list(Output).index(self.before.output)),
         }  # fmt: skip
         for term in TERMS:
             before, after = [self.before.bounds[term][output] for output in Output], self.after[term]

@@ -31,7 +31,7 @@ from icq.learn.learner import PLAIN, LearnerConfig, initial_params
 from icq.learn.population import expected_update
 
 ADAM = optax.scale_by_adam()
-ROUNDS = 2000  # expected updates behind the Q_F of a network whose kernel is singular
+ROUNDS = 20_000  # expected updates behind the Q_F of a network whose kernel is singular
 DTYPES = {"single": np.float32, "double": np.float64}
 Certifier: TypeAlias = Callable[[Float[np.ndarray, "O A"]], Certificate]
 
@@ -265,13 +265,12 @@ class PlainMlp:
         return replace(self.schedule.config(iid), step=step, scale=scale)
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:
-        """Qbar, where every move of the table can be made; where expected updates end, else."""
+        """Qbar, where every move of the table can be made; where expected plain updates end, else."""
         if full_rank(a, cls):
             error = a.interface_solution.error
             return Reference(a.q_bar[None], error, error, a.interface_solution.converged)
-        moved = expected_update(
-            a, cls, initial_params(cls, keys[:1]), step=0.02, iterations=ROUNDS, optimiser=annealed_adam(ROUNDS)
-        )
+        step = 0.5 / (self.scale**2 * (self.width + 4))  # about half of what the largest kernel entry allows
+        moved = expected_update(a, cls, initial_params(cls, keys[:1]), step=step, iterations=ROUNDS)
         return Reference(moved.q, 0.0, float(np.maximum(moved.residual, moved.drift).max()), moved.converged)
 
     def population(self, a: Analysis, cls: FunctionClass) -> Population | None:

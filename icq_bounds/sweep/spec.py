@@ -234,4 +234,4 @@ def cell_bytes(spec: Spec) -> int:
     """  # fmt: skip
     word, records = 12 * 4, spec.replicas * len(spec.checkpoints)
     each = (4 * 8 + word) * records + (2 * 8 + word) * len(spec.checkpoints)
-    return 4 * 2 * each + 8 * (spec.replicas + len(spec.checkpoints)) + 16384
+    return 4 * 2 * each + 8 * (records + spec.replicas + len(spec.checkpoints)) + 16384

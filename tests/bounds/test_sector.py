@@ -41,7 +41,7 @@ def test_a_rate_a_little_larger_is_caught():
     """With one option the drift is linear and the rate exact."""
     pop = tabular(chain([0.9, 0.6, 0.3], [1.0, -1.0, 0.5], gamma=0.6, observation=[0, 1, 2]))
     weight = sector_weight(pop)
-    rate, found = weight.rate, -np.inf
+    rate = weight.rate
     inverse, kernel = np.linalg.inv(pop.metric), pop.analysis.interface.kernel.toarray()
     y = weight.matrix @ inverse @ (pop.psi.T * pop.d) @ (np.eye(3) - kernel)
     gram = pop.psi.T @ (pop.d[:, None] * pop.psi)
@@ -49,11 +49,14 @@ def test_a_rate_a_little_larger_is_caught():
     found = excess(pop, weight, 0.0, pop.theta_star, pop.theta_star + vector, 1.001 * rate)
     assert found > 0
     assert excess(pop, weight, 0.0, pop.theta_star, pop.theta_star + vector, rate) <= 1e-9
+    assert excess(pop, weight, 0.01, pop.theta_star, pop.theta_star + vector, rate) > 0, (
+        "one per cent of share forgotten"
+    )
 
 
 @over_populations("tabular", "plain table", states=(2, 4), options=(2, 2))
-def test_forgetting_the_share_or_the_deviations_is_caught(pop, rng):
-    """The rate of a weight falls with what it must cover."""
+def test_the_rate_falls_with_the_share(pop, rng):
+    """The more a weight must cover, the less it certifies."""
     weight, eta = sector_weight(pop), 0.2
     assume(weight is not None)
     multipliers = pop.least_mass
@@ -72,8 +75,8 @@ def test_the_solver_finds_what_scipy_finds():
     assert riccati(-a, 0.1 * b @ b.T, q) is None
 
 
-def test_a_weight_certifies_less_than_it_may():
-    """Half a weight has half its rate."""
+def test_half_a_weight_has_half_the_rate():
+    """With multipliers to match."""
     pop = tabular(chain([0.9, 0.6], [1.0, -1.0], gamma=0.6, observation=[0, 1]))
     weight = sector_weight(pop)
     half = replace(weight, matrix=weight.matrix / 2)

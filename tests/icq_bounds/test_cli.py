@@ -104,9 +104,13 @@ def test_theorem_of_networks(tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["bounds"]["residual"] == [None, None] and said["bounds"]["interface"][0] > 0
     assert [x["name"] for x in said["assumptions"] if not x["holds"]] == ["kernel has full rank"]
-    for more, word in ((["--runs", "4"], "runs and network"), (["--latex"], "latex and network")):
+    refused = [
+        ([*arguments, "--runs", "4"], "runs and network"), ([*arguments, "--latex"], "latex and network"),
+        (["theorem", small, "--scale", "2"], "--network"), (["learn", small, "--training", "plain"], "--network"),
+    ]  # fmt: skip
+    for wrong, word in refused:
         with pytest.raises(SystemExit):
-            main([*arguments, *more])
+            main(wrong)
         assert word in capsys.readouterr().err
 
 

@@ -40,7 +40,7 @@ class N10Preset:
     """Sizes of the experiment.  value_gaps: of the networks whose value is compared; mixings: of tables over handoffs;
     mixing_times: of misspecified features at fixed handoffs; instances: random ones behind the slope of the local gap;
     reference_iterations: expected updates behind a network's Q_F; learners: whose value is compared; plain: widths and
-    output scales of networks with plain steps, at plain_mixings.
+    output scales of networks with plain steps, at plain_mixings and with plain_seeds runs.
     """  # fmt: skip
 
     name: str
@@ -64,6 +64,7 @@ class N10Preset:
     plain: tuple[tuple[int, float], ...] = ((16, 4.0), (64, 1.0), (256, 1.0))
     plain_mixings: tuple[float, ...] = (0.75, 0.1)
     plain_handoffs: int = 10**6
+    plain_seeds: int = 16
 
 
 FULL = N10Preset(
@@ -121,8 +122,8 @@ def mixing_cells(p: N10Preset, iid: bool = False) -> list[Cell]:
 
 def plain_cells(p: N10Preset, mixing: float) -> list[Cell]:
     """F: networks with plain steps, by width."""
-    grid, seeds = half_decades(p.plain_handoffs), min(p.seeds, 16)
-    return [Cell(PlainMlp(w, scale), seeds, grid, _workflow(p, mixing=mixing)) for w, scale in p.plain]
+    grid = half_decades(p.plain_handoffs)
+    return [Cell(PlainMlp(w, scale), p.plain_seeds, grid, _workflow(p, mixing=mixing)) for w, scale in p.plain]
 
 
 def value_cells(p: N10Preset, who: Who) -> list[Cell]:

@@ -158,7 +158,7 @@ def network_panel(p: N10Preset, results: N10Results, mixing: float, ax: Axes | N
     ax.axhline(float(results[cells[0]]["trivial_residual"]), color="0.6", linewidth=1, linestyle=":",
                label="range of rewards alone")  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="handoffs", ylabel="residual in the d-norm",
-           title=f"F  Networks under the bound known before, mixing {mixing:g}")  # fmt: skip
+           title=f"F  Networks under the bound known before\n(mixing {mixing:g}, {p.plain_seeds} runs)")  # fmt: skip
     ax.legend(fontsize=8, loc="lower left")
     _key(ax, "observed", "bound", "predicted")
     return readable(ax)
