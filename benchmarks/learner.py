@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import reference
 from benchmarks.harness import Contender, Section, Timing, measure, number, publish, save, times
-from icq.learn import classes, sampling
+from icq.learn import classes, networks, sampling
 from icq.learn import learner as L
 from icq.learn.classes import FunctionClass
 from icq.learn.sampling import Tables
@@ -70,11 +70,11 @@ class Run:
 def speed(rounds: int) -> list[Section]:
     """One chain against everything else."""
     m, t = workflow(320, 10)
-    inputs = classes.random_inputs(m, FEATURES, seed=0)
+    inputs = networks.random_inputs(m, FEATURES, seed=0)
     instance = reference.Instance.of(t, m.agent, inputs)
     found = [_table(instance, Run(t, classes.tabular(m), 4_000_000), rounds)]
     for width, handoffs in ((64, 400_000), (256, 100_000)):
-        found.append(_network(instance, Run(t, classes.network(m, inputs, width), handoffs), width, rounds))
+        found.append(_network(instance, Run(t, networks.network(m, inputs, width), handoffs), width, rounds))
     return found
 
 
@@ -146,7 +146,7 @@ def agents(rounds: int) -> Section:
     kinds: dict[str, Callable[[ICSMDP], FunctionClass]] = {
         "table": classes.tabular,
         "8 features": lambda m: classes.random_features(m, 8, seed=1),
-        "network, width 16": lambda m: classes.network(m, classes.random_inputs(m, 8, 0), 16),
+        "network, width 16": lambda m: networks.network(m, networks.random_inputs(m, 8, 0), 16),
     }
     built = {n: workflow(states, n) for n in counts}
     lines, rows = {}, []

@@ -27,7 +27,8 @@ from estimators.statistics.estimate import Estimate, expect
 from estimators.sums import pair_law, sums
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
-from icq.learn.classes import MLP, FunctionClass, Network, Params, q_table
+from icq.learn.classes import FunctionClass, Params, q_table
+from icq.learn.networks import MLP, Network
 
 STEPS = 100  # Adam steps per sweep
 

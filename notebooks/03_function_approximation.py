@@ -37,7 +37,7 @@ a
 # %%
 import jax
 
-from icq.learn import classes as networks
+from icq.learn import networks
 from icq.learn.learner import initial_params, seed_keys
 
 widths = [1, 2, 3, 4, 5, 6]

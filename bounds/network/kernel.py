@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
-from icq.learn.classes import Network, Params, q_table
+from icq.learn.classes import Params, q_table
+from icq.learn.networks import Network
 
 STRIDE = 0.2  # of the flow, in units of the clock times the largest eigenvalue of K D
 LEAST_SHARE = 1e-6  # of the largest eigenvalue: kernels whose least one is not above it count as singular

@@ -32,7 +32,8 @@ from bounds.residual.sector import sector_weight
 from bounds.residual.weights import Weight
 from icq.display import Fact, Shown
 from icq.exact import Analysis
-from icq.learn.classes import Network, Params
+from icq.learn.classes import Params
+from icq.learn.networks import Network
 
 SHARE, FINE = 0.02, 0.004  # how far the path's own kernel may be from the ones that are used
 SAFETY = 4.0  # times what the prediction expects of a run is what it may do before it is killed

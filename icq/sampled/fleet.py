@@ -25,7 +25,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from icq.display import Fact, Shown, spread
 from icq.learn import td
-from icq.learn.classes import MLP, Block, Params, take
+from icq.learn.classes import Block, Params, take
+from icq.learn.networks import MLP
 from icq.sampled.environment import Effect, Environment, Seen, State, View, discount, proceed
 
 Number: TypeAlias = float | Float[Array, ""]

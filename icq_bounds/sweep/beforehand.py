@@ -30,8 +30,9 @@ from bounds.residual.weights import sharp_weight
 from bounds.theorem import Output
 from icq.display import Shown
 from icq.exact import Analysis
-from icq.learn.classes import FunctionClass, Linear, Network, Tabular
+from icq.learn.classes import FunctionClass, Linear, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, is_double
+from icq.learn.networks import Network
 from icq.reason import NoNumber
 from icq_bounds.sweep.methods import add_bounds
 

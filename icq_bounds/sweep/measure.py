@@ -23,8 +23,8 @@ from estimators.decomposition import TERMS, decompose
 from estimators.statistics.estimate import Estimate, exact, root_mean_square
 from icq.display import Fact, Shown
 from icq.exact import Analysis
-from icq.learn.classes import Network
 from icq.learn.learner import learn, seed_keys
+from icq.learn.networks import Network
 from icq_bounds.sweep.beforehand import Beforehand, beforehand
 from icq_bounds.sweep.methods import Certifier, Method, Reference
 from icq_bounds.sweep.store import Arrays

@@ -25,9 +25,10 @@ from bounds.residual.population import Population
 from bounds.residual.sharp import averaged_limit
 from icq.display import Fact, Shown
 from icq.exact import Analysis
-from icq.learn import classes
-from icq.learn.classes import FunctionClass, Linear, Network, Tabular
+from icq.learn import classes, networks
+from icq.learn.classes import FunctionClass, Linear, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, initial_params
+from icq.learn.networks import Network
 from icq.learn.population import expected_update
 
 ADAM = optax.scale_by_adam()
@@ -214,7 +215,7 @@ class Mlp:
     def build(self, a: Analysis) -> FunctionClass:
         """The networks."""
         m = a.smdp
-        return classes.network(m, classes.random_inputs(m, self.inputs, seed=0), self.width, self.depth)
+        return networks.network(m, networks.random_inputs(m, self.inputs, seed=0), self.width, self.depth)
 
     def config(self, a: Analysis, iid: bool) -> LearnerConfig:
         """Adam whose steps decay."""
@@ -254,7 +255,7 @@ class PlainMlp:
 
     def build(self, a: Analysis) -> Network:
         """The networks."""
-        return classes.centred_network(a.smdp, self.width, self.scale, self.seed)
+        return networks.centred_network(a.smdp, self.width, self.scale, self.seed)
 
     def config(self, a: Analysis, iid: bool) -> LearnerConfig:
         """Decaying steps and averaging."""

@@ -16,8 +16,9 @@ from bounds.path.moving import learners_average
 from bounds.residual.population import outcomes
 from estimators.statistics.estimate import root_mean_square
 from icq.exact import analyse
-from icq.learn.classes import centred_network, q_table
+from icq.learn.classes import q_table
 from icq.learn.learner import LearnerConfig, learn
+from icq.learn.networks import centred_network
 from icq_bounds import dials, network, verify
 from icq_bounds.sweep.families import DialsFamily
 

@@ -10,7 +10,7 @@ from bounds.approximation.class_error import class_fixed_point
 from bounds.approximation.classes import linear_class
 from icq import baselines
 from icq.exact import analyse
-from icq.learn import classes, population
+from icq.learn import classes, networks, population
 from icq.learn.learner import initial_params, seed_keys
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
@@ -63,7 +63,7 @@ def test_the_expected_update_finds_the_certified_fixed_point(dimension):
 
 def test_a_wide_network_reaches_qbar_and_an_unfinished_one_says_so():
     a = analyse(dials_instance(Shape(topology=ring(3), clusters=2), Dials(gap=0.5)))
-    net = classes.network(a.smdp, classes.one_hot_inputs(a.smdp), width=8)
+    net = networks.network(a.smdp, networks.one_hot_inputs(a.smdp), width=8)
     params = initial_params(net, seed_keys(range(2)))
     transform = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(optax.cosine_decay_schedule(1.0, 1500)))
     done = population.expected_update(a, net, params, step=0.02, iterations=1500, optimiser=transform)
@@ -73,7 +73,7 @@ def test_a_wide_network_reaches_qbar_and_an_unfinished_one_says_so():
 
 
 def test_networks_of_distinct_seeds_start_apart():
-    net = classes.network(M, classes.one_hot_inputs(M), width=4)
+    net = networks.network(M, networks.one_hot_inputs(M), width=4)
     params = initial_params(net, seed_keys(range(3)))
     tables = jax.vmap(lambda p: classes.q_table(net, p))(params)
     assert len({np.asarray(t).tobytes() for t in tables}) == 3
@@ -83,9 +83,9 @@ def test_networks_of_distinct_seeds_start_apart():
 
 def test_class_sizes_are_checked():
     with pytest.raises(ValueError, match="width"):
-        classes.network(M, classes.one_hot_inputs(M), width=0)
+        networks.network(M, networks.one_hot_inputs(M), width=0)
     with pytest.raises(ValueError, match="inputs"):
-        classes.network(M, np.ones((2, 2), np.float32), width=3)
+        networks.network(M, np.ones((2, 2), np.float32), width=3)
     with pytest.raises(ValueError, match="count"):
         classes.random_features(M, 0, seed=0)
     with pytest.raises(ValueError, match="features"):

@@ -29,7 +29,7 @@ from icq import coerce
 from icq.baselines import centralised, greedy_value, independent
 from icq.build import Outcome, from_functions, from_matrices
 from icq.exact import analyse
-from icq.learn import classes, sampling
+from icq.learn import classes, networks, sampling
 from icq.learn.learner import LearnerConfig, learn
 from icq.smdp import stack
 from synthetic.random import garnet
@@ -220,4 +220,4 @@ def test_offsets_and_inputs_of_another_shape_are_refused():
     with pytest.raises((ValueError, TypeError), match="offset"):
         classes.linear(A.smdp, psi, np.zeros((PAIRS[0], 1), np.float32))
     with pytest.raises(ValueError, match="inputs"):
-        classes.network(A.smdp, np.zeros((PAIRS[0] + 1, 2), np.float32), 4)
+        networks.network(A.smdp, np.zeros((PAIRS[0] + 1, 2), np.float32), 4)

@@ -47,8 +47,8 @@ from estimators.statistics import estimate
 from icq import build
 from icq.display import LINES, WIDTH, Fact, Latex, Shown, facts, number, spread, text, word
 from icq.exact import analyse
-from icq.learn import classes as networks
-from icq.learn import population, sampling
+from icq.learn import classes as tables
+from icq.learn import networks, population, sampling
 from icq.learn.learner import LearnerConfig, init, learn
 from icq.reason import Reason
 from icq.sampled import fleet
@@ -273,8 +273,8 @@ def log(a):
 
 
 def of_icq(a):
-    t, table = sampling.tables(a), networks.tabular(a.smdp)
-    yield from (a, a.smdp, a.chain, a.law, a.oracle_solution, t, networks.random_features(a.smdp, 2, 0))
+    t, table = sampling.tables(a), tables.tabular(a.smdp)
+    yield from (a, a.smdp, a.chain, a.law, a.oracle_solution, t, tables.random_features(a.smdp, 2, 0))
     yield networks.network(a.smdp, networks.one_hot_inputs(a.smdp), 4)
     yield learn(t, table, LearnerConfig(), seeds=[0, 1], checkpoints=[10, 20])
     yield init(t, table, LearnerConfig(), jax.random.key(0))
@@ -369,7 +369,7 @@ def test_numbers_are_those_of_the_object(a, log):
     assert "handoffs 8000" in repr(log) and f"tasks {log.task[-1] + 1}" in repr(log)
     found = scalar_gap_bound(a)
     assert f"{found.value:.4g}" in repr(found) and f"{found.trivial:.4g}" in repr(found) and found.name in repr(found)
-    record = learn(sampling.tables(a), networks.tabular(m), LearnerConfig(), seeds=[0, 1], checkpoints=[10, 20])
+    record = learn(sampling.tables(a), tables.tabular(m), LearnerConfig(), seeds=[0, 1], checkpoints=[10, 20])
     assert "2 x 2" in repr(record) and "handoffs 10 to 20" in repr(record)
 
 

@@ -11,7 +11,7 @@ from flax import struct
 from strategies import garnet
 
 from icq.exact import analyse
-from icq.learn import classes, flags, sampling
+from icq.learn import classes, flags, networks, sampling
 from icq.learn import learner as L
 
 pytestmark = pytest.mark.compiles
@@ -47,7 +47,7 @@ def in_one_kernel(text):
     [
         (TABLE, True),
         (classes.random_features(M, 2, seed=1), True),
-        (classes.network(M, classes.random_inputs(M, 7, 0), width=5), True),
+        (networks.network(M, networks.random_inputs(M, 7, 0), width=5), True),
         (Sorted(TABLE.slot, TABLE.initial), False),
     ],
     ids=["table", "features", "network", "sorted"],

@@ -14,7 +14,7 @@ from strategies import garnet
 from bounds.approximation.class_error import class_fixed_point
 from bounds.approximation.classes import linear_class
 from icq.exact import analyse
-from icq.learn import classes, sampling, td
+from icq.learn import classes, networks, sampling, td
 from icq.learn import learner as L
 
 pytestmark = pytest.mark.compiles
@@ -25,8 +25,8 @@ TABLES = sampling.tables(ANALYSIS)
 CLASSES = {
     "tabular": lambda: classes.tabular(M),
     "linear": lambda: classes.random_features(M, 2, seed=1),
-    "mlp": lambda: classes.network(M, classes.one_hot_inputs(M), width=5, depth=2),
-    "tangent": lambda: classes.neural_tangent(M, made("mlp"), made("mlp").init(jax.random.key(0))),
+    "mlp": lambda: networks.network(M, networks.one_hot_inputs(M), width=5, depth=2),
+    "tangent": lambda: networks.neural_tangent(M, made("mlp"), made("mlp").init(jax.random.key(0))),
 }
 CONFIGS = {
     "sgd": L.LearnerConfig(step=0.1),
@@ -312,7 +312,7 @@ def test_a_large_prior_fixes_the_visit_frequency():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_gradients_by_hand_are_the_automatic_ones(depth):
-    cls = classes.network(M, classes.random_inputs(M, 7, 0), width=6, depth=depth)
+    cls = networks.network(M, networks.random_inputs(M, 7, 0), width=6, depth=depth)
     params = cls.init(jax.random.key(3))
     params = jax.tree.map(lambda p: p + 0.1, params)  # biases away from 0
     for o in range(M.num_observations):
@@ -338,8 +338,8 @@ class Plain(linen.Module):
 
 def test_networks_of_the_users_own_learn_the_same_way():
     """The same architecture through the automatic gradient: equal but for rounding."""
-    own = classes.network(M, classes.one_hot_inputs(M), width=4)
-    other = classes.Network(own.slot, own.inputs, module=Plain(), agents=own.agents)
+    own = networks.network(M, networks.one_hot_inputs(M), width=4)
+    other = networks.Network(own.slot, own.inputs, module=Plain(), agents=own.agents)
     keys, marks = L.seed_keys(range(2)), jnp.array([200], jnp.int32)
     params = L.initial_params(own, keys)
     records = [L._learn(TABLES, cls, CONFIGS["sgd"], params, keys, marks) for cls in (own, other)]

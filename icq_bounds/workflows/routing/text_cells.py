@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from icq.learn.classes import MLP
+from icq.learn.networks import MLP
 from icq.sampled import fleet
 from icq.sampled.fleet import FleetConfig
 from icq_bounds.sweep.store import Arrays
