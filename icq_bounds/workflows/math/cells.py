@@ -23,6 +23,7 @@ from icq.learn.learner import LearnerConfig, learn
 from icq.tasks import start_law, task_total
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.store import Arrays
+from icq_bounds.workflows.common.recorded import RecordedTable
 from icq_bounds.workflows.common.table_errors import errors_of_table
 from synthetic.math_data import RecordedAnswers
 from synthetic.math_routing import ALWAYS_CHEAP, ALWAYS_STRONG, Prices, amounts, math_routing, policy_of
