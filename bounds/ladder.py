@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds.approximation.certificate import certificate_d, certificate_pointwise, certificate_sup
-from bounds.approximation.class_error import class_error_bound, projected_certificate
+from bounds.approximation.class_error import class_error_bound, class_error_sector, projected_certificate
 from bounds.approximation.classes import LinearClass, linear_class
 from bounds.core.bound import Assumption, Bound, below
 from bounds.core.curve import Curve, curve
@@ -24,6 +24,7 @@ from bounds.core.steps import Steps, schedule
 from bounds.core.term import Asymptotic, Rung
 from bounds.interface import information
 from bounds.interface.agents import agent_gap_bound, linear_agent_bound
+from bounds.interface.bracket import bracket_bound_d
 from bounds.interface.gap import (
     SECTION,
     gap_value_bound,
@@ -40,7 +41,7 @@ from bounds.residual import closed, poisson, textbook
 from bounds.residual.constants import DENSE_LIMIT
 from bounds.residual.population import Population
 from bounds.residual.sharp import Sharp, averaged_limit, constant_step
-from bounds.residual.weights import sharp_weight
+from bounds.residual.weights import last_weight, sharp_weight
 from icq.display import Shown
 from icq.exact import Analysis
 
@@ -79,7 +80,8 @@ def interface_rungs(a: Analysis) -> tuple[Rung, ...]:
 
     exact = sup_bound(a, "exact gap, d-norm", compute, f"{SECTION}, rung 1", observed_error(a))
     bounds = (
-        signed_gap_bound_d(a), gap_value_bound_d(a), scalar_gap_bound_d(a), gap_value_bound(a), agent_gap_bound(a),
+        bracket_bound_d(a), signed_gap_bound_d(a), gap_value_bound_d(a), scalar_gap_bound_d(a),
+        gap_value_bound(a), agent_gap_bound(a),
         linear_agent_bound(a), scalar_gap_bound(a),
         information.information_state_bound(a, information.centred_total_variation(a)),
         information.information_state_bound(a, information.total_variation(a)),
@@ -109,7 +111,7 @@ def approximation_rungs(pop: Population, members: LinearClass) -> tuple[Rung, ..
 
     exact = sup_bound(a, "exact class error", compute, distance.reference, a.interface_solution.error)
     certificates = (certificate_pointwise(a, pop.q_f)[0], certificate_d(a, pop.q_f), certificate_sup(a, pop.q_f))
-    rungs = (Rung(exact, exact=True), Rung(distance), *map(Rung, certificates))
+    rungs = (Rung(exact, exact=True), Rung(distance), Rung(class_error_sector(members)), *map(Rung, certificates))
     return tuple(replace(rung, bound=replace(rung.bound, trivial=distance.trivial)) for rung in rungs)
 
 
@@ -129,9 +131,8 @@ def average_curves(pop: Population, run: Run) -> tuple[Curve, ...]:
 
 @lru_cache(maxsize=2)
 def _around(pop: Population, run: Run) -> moving.Moving:
-    """The run around its path, with the Riccati weight where the preconditioner has no drift."""
-    weight = None if pop.kappa < 1 else sharp_weight(pop)
-    return moving.moving(pop, run.steps, run.start, run.times, weight=weight)
+    """The run around its path, with the weight for its last iterate."""
+    return moving.moving(pop, run.steps, run.start, run.times, weight=last_weight(pop))
 
 
 def _along_path(pop: Population, run: Run, *, average: bool) -> tuple[Curve, ...]:
@@ -155,7 +156,7 @@ def arrays_fit(pop: Population) -> Assumption:
 
 
 def _certificates(pop: Population, run: Run, rungs: Sequence[CurveMaker], *, own: bool = False) -> tuple[Curve, ...]:
-    """Each certificate with the weight M and, unless `own`, with the Riccati weight where there is one.
+    """Each certificate with the weight M and, unless `own`, with the sharp weight where that is another.
 
     One inapplicable curve where the arrays would be too large.
     """

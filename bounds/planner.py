@@ -20,7 +20,8 @@ from jaxtyping import Float
 from bounds.residual.closed import Level, conditions, settle
 from bounds.residual.constants import constants
 from bounds.residual.poisson import tier_2_inequality
-from bounds.residual.population import Population, contraction_assumption
+from bounds.residual.population import Population
+from bounds.residual.weights import has_drift
 from bounds.symbolic import B_0, BITS, C_APP, DIAL, EPSILON, GBAR, P_APP, TRACE, WIDTH, T, Values, evaluate
 from icq.display import Fact, Shown, latex_number
 
@@ -190,7 +191,7 @@ def certified_residual(pop: Population, alpha: float, theta_0: Float[np.ndarray,
     """
     k = constants(pop)
     inequality = tier_2_inequality(k)
-    for assumption in (contraction_assumption(pop), *conditions(inequality, alpha)):
+    for assumption in (has_drift(k.rate), *conditions(inequality, alpha)):
         if not assumption.holds:
             raise ValueError(f"no certified residual: {assumption}")
     level, x_0 = settle(inequality, alpha), float(np.linalg.norm(pop.error(theta_0)))

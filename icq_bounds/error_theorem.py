@@ -23,6 +23,7 @@ from bounds.residual.population import (
     local_clock,
     tabular_features,
 )
+from bounds.residual.weights import last_weight
 from bounds.theorem import NOTHING, Observations, Output, Theorem, solve_class, theorem
 from estimators.decomposition import decompose
 from estimators.statistics.estimate import root_mean_square
@@ -50,14 +51,15 @@ def best_step(pop: Population, handoffs: int) -> float:
     Where no step is certified, 1e-3 over the number of pairs.
     """
     fallback = 1e-3 / int(pop.analysis.interface.available.sum())
-    if pop.kappa >= 1:
+    weight = last_weight(pop)
+    known = constants(pop, weight=weight)
+    if not known.rate > 0:
         return fallback
-    inequality = tier_2_inequality(constants(pop))
-    error, times = pop.error(0 * pop.theta_star), np.array([handoffs])
+    inequality, first, times = tier_2_inequality(known), closed.start(pop, 0 * pop.theta_star, weight), [handoffs]
     found = {}
     for alpha in (STEPS * 0.5 / max(inequality.mu, inequality.slack_1.c2, 1e-12)).tolist():
         if all(x.holds for x in closed.conditions(inequality, alpha)):
-            found[alpha] = float(closed.squared_error(inequality, alpha, float(error @ error), times)[0])
+            found[alpha] = float(closed.squared_error(inequality, alpha, first, np.array(times))[0])
     return min(found, key=lambda alpha: found[alpha], default=fallback)
 
 

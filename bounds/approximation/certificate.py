@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds.core.bound import Certificate, below, conditional
+from bounds.interface.bracket import BACKUPS, narrowed
 from bounds.interface.gap import contracts, dominating_value, local_gap, round_up, rounding, sup_bound, value_range
 from icq import coerce
 from icq.coerce import Numbers
@@ -125,20 +126,22 @@ def worst_pair(a: Analysis) -> tuple[Float[np.ndarray, "O A"], Float[np.ndarray,
     return np.zeros_like(other), other
 
 
-def certificate_oracle(a: Analysis, q: Numbers) -> Certificate:
-    """Lemma: ||Q o phi - Q*||_d <= ||E||_d for every table Q; E = |T(Q o phi) - Q o phi| + K max_a E on S x A.
+def certificate_oracle(a: Analysis, q: Numbers, backups: int = BACKUPS) -> Certificate:
+    """Lemma (bracket): ||Q o phi - Q*||_d <= ||max(T^n(Q o phi + E) - Q o phi, Q o phi - T^n(Q o phi - E))||_d.
 
-    Interface gap, approximation and learning error together, from one residual in the true process.
+    For every table Q; E = |T(Q o phi) - Q o phi| + K max_a E on S x A, which is what no backup says.  Interface gap,
+    approximation and learning error together, whatever has learned the table.
     """
     q = table(a, q)
-    solution = dominating_value(a.oracle, local_gap(a, q))
+    lifted, solution = a.lift(q), dominating_value(a.oracle, local_gap(a, q))
 
     def compute() -> tuple[float, dict[str, float]]:
-        return a.norm_d_state(solution.q), {"residual": a.norm_d_state(local_gap(a, q))}
+        width = narrowed(a.oracle, lifted, solution.q, solution.q, backups)
+        return a.norm_d_state(width), {"residual": a.norm_d_state(local_gap(a, q)), "backups": float(backups)}
 
     roundoff = solution.error + rounding(a.oracle, q, q) / (1 - a.gamma_bar)
     bound = sup_bound(a, "certificate, oracle", compute, "docs/theory.md section 3, rung 2", roundoff)
-    return Certificate.of(replace(bound, trivial=table_cap(a.oracle, a.lift(q))))
+    return Certificate.of(replace(bound, trivial=table_cap(a.oracle, lifted)))
 
 
 def policy_loss_certificate(a: Analysis, q: Numbers) -> Certificate:

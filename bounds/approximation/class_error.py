@@ -6,6 +6,7 @@ directions, kappa_F <= kappa the modulus of P That in ||.||_d.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,12 +14,13 @@ from jaxtyping import Float
 
 from bounds.approximation.certificate import SECTION, residual, table
 from bounds.approximation.classes import ConvexClass, LinearClass
-from bounds.core.bound import Bound, Certificate, conditional
+from bounds.approximation.sector_angle import sector_distance
+from bounds.core.bound import Assumption, Bound, Certificate, below, conditional
 from bounds.interface.gap import contracts, rounding, value_range
 from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
-from icq.exact.projected import LIMIT, Convex, Projected, search
+from icq.exact.projected import LIMIT, Convex, Projected, fixed_point, search
 from icq.reason import NoNumber, Reason
 
 NEWTON_LIMIT = 1500  # dimension of a class up to which a policy is evaluated by a dense solve
@@ -50,18 +52,18 @@ def trivial_error(a: Analysis) -> float:
 
 
 def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_iterations: int = LIMIT) -> ClassSolution:
-    """Q_F = Pi That Q_F, unique because kappa_F < 1; see `icq.exact.projected`.
+    """Q_F = Pi That Q_F, unique because kappa_F < 1 or by its sector; see `icq.exact.projected`.
 
-    The certificate ||Q - Q_F||_d <= kappa_F ||Q - Q_before||_d/(1 - kappa_F) for Q = Pi That Q_before does not depend
-    on the way.  `tolerance` is relative to the range of values.  Raises NoNumber when kappa_F >= 1.
+    The certificate is that of the theorem of `projected_certificate`, or ||Q - Q_F||_d <= kappa_F ||Q - Q_before||_d/(1
+    - kappa_F) for Q = Pi That Q_before; neither depends on the way.  `tolerance` is relative to the range of values.
+    Raises NoNumber where neither is there, or the search ends without a fixed point.
     """
     a, kappa = members.analysis, members.modulus
-    if kappa >= 1:
-        need = f"kappa_F = {kappa:.6g} is not below 1, so it is not certified to exist"
-        raise NoNumber(Reason.NO_FIXED_POINT, need=need)
     problem: Projected = Convex(a.interface, a.d_pair, members.project)
     if isinstance(members, LinearClass) and members.rank <= NEWTON_LIMIT:
         problem = members.affine
+    if kappa >= 1:
+        return _by_sector(members, problem, tolerance, max_iterations)
     goal = tolerance * trivial_error(a) * (1 - kappa)
 
     def enough(point: Float[np.ndarray, "*point"], residual: float) -> bool:
@@ -73,6 +75,23 @@ def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_ite
     after = members.project(a.interface.bellman(before))
     error = (kappa * a.norm_d(after - before) + _projected_rounding(a, after)) / (1 - kappa)
     return ClassSolution(after, error, found.iterations, found.converged)
+
+
+def _by_sector(members: ConvexClass, problem: Projected, tolerance: float, limit: int) -> ClassSolution:
+    a = members.analysis
+    one = _sector(members, a.q_bar)
+    if one is None:
+        need = f"kappa_F = {members.modulus:.6g} is not below 1, so it is not certified to exist"
+        raise NoNumber(Reason.NO_FIXED_POINT, need=need)
+    goal = tolerance * trivial_error(a) / one[1]
+    found = fixed_point(problem, lambda _, residual: residual <= goal, limit=limit)
+    after = problem.table(found.point)
+    error = projected_certificate(members, after)
+    return ClassSolution(after, error.value + error.roundoff, found.iterations, found.converged)
+
+
+def _sector(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> tuple[float, float] | None:
+    return sector_distance(members, q) if isinstance(members, LinearClass) else None
 
 
 def _residual_d(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> float:
@@ -91,27 +110,50 @@ def solve_radius(kappa: float, epsilon: float, eta: float) -> float:
 
 
 def projected_certificate(members: ConvexClass, q: Numbers) -> Certificate:
-    """Theorem: any table Q has ||Q - Q_F||_d <= L, the smaller of two solutions, if kappa_F < 1.
+    """Theorem: any table Q has ||Q - Q_F||_d <= L, the smallest of three, if kappa_F < 1 or the class has a sector.
 
-    Contraction: L = ||Q - Pi That Q||_d/(1 - kappa_F).
-    Right angle: the L of `solve_radius` with epsilon = ||Q - Pi Q||_d and eta = ||P(Q - That Q)||_d.
+    Contraction: L = ||Q - Pi That Q||_d/(1 - kappa_F), for kappa_F < 1.
+    Right angle: the L of `solve_radius` with epsilon = ||Q - Pi Q||_d and eta = ||P(Q - That Q)||_d, likewise.
     The second is never the larger one for a linear class; with epsilon = 0 there they are equal.
+    Sector: that of `bounds.approximation.sector_angle`, for a linear class.
     """
     a, kappa = members.analysis, members.modulus
     q = table(a, q)
     change = residual(a, q)
     epsilon, eta = a.norm_d(q - members.project(q)), a.norm_d(members.along(change))
-    size = _residual_d(members, q)
+    size, sector = _residual_d(members, q), _sector(members, q)
+    each = [(sector[0], sector[1])] if sector is not None else []
+    if kappa < 1:
+        each.append((min(size / (1 - kappa), solve_radius(kappa, epsilon, eta)), 1 / (1 - kappa)))
 
     def compute() -> tuple[float, dict[str, float]]:
-        value = min(size / (1 - kappa), solve_radius(kappa, epsilon, eta))
-        return value, {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
+        return min(each)[0], {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
 
-    roundoff = 2 * _projected_rounding(a, q) / (1 - kappa) if kappa < 1 else 0.0
-    assumptions = [contracts("kappa_F", kappa)]
+    roundoff = 2 * _projected_rounding(a, q) * min(each)[1] if each else 0.0
+    assumptions = [_one_fixed_point(kappa, sector)]
     return Certificate.of(
         conditional("projected certificate", assumptions, compute, SECTION, trivial_error(a), roundoff=roundoff)
     )
+
+
+def _one_fixed_point(kappa: float, sector: tuple[float, float] | None) -> Assumption:
+    """kappa_F < 1, or a form of the class in its sector that is positive definite, whose margin is one over growth."""
+    if kappa < 1 or sector is None:
+        return contracts("kappa_F", kappa)
+    margin = 1 / sector[1]
+    return below("drift", -margin, 0.0, f"kappa_F = {kappa:.6g}, but the sector of the maximum has a drift")
+
+
+def class_error_sector(members: LinearClass) -> Bound:
+    """Theorem (sector angle) at Q = Qbar: ||Q_F - Qbar||_d <= L, whatever kappa_F, if the class has a form."""
+    a, found = members.analysis, sector_distance(members, members.analysis.q_bar)
+    value, growth = found or (math.nan, math.inf)
+    noise = a.interface_solution.error + 2 * _projected_rounding(a, a.q_bar)
+    drift = below("drift", -1 / growth, 0.0, "a positive definite form of the class in its sector")
+    return conditional(
+        "class error, sector", [drift], lambda: (value, {"growth": growth}), SECTION, trivial_error(a),
+        roundoff=noise * growth if found else 0.0,
+    )  # fmt: skip
 
 
 def class_error_bound(members: ConvexClass) -> Bound:

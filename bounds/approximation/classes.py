@@ -53,7 +53,7 @@ class _Block:
     basis: Float[np.ndarray, "n k"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearClass(Shown):
     """F = {offset + Psi theta}, one theta per slot (per agent, unless said otherwise).
 

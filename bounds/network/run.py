@@ -28,8 +28,7 @@ from bounds.path.twin import onward
 from bounds.residual import loops
 from bounds.residual.population import Population, population, tabular_features
 from bounds.residual.recursion import Lyapunov, row
-from bounds.residual.sector import sector_weight
-from bounds.residual.weights import Weight
+from bounds.residual.weights import Weight, has_drift, sector_weight
 from icq.display import Fact, Shown
 from icq.exact import Analysis
 from icq.learn.classes import Params
@@ -217,7 +216,7 @@ class NetworkRun(Shown):
         data = self._inequalities(m, twist, eta, slip, turn, bend, max(p.reach for p in pieces))
         most = float(m.alpha[0])
         conditions = (
-            below("drift", -weight.rate, 0.0, f"certified rate {weight.rate:.4g} of the weight must be positive"),
+            has_drift(weight.rate),
             *max((x.conditions(most) for x in data), key=lambda both: -min(c.margin for c in both)),
         )
         rows = np.zeros((0, loops.ROW))

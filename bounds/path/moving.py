@@ -22,9 +22,9 @@ from bounds.path.population_path import Path, mean_step, population_path
 from bounds.path.reference import CommonGrowths, References, inequality, references, structure, worst
 from bounds.path.rounding import Arithmetic, of_average, rounded, rounding
 from bounds.residual import loops
-from bounds.residual.population import Population, contraction_assumption
+from bounds.residual.population import Population
 from bounds.residual.recursion import Lyapunov, row
-from bounds.residual.weights import Weight
+from bounds.residual.weights import Weight, has_drift
 from icq.display import Shown, shown
 
 SECTION = "docs/theory.md section 5d"
@@ -235,9 +235,8 @@ def _conditions(m: Moving) -> tuple[Assumption, ...]:
     s, pop, largest = m.structure, m.pop, float(m.alpha.max())
     scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
     corrections = 2 * largest * s.single[1] + largest**2 * s.a_1
-    drift = below("drift", -s.rate, 0.0, f"certified rate {s.rate:.4g} of the weight must be positive")
     return (
-        contraction_assumption(pop) if s.own else drift,
+        has_drift(s.rate),
         below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}"),
         below("small corrections", corrections, 1.0, "x^2 coefficient of |W - V| must be below 1"),
         below("no overshoot", 2 * largest * s.mu, 1.0, "2 alpha mu must be below 1"),

@@ -41,12 +41,11 @@ _Growths: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # c
 class CommonGrowths(Shown):
     """What is the same at every reference: growths for single states, under d, and for the rows |Z(s, .)|.
 
-    own: whether W = M.  z: the largest row sum of |Z|.  Each growth is the largest over its rows, except those behind
+    z: the largest row sum of |Z|.  Each growth is the largest over its rows, except those behind
     a_0, kept by row.
     """
 
     correction: Correction
-    own: bool
     rate: float
     mu: float
     chi: float
@@ -74,7 +73,7 @@ def structure(pop: Population, weight: Weight | None = None, iid: bool = False) 
         return a, b, v, u
 
     return CommonGrowths(
-        c, weight is None, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)),
+        c, k.rate, k.mu, k.chi, largest(growths(one, one)), largest(growths(d, d)),
         (own.c, own.lipschitz, own.response, own.u), k.lam_2, k.a_1, k.kick_c, float(np.abs(c.deviation).sum(1).max()),
     )  # fmt: skip
 

@@ -23,9 +23,9 @@ from bounds.core.bound import Assumption, below
 from bounds.core.curve import Curve, curve
 from bounds.residual.constants import Constants, constants
 from bounds.residual.poisson import tier_2_inequality
-from bounds.residual.population import Population, contraction_assumption
+from bounds.residual.population import Population
 from bounds.residual.recursion import Lyapunov, Quadratic, spread
-from bounds.residual.weights import Weight
+from bounds.residual.weights import Weight, has_drift
 from icq.display import Shown
 
 SECTION = "docs/theory.md section 6"
@@ -87,7 +87,7 @@ def mean_squared_error(
     [W_0 + S.c0 + S.c1^2/(4 (1 - S.c2)) + slope max(W_0 - level, 0)/pull] / (2 rate alpha T)
     + G(X) / (2 rate alpha),    slope = (G.c1 + 2 G.c2 X) / (2 (1 - S.c2) X - S.c1).
 
-    rate: that of the Lyapunov weight, 1 - kappa_F for M itself.  G(radius(w)) is concave in w and `slope` is its
+    rate: that of the Lyapunov weight.  G(radius(w)) is concave in w and `slope` is its
     derivative at the level, so the excess of the gains over G(X) is at most slope times the geometric sum of
     `Level.after`.
     """
@@ -105,9 +105,7 @@ def mean_squared_error(
 def _assumptions(pop: Population, k: Constants, alpha: float, weight: Weight | None) -> tuple[Assumption, ...]:
     scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
-    rate = below("drift", -k.rate, 0.0, f"certified rate {k.rate:.4g} of the weight must be positive")
-    drift = contraction_assumption(pop) if weight is None else rate
-    return (drift, solved, *conditions(tier_2_inequality(k), alpha))
+    return (has_drift(k.rate), solved, *conditions(tier_2_inequality(k), alpha))
 
 
 def last_iterate(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from bounds.residual.correction import Correction, spectral_norm, symmetric_norm, top_eigenvalue
 from bounds.residual.population import Population
-from bounds.residual.weights import Weight
+from bounds.residual.weights import Weight, own_weight
 from icq.display import Shown, shown
 
 DENSE_LIMIT = 200_000_000  # entries of the largest array, S p max(p, X)
@@ -58,7 +58,7 @@ class Constants(Shown):
 def constants(pop: Population, *, iid: bool = False, weight: Weight | None = None) -> Constants:
     """Lemma (constants): every constant of the certificate; with `iid` those of the control (no corrections).
 
-    weight: of the Lyapunov function; None for the preconditioner with its rate 1 - kappa_F.  Raises ValueError where
+    weight: of the Lyapunov function; None for the preconditioner with its own rate.  Raises ValueError where
     the arrays would be too large.
     """
     return _cached(pop, iid, weight)
@@ -70,7 +70,7 @@ def _cached(pop: Population, iid: bool, weight: Weight | None) -> Constants:
     size = states * p * max(p, len(pop.psi))
     if size > DENSE_LIMIT:
         raise ValueError(f"the certificate needs arrays of {size} entries, more than {DENSE_LIMIT}")
-    return _assemble(correction(pop, iid, weight), 1 - pop.kappa if weight is None else weight.rate)
+    return _assemble(correction(pop, iid, weight), own_weight(pop).rate if weight is None else weight.rate)
 
 
 @lru_cache(maxsize=8)

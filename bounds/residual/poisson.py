@@ -17,9 +17,9 @@ from bounds.core.bound import Assumption, below
 from bounds.core.curve import Curve, curve
 from bounds.core.steps import Steps, schedule
 from bounds.residual.constants import Constants, constants
-from bounds.residual.population import Population, contraction_assumption
+from bounds.residual.population import Population
 from bounds.residual.recursion import ZERO, Lyapunov, Quadratic, average, iterate, product
-from bounds.residual.weights import Weight
+from bounds.residual.weights import Weight, has_drift
 
 SECTION = "docs/theory.md section 5b"
 
@@ -64,11 +64,10 @@ def _conditions(
     pop: Population, k: Constants, inequality: Lyapunov, steps: Steps, last: int, weight: Weight | None
 ) -> tuple[Assumption, ...]:
     """A drift, the fixed point reached, and the two step conditions at the largest step of the run."""
-    drift = below("drift", -k.rate, 0.0, f"certified rate {k.rate:.4g} of the weight must be positive")
     largest = float(schedule(steps, 1 if isinstance(steps, float) else last + 2).max())
     scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
-    return (contraction_assumption(pop) if weight is None else drift, solved, *inequality.conditions(largest))
+    return (has_drift(k.rate), solved, *inequality.conditions(largest))
 
 
 def _start(pop: Population, theta_0: Float[np.ndarray, "p"], weight: Weight | None) -> float:
@@ -111,8 +110,8 @@ def tier_1(
 ) -> Curve:
     """Theorem (tier 1): bounds on (E||Q_T - Q_F||_d^2)^{1/2} at `times`, for any law of s_0.
 
-    Assumes kappa_F < 1, 2 alpha L < 1 and 2 alpha mu <= 1.  cap: a bound on ||Delta|| that holds on every path, for a
-    learner with M-nonexpansive projections onto sets that hold theta*; the theorem covers it.
+    Assumes a drift of the preconditioner, 2 alpha L < 1 and 2 alpha mu <= 1.  cap: a bound on ||Delta|| that holds on
+    every path, for a learner with M-nonexpansive projections onto sets that hold theta*; the theorem covers it.
     """
     k = constants(pop)
     return _last_iterate("Poisson, first order", pop, k, tier_1_inequality(k), steps, theta_0, times, None, cap)
@@ -128,7 +127,7 @@ def tier_2(
 ) -> Curve:
     """Theorem (tier 2): as tier 1, with stationary averages at order alpha^2 and explicit remainders; no projection.
 
-    Assumes a drift (kappa_F < 1, or a weight of positive rate), 2 alpha L + alpha^2 a_1 < 1 and 2 alpha mu <= 1.
+    Assumes a drift, 2 alpha L + alpha^2 a_1 < 1 and 2 alpha mu <= 1.
     """
     k = constants(pop, weight=weight)
     return _last_iterate("Poisson, second order", pop, k, tier_2_inequality(k), steps, theta_0, times, weight)

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from bounds.core.bound import Assumption
+from bounds.core.sector import Sector
 from bounds.interface.gap import contracts, round_up
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis, outcome_discount
@@ -126,9 +127,14 @@ class Population(Shown):
         return self.analysis.d_pair.reshape(-1)
 
     @cached_property
+    def sector(self) -> Sector:
+        """The class with its maxima in their sector."""
+        return Sector(self.analysis, self.psi, self.metric)
+
+    @property
     def least_mass(self) -> Float[np.ndarray, "O"]:
         """m(o) = min over available options of d(o, a)."""
-        return np.where(self.analysis.interface.available, self.analysis.d_pair, np.inf).min(axis=1)
+        return self.sector.least_mass
 
     @cached_property
     def spectrum(self) -> tuple[float, float]:
@@ -219,6 +225,11 @@ class Population(Shown):
         """
         y = (self.arrive(self.td_error) @ self.psi).T @ (self.analysis.deviation @ (self.mean_update @ self.psi))
         return y + y.T
+
+    @cached_property
+    def noise(self) -> Float[np.ndarray, "p p"]:
+        """M^{-1}(Sigma_0 + Sigma_mix)M^{-1}."""
+        return self.sector.inverse @ (self.sigma_0 + self.sigma_mix) @ self.sector.inverse
 
     @cached_property
     def jacobian(self) -> Float[np.ndarray, "p p"]:

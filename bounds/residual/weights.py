@@ -1,24 +1,29 @@
-"""Weights for the Lyapunov function of section 5b: V = E (theta - theta*)'W(theta - theta*).
+"""Weights of the Lyapunov function of section 5b, V = E (theta - theta*)'W(theta - theta*), and which of them are good.
 
-The preconditioner itself, W = M, always works while kappa_F < 1.  It charges every direction with the worst drift,
-1 - kappa_F, which few directions have.  A weight that solves a Riccati equation charges each direction with its own.
-Letters: docs/theory.md section 5b; theta-coordinates, N = Psi'D Khat [p, O], G = Psi'D Psi.
+The preconditioner itself charges every direction with the worst drift; a weight that solves a Riccati equation charges
+each with its own.  What a weight certifies: `bounds.core.sector`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy.linalg as la
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
+from bounds.core.bound import Assumption, below
+from bounds.core.sector import GROWING, OWN
 from bounds.residual.population import Population
 from icq.display import Shown
 
-_EPS = float(np.finfo(np.float64).eps)
+BISECTIONS = 2  # of the step of GROWING before the first with a solution
+LEVELS = (1.5, 0.75, 2.25, 0.0, 3.0)  # logarithms of the multipliers in units of m(o) that Riccati weights try
+DESCENTS = 6  # steps of the multipliers of all observations
+MANY = 300  # parameters from which on one Riccati equation takes seconds: multipliers are not refined there
+SHARES = (-0.5, 0.5, -1.5, 1.5)  # logarithms of epsilon in units of eta times the least eigenvalue of M^{-1/2}GM^{-1/2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,123 +37,144 @@ class Weight(Shown):
     rate: float
 
 
+def has_drift(rate: float) -> Assumption:
+    """The assumption that a certified rate is positive: Q_F is unique and every run is pulled to it."""
+    return below("drift", -rate, 0.0, f"certified rate {rate:.4g} of the weight must be positive")
+
+
+@lru_cache(maxsize=4)
 def own_weight(pop: Population) -> Weight:
-    """Lemma (drift): W = M has the rate 1 - kappa_F, whatever M."""
-    return Weight(pop.metric, 1 - pop.kappa)
+    """Lemma (drift): W = M has the rate 1 - kappa_F, whatever M; or what its best multipliers certify, if that is more.
 
-
-def certified_rate(pop: Population, matrix: Float[np.ndarray, "p p"], multipliers: Float[np.ndarray, "O"]) -> float:
-    """Lemma (certified_rate): a rate of the weight W, for any positive multipliers lambda(o).
-
-    Half the least eigenvalue, relative to G, of Y G + G Y' - Y N Lambda^{-1} N'Y' - sum_o lambda(o) sum_a psi psi' with
-    Y = W M^{-1}: by 2 u'omega <= sum u(o)^2/lambda(o) + lambda(o) omega(o)^2 and omega(o)^2 <= sum_a (psi(o,a)'(theta -
-    theta*))^2.  Minus what its computation may have lost.
+    Where it is not positive there is no drift.
     """
-    gram, n, cover = _parts(pop, multipliers)
-    y = np.linalg.solve(pop.metric, matrix).T
-    moved = y @ n / np.sqrt(multipliers)
-    form = y @ gram + gram @ y.T - moved @ moved.T - cover
-    values = la.eigh((form + form.T) / 2, gram, eigvals_only=True)
-    size = float(np.abs(values).max() + np.linalg.norm(y, 2) + np.linalg.norm(la.solve(gram, cover), 2))
-    return float(values[0] - 100 * len(matrix) * _EPS * size) / 2
-
-
-def _parts(
-    pop: Population, multipliers: Float[np.ndarray, "O"]
-) -> tuple[Float[np.ndarray, "p p"], Float[np.ndarray, "p O"], Float[np.ndarray, "p p"]]:
-    """G, N and sum_o lambda(o) sum_a psi(o,a) psi(o,a)'."""
-    options = pop.q_f.shape[1]
-    gram = pop.psi.T @ (pop.d[:, None] * pop.psi)
-    onward = pop.psi.T @ (pop.d[:, None] * pop.analysis.interface.kernel.toarray())
-    return gram, onward, pop.psi.T @ (np.repeat(multipliers, options)[:, None] * pop.psi)
-
-
-def riccati_weight(pop: Population, multipliers: Float[np.ndarray, "O"]) -> Float[np.ndarray, "p p"] | None:
-    """A W > 0 with W A + A'W = W B Lambda^{-1} B'W + sum lambda psi psi' + G, A = M^{-1}G, B = M^{-1}N.
-
-    It makes the form of `certified_rate` equal to G, so its rate is 1/2.  None where there is none.
-    """
-    gram, n, cover = _parts(pop, multipliers)
-    root = np.linalg.cholesky(gram)  # coordinates in which G = I
-
-    def inner(x: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"]:
-        half = la.solve_triangular(root, x, lower=True)
-        return la.solve_triangular(root, half.T, lower=True).T
-
-    a = root.T @ np.linalg.solve(pop.metric, root)
-    b = root.T @ np.linalg.solve(pop.metric, n / np.sqrt(multipliers))
-    constant = np.eye(len(gram)) + inner(cover)
-    if np.allclose(a, np.eye(len(a)), rtol=0.0, atol=1e-10):
-        solved = _unit_riccati(b @ b.T, constant)
-        if solved is None or not _solves(solved, a, b @ b.T, constant):
-            return None
-    else:
-        solved = riccati(a, b @ b.T, constant)
-        if solved is None:
-            return None
-    return root @ ((solved + solved.T) / 2) @ root.T
-
-
-def riccati(
-    a: Float[np.ndarray, "p p"], s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]
-) -> Float[np.ndarray, "p p"] | None:
-    """The positive definite X with X A + A'X = X S X + Q that makes A - S X stable for the equation x' = -(A - S X) x.
-
-    From the invariant subspace of the Hamiltonian matrix; None where there is none, or the equation is not met.
-    """
-    n = len(a)
-    try:
-        _, basis, stable = la.schur(np.block([[a, -s], [q, -a.T]]), output="real", sort="rhp")
-        found = np.linalg.solve(basis[:n, :n].T, basis[n:, :n].T).T
-    except np.linalg.LinAlgError:  # an eigenvalue on the border
-        return None
-    if stable != n:
-        return None
-    found = (found + found.T) / 2
-    return found if _solves(found, a, s, q) else None
-
-
-def _solves(
-    x: Float[np.ndarray, "p p"], a: Float[np.ndarray, "p p"], s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]
-) -> bool:
-    """Whether X is positive definite and X A + A'X = X S X + Q, which a solver may not have managed."""
-    residual = x @ a + a.T @ x - x @ s @ x - q
-    return bool(np.linalg.eigvalsh(x)[0] > 0 and np.abs(residual).max() <= 1e-6 * np.abs(q).max())
-
-
-def _unit_riccati(s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"] | None:
-    """X with 2 X = X S X + Q: Q^{1/2} f(Q^{1/2} S Q^{1/2}) Q^{1/2}, f(t) = 1/(1 + sqrt(1 - t))."""
-    values, vectors = np.linalg.eigh(q)
-    half = (vectors * np.sqrt(values)) @ vectors.T
-    t, basis = np.linalg.eigh(half @ s @ half)
-    if t[-1] >= 1:
-        return None
-    return half @ ((basis / (1 + np.sqrt(1 - np.maximum(t, 0.0)))) @ basis.T) @ half
+    s = pop.sector
+    found = (s.rate(pop.metric, np.exp(level) * pop.least_mass) for level in OWN)
+    return Weight(pop.metric, max(1 - pop.kappa, *found))
 
 
 @lru_cache(maxsize=4)
 def sharp_weight(pop: Population) -> Weight:
-    """The Riccati weight with multipliers lambda = c m(o) that makes tr(W M^{-1}(Sigma_0 + Sigma_mix)M^{-1}) least.
+    """The weight with the least tr(W M^{-1}(Sigma_0 + Sigma_mix)M^{-1})/rate, the leading term of an average.
 
-    Falls back on W = M where no c gives a Riccati solution with a better quotient of noise and rate.
+    Of the preconditioner and of Riccati weights whose multipliers are refined observation by observation.  Its rate is
+    not positive where none of them has a drift.
     """
-    inverse = np.linalg.inv(pop.metric)
-    noise = inverse @ (pop.sigma_0 + pop.sigma_mix) @ inverse
     own = own_weight(pop)
-    best, least = own, float(np.sum(own.matrix * noise)) / own.rate if own.rate > 0 else np.inf
+    tried = [own, *_riccati_weights(pop)]
+    return min((w for w in tried if w.rate > 0), key=lambda w: _average(pop, w), default=own)
 
-    def level(log_c: float) -> float:
-        nonlocal best, least
-        multipliers = np.exp(log_c) * pop.least_mass
-        matrix = riccati_weight(pop, multipliers)
-        if matrix is None:
-            return 1e3 * (1 + abs(log_c - 1))
-        weight = Weight(matrix, certified_rate(pop, matrix, multipliers))
-        value = float(np.sum(matrix * noise)) / weight.rate if weight.rate > 0 else np.inf
-        if value < least:
-            best, least = weight, value
-        return min(float(np.log(max(value, 1e-300))), 1e3)
 
-    for low, high in ((-3.0, 1.0), (0.0, 4.0)):
-        minimize_scalar(level, bounds=(low, high), method="bounded", options={"xatol": 0.05, "maxiter": 12})
-    return best
+@lru_cache(maxsize=4)
+def last_weight(pop: Population) -> Weight | None:
+    """The weight for the last iterate along the path: None, the preconditioner, where it has a drift, which averages
+    its noise best, else the best by the leading term; None again where none has a drift.
+    """
+    return None if own_weight(pop).rate > 0 else sector_weight(pop)
+
+
+def _average(pop: Population, w: Weight) -> float:
+    return float(np.sum(w.matrix * pop.noise)) / w.rate
+
+
+def _last(pop: Population, w: Weight) -> float:
+    """tr(W M^{-1}(Sigma_0 + Sigma_mix)M^{-1}) chi^2/mu, the leading term of the last iterate."""
+    spectrum = la.eigh(pop.sector.gram, w.matrix, eigvals_only=True)
+    return _average(pop, w) * float(spectrum[-1] / spectrum[0])
+
+
+def _riccati_weights(pop: Population) -> Iterator[Weight]:
+    """Riccati weights for lambda = c m, and what a descent from the best of them finds.
+
+    Where one c has a solution every larger one has, with more noise: the least c is looked for.
+    """
+    found: list[tuple[float, Weight, Float[np.ndarray, "O"]]] = []
+
+    def tried(level: float) -> bool:
+        multipliers = np.exp(level) * pop.least_mass
+        if (weight := _certified(pop, multipliers)) is None:
+            return False
+        found.append((_average(pop, weight), weight, multipliers))
+        return True
+
+    if (first := next((level for level in GROWING if tried(level)), None)) is None:
+        return
+    low, high = first - GROWING[1] + GROWING[0], first
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if tried(middle) else (middle, high)
+    yield from (weight for _, weight, _ in found)
+    if len(pop.theta_star) <= MANY:
+        _, weight, multipliers = min(found, key=lambda each: each[0])
+        yield _descended(pop, weight, multipliers)
+
+
+def _certified(pop: Population, multipliers: Float[np.ndarray, "O"]) -> Weight | None:
+    """The Riccati weight of these multipliers, if there is one and it has a drift."""
+    matrix = pop.sector.solution(multipliers)
+    if matrix is None:
+        return None
+    rate = pop.sector.rate(matrix, multipliers)
+    return Weight(matrix, rate) if rate > 0 else None
+
+
+def _descended(pop: Population, weight: Weight, multipliers: Float[np.ndarray, "O"]) -> Weight:
+    """Multipliers moved, on a logarithmic scale, towards where tr(W noise) would be stationary, while that helps."""
+    share = 0.25
+    for _ in range(DESCENTS):
+        goal = stationary(pop, weight.matrix, multipliers)
+        tried = multipliers ** (1 - share) * goal**share
+        found = _certified(pop, tried)
+        if found is not None and _average(pop, found) < _average(pop, weight):
+            weight, multipliers, share = found, tried, min(2 * share, 1.0)
+        else:
+            share /= 4
+    return weight
+
+
+def stationary(
+    pop: Population, matrix: Float[np.ndarray, "p p"], multipliers: Float[np.ndarray, "O"]
+) -> Float[np.ndarray, "O"]:
+    """lambda(o)^2 = b'W Y W b/tr(Y H_o), b = M^{-1}N e_o and H_o the squared deviations there: where the derivative of
+    tr(W noise) vanishes.  (A - S W)Y + Y(A - S W)' = noise.
+    """
+    s = pop.sector
+    b = (s.inverse @ s.onward)[:, s.choice]
+    loop = s.inverse @ s.drift - (b / multipliers[s.choice]) @ b.T @ matrix
+    y = la.solve_continuous_lyapunov(loop, pop.noise)
+    moved = matrix @ b
+    away = s.deviation.reshape(*pop.q_f.shape, -1)[s.choice]
+    up, down = np.einsum("po,pq,qo->o", moved, y, moved), np.einsum("oap,pq,oaq->o", away, y, away)
+    out = multipliers.copy()
+    good = (up > 0) & (down > 0)
+    out[np.flatnonzero(s.choice)[good]] = np.sqrt(up[good] / down[good])
+    return out
+
+
+def sector_weight(pop: Population, eta: float = 0.0) -> Weight | None:
+    """The best of the preconditioner and some Riccati weights, for preconditioners known up to the share eta.
+
+    Best: tr(W M^{-1}(Sigma_0 + Sigma_mix)M^{-1}) chi^2/mu, the leading term of the last iterate, is least.  None where
+    none of them has a drift.
+    """
+    s = pop.sector
+    if eta == 0:
+        every = (w for w in (own_weight(pop), *_riccati_weights(pop)) if w.rate > 0)
+        return min(every, key=lambda w: _last(pop, w), default=None)
+    low = float(la.eigh(s.gram, pop.metric, eigvals_only=True)[0])
+    found: list[tuple[float, Weight]] = []
+
+    def tried(level: float, share: float, *, own: bool) -> float:
+        multipliers, epsilon = np.exp(level) * pop.least_mass, eta * np.exp(share) * low
+        matrix = pop.metric if own else s.solution(multipliers, eta, epsilon)
+        rate = -np.inf if matrix is None else s.rate(matrix, multipliers, eta, epsilon)
+        if matrix is None or not rate > 0:
+            return np.inf
+        found.append((_last(pop, Weight(matrix, rate)), Weight(matrix, rate)))
+        return found[-1][0]
+
+    for own, levels in ((True, OWN), (False, LEVELS)):
+        best = min(levels, key=lambda level: tried(level, SHARES[0], own=own))
+        for share in SHARES[1:]:
+            tried(best, share, own=own)
+    return min(found, key=lambda pair: pair[0])[1] if found else None

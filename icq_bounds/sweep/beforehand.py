@@ -20,13 +20,14 @@ from bounds.approximation.class_error import class_error_bound
 from bounds.approximation.classes import linear_class
 from bounds.core.bound import Assumption, Bound
 from bounds.core.steps import Decay
+from bounds.interface.bracket import bracket_bound_d
 from bounds.network import theorem
 from bounds.network.run import NetworkRun, network_run
 from bounds.path.moving import Moving, averaged, last_iterate, learners_average, moving
 from bounds.path.rounding import DOUBLE, SINGLE, arithmetic
 from bounds.path.twin import predicted
 from bounds.residual.population import Population, block_features, outcomes, population, sampled_range, tabular_features
-from bounds.residual.weights import sharp_weight
+from bounds.residual.weights import last_weight
 from bounds.theorem import Output
 from icq.display import Shown
 from icq.exact import Analysis
@@ -63,7 +64,7 @@ class Beforehand(Shown):
 def beforehand(a: Analysis, cls: FunctionClass, config: LearnerConfig, times: Int[np.ndarray, "K"]) -> Beforehand:
     """The bound on each term; those on interface and approximation do not depend on time or output."""
     run = _network(a, cls, config, times)
-    interface, approximation = ladder.signed_gap_bound_d(a), _class_error(a, cls, run)
+    interface, approximation = bracket_bound_d(a), _class_error(a, cls, run)
     residual, expected = _residual(a, cls, config, times) if run is None else _network_residual(run)
     low, high = sampled_range(outcomes(a.smdp))
     cap = a.norm_d_state(np.maximum(a.q_star - low, high - a.q_star))
@@ -163,11 +164,10 @@ def run_around_path(
     pop: Population, start: Float[np.ndarray, "p"], cls: FunctionClass, config: LearnerConfig,
     times: Int[np.ndarray, "K"],
 ) -> Moving:  # fmt: skip
-    """A learner's run around its population path; where the preconditioner has no drift, with the Riccati weight."""
-    weight = None if pop.kappa < 1 else sharp_weight(pop)
+    """A learner's run around its population path, with the weight for its last iterate."""
     steps = decay(config)
     precision = arithmetic(DOUBLE if is_double(cls) else SINGLE, steps, int(times[-1]))
-    return moving(pop, steps, start, times, weight=weight, iid=_flag(config.iid), arithmetic=precision)
+    return moving(pop, steps, start, times, weight=last_weight(pop), iid=_flag(config.iid), arithmetic=precision)
 
 
 def decay(config: LearnerConfig) -> Decay:

@@ -10,7 +10,7 @@ from strategies import instances
 
 from bounds.adversary.oracles import OneStep, walks
 from bounds.residual.population import Population, local_clock, population, tabular, tabular_features
-from bounds.residual.weights import Weight, certified_rate, sharp_weight
+from bounds.residual.weights import Weight, sharp_weight
 from icq.exact import analyse
 from icq.reason import NoNumber
 from icq.smdp import ICSMDP
@@ -65,7 +65,7 @@ def any_weight(pop, rng):
         return sharp_weight(pop)
     p = len(pop.theta_star)
     matrix = np.cov(rng.normal(size=(p, 3 * p + 3))).reshape(p, p) * np.trace(pop.metric) / p
-    return Weight(matrix, certified_rate(pop, matrix, rng.exponential(size=len(pop.least_mass)) * pop.least_mass))
+    return Weight(matrix, pop.sector.rate(matrix, rng.exponential(size=len(pop.least_mass)) * pop.least_mass))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from bounds.approximation import certificate, classes
 from bounds.approximation import class_error as approx
 from bounds.core.bound import Verdict, verdict
 from icq.exact import analyse
+from icq.reason import NoNumber
 
 pytestmark = pytest.mark.slow
 
@@ -151,8 +152,9 @@ def test_class_error(kind, m, seed):
     bound = approx.class_error_bound(members)
     if not bound.applicable:
         assert bound.failures[0].margin == 1 - members.modulus <= 0
-        with pytest.raises(ValueError, match=r"kappa_F = .* is not below 1"):
-            approx.class_fixed_point(members)
+        if kind != "linear":  # a linear class may have a sector
+            with pytest.raises(ValueError, match=r"kappa_F = .* is not below 1"):
+                approx.class_fixed_point(members)
         return
     solution = approx.class_fixed_point(members)
     assert a.norm_d(solution.q - a.q_bar) <= bound.value + solution.error + slack(a)
@@ -218,7 +220,10 @@ def test_bad_features_are_named():
 def solved(kind, index):
     """The class of one instance of the family and its fixed point, None where it is not certified to exist."""
     members = KINDS[kind](family()[index], index)
-    return members, approx.class_fixed_point(members) if members.modulus < 1 else None
+    try:
+        return members, approx.class_fixed_point(members)
+    except NoNumber:
+        return members, None
 
 
 def of(kind, a):

@@ -12,7 +12,7 @@ from test_moving import Around, both, far
 from bounds.network.perturbed import Disturbance, floor, killed, perturbed
 from bounds.path.reference import inequality, references, structure, worst
 from bounds.residual.population import population, tabular_features
-from bounds.residual.sector import sector_weight
+from bounds.residual.weights import sector_weight
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_a_failed_assumption_gives_no_number():
     pop = tabular(a)
     curve = tier_2(pop, 1e-6, pop.theta_star, TIMES)
     assert np.isnan(curve.value).all()
-    assert [x.name for x in curve.assumptions if not x.holds] == ["contraction < 1"]
+    assert [x.name for x in curve.assumptions if not x.holds] == ["drift"]
     assert verdict(curve.at(0), 0.0, 1.0) is Verdict.INAPPLICABLE
     good = tabular(chain([0.9, 0.6], [1.0, -1.0], noise=0.5))
     slow = tabular(chain([0.99, 0.99], [1.0, -1.0], observation=[0, 1]))

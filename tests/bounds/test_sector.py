@@ -8,10 +8,10 @@ import scipy.linalg as la
 from hypothesis import assume
 from td import chain, over_populations
 
+from bounds.core.sector import riccati
 from bounds.path.population_path import mean_step
 from bounds.residual.population import tabular
-from bounds.residual.sector import sector_rate, sector_weight
-from bounds.residual.weights import Weight, riccati
+from bounds.residual.weights import Weight, sector_weight
 
 
 def excess(pop, weight, eta, theta, other, rate):
@@ -60,7 +60,7 @@ def test_the_rate_falls_with_the_share(pop, rng):
     weight, eta = sector_weight(pop), 0.2
     assume(weight is not None)
     multipliers = pop.least_mass
-    rates = [sector_rate(pop, weight.matrix, multipliers, eta=e, epsilon=0.1) for e in (0.0, eta / 2, eta)]
+    rates = [pop.sector.rate(weight.matrix, multipliers, eta=e, epsilon=0.1) for e in (0.0, eta / 2, eta)]
     assert rates[0] > rates[1] > rates[2]
 
 
@@ -81,6 +81,6 @@ def test_half_a_weight_has_half_the_rate():
     weight = sector_weight(pop)
     half = replace(weight, matrix=weight.matrix / 2)
     assert isinstance(half, Weight)
-    assert sector_rate(pop, half.matrix, pop.least_mass) == pytest.approx(
-        sector_rate(pop, weight.matrix, 2 * pop.least_mass) / 2, rel=1e-6
+    assert pop.sector.rate(half.matrix, pop.least_mass) == pytest.approx(
+        pop.sector.rate(weight.matrix, 2 * pop.least_mass) / 2, rel=1e-6
     )
