@@ -26,7 +26,7 @@ from icq.smdp import ICSMDP
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
 MEANING = {
     "gamma_bar": "largest expected discount of an option (sup-norm modulus)",
-    "kappa": "d-norm modulus of the interface operator; certificates need it below 1",
+    "kappa": "d-norm modulus of the interface operator; rungs that know only it need it below 1",
     "kappa_s": "the same for the oracle on global states",
     "v_star_mean": "oracle's value, stationary mean",
     "v_bar_mean": "interface value Vbar, stationary mean",

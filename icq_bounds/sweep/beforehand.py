@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds import ladder
-from bounds.approximation.class_error import class_error_bound
+from bounds.approximation.class_error import class_error_bound, class_error_sector
 from bounds.approximation.classes import linear_class
 from bounds.core.bound import Assumption, Bound
 from bounds.core.steps import Decay
@@ -128,7 +128,9 @@ def _class_error(a: Analysis, cls: FunctionClass, run: NetworkRun | None) -> Bou
     if isinstance(cls, Tabular):
         return Bound("a table represents every Q", 0.0, {}, (), "docs/theory.md section 4")
     if isinstance(cls, Linear):
-        return class_error_bound(linear_class(a, np.asarray(cls.features, float), np.asarray(cls.offset, float)))
+        members = linear_class(a, np.asarray(cls.features, float), np.asarray(cls.offset, float))
+        both = class_error_bound(members), class_error_sector(members)
+        return min((b for b in both if b.applicable), key=lambda b: b.value, default=both[0])
     linear = Assumption("linear class", False, -math.inf, "what a network cannot represent is known from its Q_F only")
     return _none("class error", linear)
 
