@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional
 
 from estimators.logs.recorder import Recorder
-from icq_bounds.console import Lines
-from icq_bounds.sweep import store
+from icq import files
+from icq_bounds.console import Lines, says
 from icq_bounds.workflows.math.backends import Backend, Problem, Recorded, Remembered, problems_of
 from icq_bounds.workflows.math.play import Solved, Team, at_random, play
 from synthetic.math_data import QUESTION, RESPONSE, load_answers, made_up
@@ -96,7 +96,7 @@ def run(options: MathOptions, console: Console) -> None:
             raise ValueError(f"{name} = {getattr(options, name)} must be at least 1")
     check_view(options.bits)
     prices = Prices(options.cheap_price, options.strong_price, options.worth)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (says(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
         bar = stack.enter_context(Progress(*columns, console=Lines(stderr=True), transient=True))
         asked, problems, team = _backend(options, stack)
@@ -195,4 +195,4 @@ def save_table(backend: Remembered, problems: Sequence[Problem], team: Team, pat
     for problem in problems:
         answers = [backend.answer(problem, s) for s in strategies]
         writer.writerow([problem.text, *(a.correct for a in answers), *(a.text for a in answers)])
-    store.write(path, text.getvalue().encode())
+    files.write(path, text.getvalue().encode(errors="backslashreplace"))

@@ -39,7 +39,8 @@ import xarray as xr
 
 from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
-from icq_bounds.sweep import axes, provenance, store
+from icq import files
+from icq_bounds.sweep import axes, provenance
 from icq_bounds.sweep.measure import OUTPUTS
 from icq_bounds.sweep.spec import Spec, read_folder
 from icq_bounds.sweep.store import Arrays, Store
@@ -198,10 +199,37 @@ def load(folder: Path | str) -> xr.Dataset:
     return dataset(spec, Store(folder / "cells", said["code"], read_only=True), said["provenance"])
 
 
+class Damaged(ValueError):
+    """A sweep.nc that cannot be read."""
+
+
+class Foreign(ValueError):
+    """A dataset that no sweep wrote."""
+
+
+def saved(path: Path, whole: bool = False) -> tuple[Spec, xr.Dataset]:
+    """What a sweep.nc says it holds, and the dataset itself, read if `whole`.
+
+    Raises Damaged where it cannot be read, Foreign for the dataset of another program.
+    """
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as ds:
+            found = ds.load() if whole else ds
+            said = ds.attrs.get("config")
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise Damaged(f"{path} is damaged; run the same icq sweep again") from error
+    try:
+        return Spec.from_json(json.loads(str(said))), found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Foreign(f"{path} was not written by icq sweep") from error
+
+
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write the dataset as netCDF, whole or not at all."""
     packed = {str(name): {"zlib": True, "complevel": 4} for name, v in ds.data_vars.items() if v.size > 64}
-    store.write(path, bytes(ds.to_netcdf(engine="h5netcdf", encoding=packed)))
+    files.write(path, bytes(ds.to_netcdf(engine="h5netcdf", encoding=packed)))
 
 
 def verdicts(ds: xr.Dataset, term: str, kind: str = "bound") -> dict[str, int]:
