@@ -56,6 +56,8 @@ def run(options: DiagnoseOptions, console: Console) -> None:
     columns = (says(), BarColumn(), TimeElapsedColumn())
     if options.html is not None and options.html.is_dir():
         raise IsADirectoryError(21, "is a folder; name the page itself", str(options.html))
+    if options.html is not None and options.html.exists() and options.html.samefile(options.file):
+        raise ValueError(f"html: {options.html} is the log itself; give the page another name")
     with Progress(*columns, console=Lines(stderr=True), transient=True) as progress:
         bar = progress.add_task(f"reading {options.file.name}", total=1.0)
         log, report = read(

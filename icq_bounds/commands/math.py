@@ -134,10 +134,10 @@ def run(options: MathOptions, console: Console) -> None:
 def _earlier(log: Path) -> tuple[set[str], set[str]]:
     """Tasks that an earlier run began, and those it ended."""
     begun, ended = set(), set()
-    for line in log.read_text(errors="replace").splitlines() if log.is_file() else []:
+    for line in log.read_bytes().split(b"\n") if log.is_file() else []:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # torn by a kill
         if isinstance(row, dict) and "task" in row:
             begun.add(str(row["task"]))

@@ -29,7 +29,7 @@ CLOSE = 1e-9  # relative, of range values to the shortest decimal that stands fo
 WRITTEN = "write {name}=VALUE,VALUE,... or a range {name}=first:last:count, with :log behind it for equal ratios"
 MOST = 10_000  # values of an axis
 LETTERS = 60  # of what was written that a message repeats
-EXACT = 2**53  # up to which whole numbers are floating-point numbers
+EXACT = 2**53  # below which every whole number is a floating-point number
 
 
 class UnknownAxis(ValueError):
@@ -78,8 +78,10 @@ class Setting:
             raise ValueError(
                 f"axis {self.name} = {_brief(text)} is not {kind} ({self.meaning}); {WRITTEN.format(name=self.name)}"
             ) from error
-        if self.kind is int and abs(number) > EXACT:
-            raise ValueError(f"axis {self.name} = {_brief(text)} is above 2^53, up to which whole numbers are exact")
+        if self.kind is int and abs(number) >= EXACT:
+            raise ValueError(
+                f"axis {self.name} = {_brief(text)} is not below 2^53, up to where whole numbers are exact"
+            )
         return number
 
     def _number(self, text: str) -> int | float:

@@ -86,9 +86,7 @@ class Pool:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not any(thread.name == "watch" for thread in threading.enumerate()):
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        if (
-            self.compiled and not jax.config.values["jax_compilation_cache_dir"]
-        ):  # a folder of the user's own is left alone
+        if self.compiled and not jax.config.values["jax_compilation_cache_dir"]:  # one of the user's own is left alone
             jax.config.update("jax_compilation_cache_dir", self.compiled)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

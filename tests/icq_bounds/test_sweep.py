@@ -292,18 +292,6 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_damaged_description_is_not_written_over(finished, tmp_path):
-    spec, folder, _ = finished
-    shutil.copytree(folder, tmp_path / "s")
-    text = (folder / "sweep.json").read_text()
-    (tmp_path / "s" / "sweep.json").write_text(text[:-30])
-    with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
-        sweep.claim(spec, tmp_path / "s")
-    (tmp_path / "s" / "sweep.json").unlink()
-    with pytest.raises(sweep.OtherSweep, match=r"sweep\.nc without"):
-        sweep.claim(spec, tmp_path / "s")
-
-
 def test_no_room_is_said_before_work(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 10**4)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
