@@ -29,7 +29,7 @@ def any_letters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def note(message: Warning | str, *where: object) -> str:
+def note(message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None) -> str:
     """A warning as a user reads it, in place of `warnings.formatwarning`: a line, without the place in the sources."""
     return f"icq: note: {plain(message)}\n"
 

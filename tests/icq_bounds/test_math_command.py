@@ -10,7 +10,8 @@ from synthetic.math_data import load_answers, made_up
 from tests.math_stub import said, server
 
 
-def test_recorded_answers_are_played_compared_and_resumed(tmp_path, capsys):
+def test_recorded_answers_are_played_compared_and_resumed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")  # names of two words stand on one line
     log, table = tmp_path / "log.jsonl", tmp_path / "said.csv"
     command = ["math", str(log), "--questions", "30", "--plays", "3", "--table", str(table)]
     cli.main(command)

@@ -67,6 +67,12 @@ def test_strings_are_lines_and_tables_keep_to_the_width(capsys, monkeypatch):
     console.print(table)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 40 and "0.123456" in out and "[b]" in out
+    many = Table("who answers", "right, %", "dollars per 1000", "tokens", "seconds", title="a title " * 9)
+    row = ("always-cheap", "91.12345678", "0.9741234567", "123456789.1", "0.00123456")
+    many.add_row(*row)
+    console.print(many)
+    out = capsys.readouterr().out
+    assert all(number in out for number in row) and "…" not in out, "a number is whole or not there"
 
 
 def test_commands_have_no_other_console():
@@ -127,7 +133,7 @@ def test_nothing_from_outside_orders_the_terminal(capsys):
 def test_what_a_progress_bar_says_is_letters():
     """On a terminal, where rich itself moves the cursor and colours."""
     console = Lines()
-    console.file, console._force_terminal = io.StringIO(), True
+    console.width, console.file, console._force_terminal = 300, io.StringIO(), True
     with Progress(says(), says("fields[left]"), console=console) as progress:
         progress.add_task(MARKUP + ORDERS, total=1, left=MARKUP)
     said = console.file.getvalue()
@@ -148,7 +154,7 @@ def test_names_of_files_are_letters_in_every_command(tmp_path, capsys, monkeypat
             task.handoff("x" if k % 2 else "y", reward=float(k), duration=1, done=True)
     main(["diagnose", log, "--html", html])
     out = capsys.readouterr()
-    assert plain.plain(name) in out.out and not INSIDE.search(out.out + out.err)
+    assert plain.plain(Path(name)) in out.out and not INSIDE.search(out.out + out.err)
     for wrong in (["analyse", f"{name}x"], ["analyse", log], ["report", name], ["diagnose", log, "--html", log],
                   ["sweep", f"{name}x"], ["simulate", name, "--handoffs", "3", "--out", f"{name}x"],
                   ["make", f"--{name}"], ["make", "dials", "--gap", name], [name]):  # fmt: skip
