@@ -17,7 +17,7 @@ from estimators.decomposition import TERMS
 from estimators.statistics.estimate import root_mean_square
 from icq_bounds.commands import _terms
 from icq_bounds.errors import FailedCells, Interrupted
-from icq_bounds.sweep import axes, dataset, engine
+from icq_bounds.sweep import axes, dataset, engine, folder
 from icq_bounds.sweep import spec as sweep
 from icq_bounds.sweep.families import FAMILIES
 from icq_bounds.sweep.learning import Learning
@@ -79,7 +79,7 @@ def run(options: SweepOptions, console: Console) -> None:
         engine.check_jobs(options.jobs)
     spec, out = asked(options)
     executor = engine.cluster(options.dask) if options.dask else engine.processes(options.jobs or joblib.cpu_count())
-    store, note = sweep.claim(spec, out)
+    store, note = folder.claim(spec, out)
     cells = dict.fromkeys(spec.cells())
     programs = len({cell.program() for cell in cells})
     grid = " x ".join(f"{len(values)} {name}" for name, values in spec.axes)

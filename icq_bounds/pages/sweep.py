@@ -36,9 +36,10 @@ from icq_bounds.pages.parts import (
     verdicts,
 )
 from icq_bounds.sweep import axes, dataset
+from icq_bounds.sweep.folder import read_folder, saved
 from icq_bounds.sweep.methods import Features, Mlp, PlainMlp
 from icq_bounds.sweep.results import KINDS
-from icq_bounds.sweep.spec import Spec, read_folder
+from icq_bounds.sweep.spec import Spec
 
 CELLS = 200  # cells up to which each has a row
 OCTAVES = 4  # last octaves of handoffs over which a rate is read off
@@ -76,7 +77,7 @@ def load(folder: Path) -> tuple[Spec, xr.Dataset]:
     path = folder / "sweep.nc"
     if not path.exists():
         raise FileNotFoundError(f"{folder}: sweep.json is there, but neither cells/ nor sweep.nc: nothing was computed")
-    return dataset.saved(path, whole=True)
+    return saved(path, whole=True)
 
 
 def flat(ds: xr.Dataset) -> Records:

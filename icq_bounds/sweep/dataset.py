@@ -41,8 +41,9 @@ from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
 from icq import files
 from icq_bounds.sweep import axes, provenance
+from icq_bounds.sweep.folder import read_folder
 from icq_bounds.sweep.measure import OUTPUTS
-from icq_bounds.sweep.spec import Spec, read_folder
+from icq_bounds.sweep.spec import Spec
 from icq_bounds.sweep.store import Arrays, Store
 
 PER_RUN, PER_TIME = ("term", "output", "replica", "checkpoint"), ("term", "output", "checkpoint")
@@ -197,33 +198,6 @@ def load(folder: Path | str) -> xr.Dataset:
     folder = Path(folder)
     spec, said = read_folder(folder)
     return dataset(spec, Store(folder / "cells", said["code"], read_only=True), said["provenance"])
-
-
-class Damaged(ValueError):
-    """A sweep.nc that cannot be read."""
-
-
-class Foreign(ValueError):
-    """A dataset that no sweep wrote."""
-
-
-def saved(path: Path, whole: bool = False) -> tuple[Spec, xr.Dataset]:
-    """What a sweep.nc says it holds, and the dataset itself, read if `whole`.
-
-    Raises Damaged where it cannot be read, Foreign for the dataset of another program.
-    """
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as ds:
-            found = ds.load() if whole else ds
-            said = ds.attrs.get("config")
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise Damaged(f"{path} is damaged; run the same icq sweep again") from error
-    try:
-        return Spec.from_json(json.loads(str(said))), found
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Foreign(f"{path} was not written by icq sweep") from error
 
 
 def save(ds: xr.Dataset, path: Path) -> None:

@@ -1,17 +1,11 @@
 """A sweep: every combination of the values of its axes is a cell, with the same replicas and checkpoints.
 
-A sweep lives in a folder:
-
-    sweep.json    what was asked, in full, and where it first ran; another question is refused
-    cells/        one file per finished cell
-    sweep.nc      all of it as one labelled dataset, written at the end (icq_bounds/sweep/dataset.py)
-
-Replicas are seeds 0, 1, ... in every cell, so that cells are compared on common random numbers.
+Where it lives: icq_bounds/sweep/folder.py.  Replicas are seeds 0, 1, ... in every cell, so that cells are compared on
+common random numbers.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +14,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icq import files
 from icq_bounds.sweep import axes as axis
 from icq_bounds.sweep.axes import Value
 from icq_bounds.sweep.families import FAMILIES, Family
@@ -28,16 +21,11 @@ from icq_bounds.sweep.learning import LAST, Learning
 
 if TYPE_CHECKING:
     from icq_bounds.sweep.cells import Cell
-    from icq_bounds.sweep.store import Store
 
 NETWORK = ("width", "depth", "inputs", "reference_iterations", "training", "scale")
 FILE_KEYS = ("family", "axes", "fix", "replicas", "handoffs", "checkpoints")
 REPLICAS, HANDOFFS = 8, 65536
 CELLS, RUNS = 100_000, 100_000  # cells of a sweep, and replicas of a cell, at most
-
-
-class OtherSweep(ValueError):
-    """The folder holds a sweep with another configuration."""
 
 
 @dataclass(frozen=True)
@@ -194,102 +182,3 @@ def read_file(path: Path) -> dict[str, Any]:
         if not isinstance(value, kinds[name]) or isinstance(value, bool):
             raise ValueError(f"{path}: {name} is {value!r}, a {kinds[name].__name__} is needed")
     return said
-
-
-def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first field in which two configurations differ, with both values."""
-    for name in dict.fromkeys([*there, *here]):
-        a, b = there.get(name, "absent"), here.get(name, "absent")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if (found := first_difference(a, b, f"{prefix}{name}.")) is not None:
-                return found
-            if list(a) != list(b):
-                return f"the order of {prefix}{name} is {', '.join(a)} there, {', '.join(b)} here"
-        elif a != b or type(a) is not type(b):
-            return f"{prefix}{name} is {a} there, {b} here"
-    return None
-
-
-def read_folder(folder: Path) -> tuple[Spec, dict[str, Any]]:
-    """What a sweep's folder says it holds: the configuration, and its record (`code`, `provenance`).
-
-    Raises FileNotFoundError where there is no sweep, ValueError for a damaged sweep.json.
-    """
-    path = folder / "sweep.json"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        spec = Spec.from_json(said["sweep"])
-        if not isinstance(said["code"], str) or not isinstance(said["provenance"], dict):
-            raise TypeError("code or provenance")
-        return spec, said
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is damaged; remove it and run the same icq sweep again: finished cells are found again"
-        ) from error
-
-
-def claim(spec: Spec, folder: Path) -> tuple[Store, str]:
-    """Make a folder this sweep's, or find it so; returns its store, and a note when its code has changed.
-
-    Nothing is written before everything is known to fit.  Of several processes that claim a new folder at once one
-    succeeds.  Raises OtherSweep for another configuration and for a claim that came second, OSError for a folder that
-    cannot be written or a disk without room.
-    """
-    from icq_bounds.sweep import provenance, store
-
-    note, path = "", folder / "sweep.json"
-    before: dict[str, Any] | None = None
-    if path.exists():
-        _, before = read_folder(folder)
-        _same(before["sweep"], spec, folder)
-    else:
-        note = _without_description(spec, folder)
-    kept = store.Store(folder / "cells")
-    missing = [cell for cell in dict.fromkeys(spec.cells()) if not kept.path(cell).exists()]
-    kept.room(2 * len(missing) * cell_bytes(spec))
-    if before is not None and before["code"] != kept.code and (others := kept.strangers(spec.cells())):
-        note = f"the code has changed since this sweep began: {others} older results stay in cells/ and are not used"
-    if before is None or before["code"] != kept.code:
-        said = {"sweep": spec.as_json(), "code": kept.code, "provenance": provenance.provenance()}
-        try:
-            files.write(path, (json.dumps(said, indent=2) + "\n").encode(), new=before is None)
-        except FileExistsError as error:
-            raise OtherSweep(
-                f"{folder} was claimed by another process just now; choose a new --out, or wait until it has finished"
-            ) from error
-    return kept, note
-
-
-def _same(there: Mapping[str, Any], spec: Spec, folder: Path) -> None:
-    if (found := first_difference(there, spec.as_json())) is not None:
-        raise OtherSweep(f"{folder} holds another sweep: {found}; choose a new --out")
-
-
-def _without_description(spec: Spec, folder: Path) -> str:
-    """Whether a folder that has lost its sweep.json may become this sweep's: its sweep.nc says what it holds.
-
-    Returns a note when that is damaged, too; it is set aside then.
-    """
-    from icq_bounds.sweep import dataset
-
-    path = folder / "sweep.nc"
-    if not path.exists():
-        return ""
-    try:
-        there, _ = dataset.saved(path)
-    except dataset.Damaged:
-        path.replace(aside := path.with_suffix(".nc.damaged"))
-        return f"{path} is damaged and set aside as {aside.name}"
-    except dataset.Foreign as error:
-        raise OtherSweep(f"{error}; choose a new --out") from error
-    _same(there.as_json(), spec, folder)
-    return ""
-
-
-def cell_bytes(spec: Spec) -> int:
-    """Room that the result of one cell needs at most: four terms of two outputs with four numbers and a word at every
-    record, two numbers and a word at every checkpoint.
-    """  # fmt: skip
-    word, records = 12 * 4, spec.replicas * len(spec.checkpoints)
-    each = (4 * 8 + word) * records + (2 * 8 + word) * len(spec.checkpoints)
-    return 4 * 2 * each + 8 * (records + spec.replicas + len(spec.checkpoints)) + 16384

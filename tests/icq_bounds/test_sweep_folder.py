@@ -17,6 +17,7 @@ from icq_bounds.commands.sweep import SweepOptions, asked
 from icq_bounds.pages import sweep as page
 from icq_bounds.pages.report import report
 from icq_bounds.sweep import axes, dataset, provenance, store
+from icq_bounds.sweep import folder as place
 from icq_bounds.sweep import spec as sweep
 from icq_bounds.sweep.families import FAMILIES
 from icq_bounds.sweep.learning import LAST
@@ -131,8 +132,8 @@ def test_of_two_that_claim_a_new_folder_at_once_one_is_refused(tmp_path, monkeyp
 
     def claim(k):
         try:
-            said[k] = sweep.claim(specs[k], tmp_path / "s")
-        except sweep.OtherSweep as error:
+            said[k] = place.claim(specs[k], tmp_path / "s")
+        except place.OtherSweep as error:
             said[k] = error
 
     threads = [threading.Thread(target=claim, args=(k,)) for k in (0, 1)]
@@ -142,9 +143,9 @@ def test_of_two_that_claim_a_new_folder_at_once_one_is_refused(tmp_path, monkeyp
         thread.join()
     (loser,) = (k for k in said if isinstance(said[k], Exception))
     assert "claimed by another process" in str(said[loser])
-    assert sweep.read_folder(tmp_path / "s")[0] == specs[1 - loser]
+    assert place.read_folder(tmp_path / "s")[0] == specs[1 - loser]
     monkeypatch.setattr(store.Store, "room", whole)
-    sweep.claim(specs[loser], tmp_path / "other")  # as it is told
+    place.claim(specs[loser], tmp_path / "other")  # as it is told
 
 
 # --- damage, and advice that works ----------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def test_of_two_that_claim_a_new_folder_at_once_one_is_refused(tmp_path, monkeyp
 @pytest.fixture(scope="module")
 def claimed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("claimed") / "s"
-    sweep.claim(small(), folder)
+    place.claim(small(), folder)
     dataset.save(dataset.load(folder), folder / "sweep.nc")
     return folder
 
@@ -182,14 +183,14 @@ def test_a_damaged_description_is_removed_and_the_sweep_goes_on(folder, how):
     text = path.read_text()
     damaged = DAMAGE[how](text).encode(errors="surrogatepass")
     path.write_bytes(damaged)
-    for read in (lambda: sweep.claim(small(), folder), lambda: report(folder), lambda: dataset.load(folder)):
+    for read in (lambda: place.claim(small(), folder), lambda: report(folder), lambda: dataset.load(folder)):
         with pytest.raises(ValueError, match=r"sweep\.json is damaged; remove it and run the same icq sweep again"):
             read()
     assert path.read_bytes() == damaged, "nothing is written over"
     path.unlink()
-    with pytest.raises(sweep.OtherSweep, match=r"axes\.gap is \[0\.0, 1\.0\] there"):
-        sweep.claim(small(gap=(0.0, 0.5)), folder)
-    _, note = sweep.claim(small(), folder)
+    with pytest.raises(place.OtherSweep, match=r"axes\.gap is \[0\.0, 1\.0\] there"):
+        place.claim(small(gap=(0.0, 0.5)), folder)
+    _, note = place.claim(small(), folder)
     assert note == "" and path.read_text().splitlines()[:9] == text.splitlines()[:9]
 
 
@@ -200,10 +201,10 @@ def test_a_damaged_dataset_is_set_aside_where_nothing_else_says_what_it_was(fold
     (folder / "sweep.json").unlink()
     with pytest.raises(ValueError, match=r"sweep\.nc is damaged; run the same icq sweep again"):
         report(folder)
-    _, note = sweep.claim(small(), folder)
+    _, note = place.claim(small(), folder)
     assert "set aside as sweep.nc.damaged" in note and (folder / "sweep.nc.damaged").read_bytes() == data
     dataset.save(dataset.load(folder), path)
-    assert dataset.saved(path)[0] == small()
+    assert place.saved(path)[0] == small()
 
 
 def test_the_dataset_of_another_program_is_left_alone(folder):
@@ -212,8 +213,8 @@ def test_the_dataset_of_another_program_is_left_alone(folder):
     dataset.save(ds, folder / "sweep.nc")
     (folder / "sweep.json").unlink()
     before = (folder / "sweep.nc").read_bytes()
-    with pytest.raises(sweep.OtherSweep, match="not written by icq sweep; choose a new --out"):
-        sweep.claim(small(), folder)
+    with pytest.raises(place.OtherSweep, match="not written by icq sweep; choose a new --out"):
+        place.claim(small(), folder)
     assert (folder / "sweep.nc").read_bytes() == before
 
 
@@ -230,7 +231,7 @@ def test_the_dataset_of_another_program_is_left_alone(folder):
 )  # fmt: skip
 def test_the_command_of_a_report_asks_for_the_same_sweep(arguments, tmp_path):
     spec, name = ask(*arguments), "a [b] 'c' \"d\" $e"
-    sweep.claim(spec, tmp_path / name)
+    place.claim(spec, tmp_path / name)
     commands = page._origin(spec, dataset.load(tmp_path / name), name)["commands"]
     again, notebook, records = commands.values()
     words = shlex.split(again)
