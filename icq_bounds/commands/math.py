@@ -24,6 +24,8 @@ from icq_bounds.workflows.math.play import Solved, Team, at_random, play
 from synthetic.math_data import QUESTION, RESPONSE, load_answers, made_up
 from synthetic.math_routing import CHEAP, STRONG, Prices, check_view
 
+MOST = 10**6  # questions, and plays of each
+
 
 @dataclass(frozen=True)
 class MathOptions:
@@ -92,8 +94,8 @@ def _backend(options: MathOptions, stack: ExitStack) -> tuple[Backend, list[Prob
 def run(options: MathOptions, console: Console) -> None:
     """Play, record, compare.  Progress goes to stderr; a run that is repeated goes on where it stopped."""
     for name in ("questions", "plays"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name} = {getattr(options, name)} must be at least 1")
+        if not 1 <= getattr(options, name) <= MOST:
+            raise ValueError(f"{name} = {getattr(options, name)} must be at least 1 and at most {MOST}")
     check_view(options.bits)
     prices = Prices(options.cheap_price, options.strong_price, options.worth)
     columns = (says(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -54,6 +54,8 @@ def test_an_endpoint_is_asked_what_the_table_asks(tmp_path, capsys, monkeypatch)
     [
         (["--questions", "0"], "questions = 0"),
         (["--plays", "0"], "plays = 0"),
+        (["--questions", "10000000000000000000000"], "questions = 10000000000000000000000"),
+        (["--plays", "3000000000"], "plays = 3000000000"),
         (["--gsm8k", "absent.csv"], "lm-sys/RouteLLM"),
         (["--backend", "endpoint"], "give --url"),
         (["--worth", "0"], "worth = 0"),
