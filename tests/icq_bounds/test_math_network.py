@@ -36,7 +36,8 @@ def ask(url, timeout=5.0):
 
 @contextmanager
 def drip(*parts, pause=0.02):
-    """A server that says these parts, the last one for ever, a little at a time."""
+    """A server that says these parts, the last one for seconds on end, a little at a time."""
+    end = time.monotonic() + 4
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -45,7 +46,7 @@ def drip(*parts, pause=0.02):
                 peer.recv(65536)
                 for part in parts[:-1]:
                     peer.sendall(part)
-                while True:
+                while time.monotonic() < end:
                     time.sleep(pause)
                     peer.sendall(parts[-1])
         except OSError:
