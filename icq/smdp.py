@@ -7,6 +7,7 @@ inside the option) and hands control over in `s'`.  Notation: docs/theory.md sec
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float, Int
 
+from icq import files
 from icq.display import Fact, Shown, spread
 
 Arr: TypeAlias = jax.Array | np.ndarray
@@ -141,9 +143,10 @@ class ICSMDP(Shown):
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an `.npz` with the field names as keys."""
-        with open(path, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(getattr(self, name)) for name in _AXES})
+        """Write an `.npz` with the field names as keys, whole or not at all."""
+        file = io.BytesIO()
+        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(getattr(self, name)) for name in _AXES})
+        files.write(path, file.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ICSMDP:

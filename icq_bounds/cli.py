@@ -8,13 +8,17 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from difflib import get_close_matches
 from importlib import import_module
+from io import StringIO
 from typing import get_type_hints
 
 import icq_bounds
 from icq_bounds.errors import WorkError
+from icq_bounds.plain import any_letters, leave, note, plain, plain_lines
 
 COMMANDS = {
     "make": "an instance of a family:        icq make dials --gap 0.5 --out m.npz",
@@ -47,11 +51,16 @@ def run(name: str, arguments: Sequence[str]) -> None:
     from icq_bounds.console import Lines
 
     module = import_module(f"icq_bounds.commands.{name}")
-    options = tyro.cli(
-        get_type_hints(module.run, include_extras=True)["options"], prog=f"icq {name}", args=arguments,
-        description=module.description() if hasattr(module, "description") else None,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )  # fmt: skip
+    complaints = StringIO()  # of the parser, which repeats what it was given
+    try:
+        with redirect_stderr(complaints):
+            options = tyro.cli(
+                get_type_hints(module.run, include_extras=True)["options"], prog=f"icq {name}", args=arguments,
+                description=module.description() if hasattr(module, "description") else None,
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+            )  # fmt: skip
+    finally:
+        print(plain_lines(complaints.getvalue()), end="", file=sys.stderr)
     module.run(options, Lines())
 
 
@@ -69,19 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         meant = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
         print(f"icq: error: no command {name!r}: {meant}", file=sys.stderr)
         sys.exit(2)
+    any_letters()
+    told, warnings.formatwarning = warnings.formatwarning, note
     try:
         run(name, rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        leave()
+        sys.exit(1)
     except (ValueError, OSError, ArithmeticError, MemoryError, WorkError) as error:
         message = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}"
-        print(f"icq: error: {message or type(error).__name__}", file=sys.stderr)
+        if isinstance(error, OSError) and error.strerror:
+            message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        print(f"icq: error: {plain(message) or type(error).__name__}", file=sys.stderr)
         if detail := getattr(error, "detail", ""):
             print(detail, file=sys.stderr)
+        leave()
         sys.exit(1)
     except KeyboardInterrupt as stopped:
-        print(f"icq: {str(stopped) or 'interrupted; run the same command again to continue'}", file=sys.stderr)
+        print(f"icq: {plain(stopped) or 'interrupted; run the same command again to continue'}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        warnings.formatwarning = told
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ def load_clinc150(folder: str | os.PathLike[str]) -> Texts:
                 f"{path}: not there; put {DATA} and {DOMAINS} of the public repository clinc/oos-eval into one folder"
             )
         try:
-            parts[name] = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from None
+            parts[name] = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            raise ValueError(f"{path}: not JSON in UTF-8") from None
     names = tuple(parts[DOMAINS])
     code = {intent: d for d, name in enumerate(names) for intent in parts[DOMAINS][name]}
 

@@ -22,6 +22,7 @@ from icq.exact import markov as chains
 from icq.exact.fixed_point import modulus
 from icq.reason import Reason
 from icq.smdp import ICSMDP
+from icq_bounds.plain import plain
 
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
 MEANING = {
@@ -78,7 +79,7 @@ def run(options: AnalyseOptions, console: Console) -> None:
     ladders = (SheetTable(caption, HEADER, term_rows(term)) for caption, term in terms.items())
     exact = SheetTable("Exact numbers", ("quantity", "value", "meaning"), tuple(rows))
     statement = "||.||_d weighs states by how often they occur; icq theorem has more bounds"
-    print(Sheet(f"{options.file}", statement, (exact, *ladders)).text(max(console.width, 80)))
+    print(Sheet(plain(options.file), statement, (exact, *ladders)).text(max(console.width, 80)))
 
 
 def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:

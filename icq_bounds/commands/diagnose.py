@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from tyro.conf import Positional
 
 from estimators.logs.reader import read
-from icq_bounds.console import Lines
+from icq_bounds.console import Lines, says
 from icq_bounds.diagnosis import page
 from icq_bounds.diagnosis.diagnosis import diagnose
 from icq_bounds.diagnosis.words import as_json, words
@@ -53,9 +53,11 @@ class DiagnoseOptions:
 
 def run(options: DiagnoseOptions, console: Console) -> None:
     """Diagnose a log.  Progress goes to stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (says(), BarColumn(), TimeElapsedColumn())
     if options.html is not None and options.html.is_dir():
         raise IsADirectoryError(21, "is a folder; name the page itself", str(options.html))
+    if options.html is not None and options.html.exists() and options.html.samefile(options.file):
+        raise ValueError(f"html: {options.html} is the log itself; give the page another name")
     with Progress(*columns, console=Lines(stderr=True), transient=True) as progress:
         bar = progress.add_task(f"reading {options.file.name}", total=1.0)
         log, report = read(

@@ -9,6 +9,8 @@ from typing import Annotated, TypeAlias
 from rich.console import Console
 from tyro.conf import subcommand
 
+from icq.files import is_stdout
+from icq_bounds.console import Lines
 from icq_bounds.sweep.families import DialsFamily, GarnetFamily, RoutingFamily
 
 
@@ -59,9 +61,11 @@ def description() -> str:
 
 def run(options: Made, console: Console) -> None:
     """Write an instance of a family."""
+    options.check()  # an instance that no machine holds is refused before it is tried
     out, m = options.out, options.workflow()
     m.save(out)
-    console.print(
+    said = Lines(stderr=True) if is_stdout(out) else console
+    said.print(
         f"{out}: {m.num_agents} agents, {m.num_states} states, {m.num_observations} observations, "
         f"{m.num_options} options, {m.prob.shape[-1]} outcomes"
     )

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from tyro.conf import Positional
 
 from estimators.logs.recorder import Recorder
-from icq_bounds.console import Lines
-from icq_bounds.sweep import store
+from icq import files
+from icq_bounds.console import Lines, says
 from icq_bounds.workflows.math.backends import Backend, Problem, Recorded, Remembered, problems_of
 from icq_bounds.workflows.math.play import Solved, Team, at_random, play
 from synthetic.math_data import QUESTION, RESPONSE, load_answers, made_up
 from synthetic.math_routing import CHEAP, STRONG, Prices, check_view
+
+MOST = 10**6  # questions, and plays of each
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,11 @@ def _backend(options: MathOptions, stack: ExitStack) -> tuple[Backend, list[Prob
 def run(options: MathOptions, console: Console) -> None:
     """Play, record, compare.  Progress goes to stderr; a run that is repeated goes on where it stopped."""
     for name in ("questions", "plays"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name} = {getattr(options, name)} must be at least 1")
+        if not 1 <= getattr(options, name) <= MOST:
+            raise ValueError(f"{name} = {getattr(options, name)} must be at least 1 and at most {MOST}")
     check_view(options.bits)
     prices = Prices(options.cheap_price, options.strong_price, options.worth)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (says(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
         bar = stack.enter_context(Progress(*columns, console=Lines(stderr=True), transient=True))
         asked, problems, team = _backend(options, stack)
@@ -134,10 +136,10 @@ def run(options: MathOptions, console: Console) -> None:
 def _earlier(log: Path) -> tuple[set[str], set[str]]:
     """Tasks that an earlier run began, and those it ended."""
     begun, ended = set(), set()
-    for line in log.read_text(errors="replace").splitlines() if log.is_file() else []:
+    for line in log.read_bytes().split(b"\n") if log.is_file() else []:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # torn by a kill
         if isinstance(row, dict) and "task" in row:
             begun.add(str(row["task"]))
@@ -195,4 +197,4 @@ def save_table(backend: Remembered, problems: Sequence[Problem], team: Team, pat
     for problem in problems:
         answers = [backend.answer(problem, s) for s in strategies]
         writer.writerow([problem.text, *(a.correct for a in answers), *(a.text for a in answers)])
-    store.write(path, text.getvalue().encode())
+    files.write(path, text.getvalue().encode(errors="backslashreplace"))

@@ -8,6 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
+from icq.files import is_stdout
+from icq_bounds.console import Lines
 from icq_bounds.pages.report import report
 
 
@@ -34,4 +36,5 @@ def run(options: ReportOptions, console: Console) -> None:
     with console.status("reading, drawing, proving"):
         page = report(options.folder, theorem=options.theorem)
     out = page.save(options.out or options.folder / "report.html")
-    console.print(f"{out}: {len(page.html) / 1e6:.1f} MB, nothing outside it is needed")
+    said = Lines(stderr=True) if is_stdout(out) else console
+    said.print(f"{out}: {len(page.html) / 1e6:.1f} MB, nothing outside it is needed")

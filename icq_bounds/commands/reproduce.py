@@ -145,8 +145,7 @@ EXPERIMENTS: dict[str, dict[str, Callable[[ReproduceOptions], Experiment]]] = {
 
 def run(options: ReproduceOptions, console: Console) -> None:
     """Run an experiment and write its figures and summary."""
-    if options.jobs < 1:
-        raise ValueError(f"jobs = {options.jobs} must be at least 1")
+    engine.check_jobs(options.jobs)
     if options.clinc is not None and options.experiment != "routing":
         raise ValueError(f"clinc: real requests belong to the routing experiment, not to {options.experiment}")
     if options.gsm8k is not None and options.experiment != "math":

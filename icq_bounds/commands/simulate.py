@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from tyro.conf import Positional
 
 from estimators.logs.simulate import PIECE, pieces
 from estimators.logs.writer import LogWriter
 from icq.exact import analyse
 from icq.smdp import ICSMDP
+from icq_bounds.console import says
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def run(options: SimulateOptions, console: Console) -> None:
     """Write the log of a simulated run.  An interrupted run leaves no file."""
     begun = time.perf_counter()
     a = analyse(ICSMDP.load(options.file))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (says(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     q = a.q_bar if options.scalar else None
     tasks = 0
     with (

@@ -17,7 +17,7 @@ from estimators.decomposition import TERMS
 from estimators.statistics.estimate import root_mean_square
 from icq_bounds.commands import _terms
 from icq_bounds.errors import FailedCells, Interrupted
-from icq_bounds.sweep import axes, dataset, engine
+from icq_bounds.sweep import axes, dataset, engine, folder
 from icq_bounds.sweep import spec as sweep
 from icq_bounds.sweep.families import FAMILIES
 from icq_bounds.sweep.learning import Learning
@@ -75,11 +75,11 @@ def description() -> str:
 
 def run(options: SweepOptions, console: Console) -> None:
     """Run the missing cells of a sweep and write its dataset."""
-    if options.jobs is not None and options.jobs < 1:
-        raise ValueError(f"jobs = {options.jobs} must be at least 1")
+    if options.jobs is not None:
+        engine.check_jobs(options.jobs)
     spec, out = asked(options)
     executor = engine.cluster(options.dask) if options.dask else engine.processes(options.jobs or joblib.cpu_count())
-    store, note = sweep.claim(spec, out)
+    store, note = folder.claim(spec, out)
     cells = dict.fromkeys(spec.cells())
     programs = len({cell.program() for cell in cells})
     grid = " x ".join(f"{len(values)} {name}" for name, values in spec.axes)
@@ -98,7 +98,7 @@ def run(options: SweepOptions, console: Console) -> None:
     _say(ds, console)
     console.print(f"{out / 'sweep.nc'} written, {time.perf_counter() - start:.1f} s.  To load it:")
     console.print("  import xarray as xr")
-    console.print(f'  ds = xr.open_dataset("{out / "sweep.nc"}", engine="h5netcdf")')
+    console.print(f'  ds = xr.open_dataset({str(out / "sweep.nc")!r}, engine="h5netcdf")')
 
 
 def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
@@ -109,13 +109,15 @@ def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
     fixed = axes.parse_table(family, said.get("fix", {})) | axes.parse(family, options.fix)
     if not chosen:
         raise ValueError("axes: none given, e.g. --axes gap=0:1:9; icq sweep --help lists them")
-    grid = options.checkpoints or tuple(said.get("checkpoints", ())) or None
-    if grid and options.handoffs:
-        raise ValueError("handoffs and checkpoints: choose one")
-    spec = sweep.ask(
-        family, chosen, fixed, options.replicas or said.get("replicas", sweep.REPLICAS),
-        options.handoffs or said.get("handoffs", sweep.HANDOFFS), grid,
-    )  # fmt: skip
+    for written in (vars(options), said):
+        if written.get("handoffs") is not None and written.get("checkpoints") is not None:
+            raise ValueError("handoffs and checkpoints: choose one")
+    given = {name: value for name in ("replicas", "handoffs") if (value := getattr(options, name)) is not None}
+    grid = options.checkpoints
+    if grid is None and "handoffs" not in given and "checkpoints" in said:
+        grid = tuple(said["checkpoints"])
+    numbers = {"replicas": sweep.REPLICAS, "handoffs": sweep.HANDOFFS} | said | given
+    spec = sweep.ask(family, chosen, fixed, numbers["replicas"], numbers["handoffs"], grid)
     return spec, options.out or Path("results") / (options.file.stem if options.file else "sweep")
 
 

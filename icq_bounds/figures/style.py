@@ -7,6 +7,7 @@ everywhere, from the colour-blind safe Okabe-Ito set.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from scipy.optimize import isotonic_regression
 
 from estimators.statistics.estimate import Estimate
+from icq import files
 from icq_bounds.sweep.learning import Who
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -132,13 +134,15 @@ def save_panels(panels: dict[str, Callable[[], Axes]], folder: Path) -> list[Pat
     """Draw each panel in the project's style, as PNG and SVG (without dates: equal numbers give equal files)."""
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    written = []
     for name, panel in panels.items():
         with plt.rc_context(STYLE):
             panel()
             figure = plt.gcf()
             for suffix in ("png", "svg"):
-                files.append(folder / f"{name}.{suffix}")
-                figure.savefig(files[-1], metadata={"Date": None} if suffix == "svg" else None)
+                drawn = BytesIO()
+                figure.savefig(drawn, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+                written.append(folder / f"{name}.{suffix}")
+                files.write(written[-1], drawn.getvalue())
             plt.close(figure)
-    return files
+    return written

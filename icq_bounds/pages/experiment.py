@@ -7,6 +7,7 @@ a dictionary of leaves is a table of two columns, a dictionary of those a table 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,17 @@ def experiment_report(folder: Path, said: Mapping[str, Any]) -> Page:
 
 def reproduced(folder: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     """Where the numbers come from and how to get them again."""
-    again = f"icq reproduce {said['experiment']} --preset {said['preset']} --out {folder.name}"
+    words = ["icq", "reproduce", str(said["experiment"]), "--preset", str(said["preset"]), "--out", folder.name]
     commands = {
-        "The same numbers again:": again,
-        "This page in a notebook:": f'import icq_bounds as ib\nib.report("{folder.name}")',
+        "The same numbers again:": shlex.join(words),
+        "This page in a notebook:": f"import icq_bounds as ib\nib.report({folder.name!r})",
     }
     return origin(said["provenance"], commands, {})
 
 
 def drawings(folder: Path, captions: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The drawings in a folder; those that `captions` names and that are not there are named."""
-    there = {path.stem: path.read_text() for path in sorted(folder.glob("*.svg"))}
+    there = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.svg"))}
     captions = captions or {name: words(name[2:]).capitalize() for name in there}
     panels = [html.drawing(there[name], name, text, text) for name, text in captions.items() if name in there]
     return {"panels": panels, "gone": [f"{name}.svg" for name in captions if name not in there]}

@@ -26,9 +26,9 @@ from matplotlib.axes import Axes
 from bounds.core import sheet
 from bounds.core.bound import Verdict
 from estimators.statistics.estimate import Estimate
+from icq import files
 from icq.display import Fact, Shown, number
 from icq_bounds import numbers
-from icq_bounds.sweep import store
 
 Entry: TypeAlias = str | int | float | Estimate | Verdict | None
 
@@ -47,9 +47,9 @@ class Page(Shown):
     html: str
 
     def save(self, path: Path) -> Path:
-        """Write the page whole or not at all."""
+        """Write the page whole or not at all; letters that are none (of a file name, say) as escapes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.write(path, self.html.encode())
+        files.write(path, self.html.encode(errors="backslashreplace"))
         return path
 
     def _page_(self) -> str:

@@ -16,6 +16,8 @@ from icq_bounds.pages.html import Page
 from icq_bounds.pages.n10 import n10_report, progress
 from icq_bounds.pages.sweep import sweep_report
 
+AGAIN = "the same icq reproduce command writes it again"
+
 
 def report(folder: Path | str, theorem: bool = True) -> Page:
     """The page of a folder that `icq sweep` or `icq reproduce` wrote.
@@ -48,8 +50,9 @@ def _unfinished(folder: Path) -> str:
 def _experiment(folder: Path, theorem: bool) -> Page:
     path = folder / "summary.json"
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_text(encoding="utf-8"))
         return n10_report(folder, said, theorem) if said["experiment"] == "n10" else experiment_report(folder, said)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        wrong = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: {wrong}; icq reproduce writes it again") from error
+    except KeyError as error:
+        raise ValueError(f"{path}: the key {error} is missing; {AGAIN}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged; {AGAIN}") from error

@@ -36,9 +36,10 @@ from icq_bounds.pages.parts import (
     verdicts,
 )
 from icq_bounds.sweep import axes, dataset
+from icq_bounds.sweep.folder import read_folder, saved
 from icq_bounds.sweep.methods import Features, Mlp, PlainMlp
 from icq_bounds.sweep.results import KINDS
-from icq_bounds.sweep.spec import Spec, read_folder
+from icq_bounds.sweep.spec import Spec
 
 CELLS = 200  # cells up to which each has a row
 OCTAVES = 4  # last octaves of handoffs over which a rate is read off
@@ -76,11 +77,7 @@ def load(folder: Path) -> tuple[Spec, xr.Dataset]:
     path = folder / "sweep.nc"
     if not path.exists():
         raise FileNotFoundError(f"{folder}: sweep.json is there, but neither cells/ nor sweep.nc: nothing was computed")
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as ds:
-            return Spec.from_json(json.loads(ds.attrs["config"])), ds.load()
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); run the same icq sweep again") from error
+    return saved(path, whole=True)
 
 
 def flat(ds: xr.Dataset) -> Records:
@@ -250,14 +247,15 @@ def _origin(spec: Spec, ds: xr.Dataset, name: str) -> dict[str, Any]:
     defaults = {name: setting.default for name, setting in axes.known(spec.family).items()}
     words = ["icq", "sweep", "--family", spec.family, "--axes"]
     words += [f"{axis}={','.join(map(_written, values))}" for axis, values in spec.axes]
-    if other := [f"{n}={_written(v)}" for n, v in spec.fixed if v is not None and v != defaults[n]]:
+    fixed = [(n, v) for n, v in spec.fixed if v is not None and (v != defaults[n] or n == "function_class")]
+    if other := [f"{n}={_written(v)}" for n, v in fixed]:
         words += ["--fix", *other]
     words += ["--replicas", str(spec.replicas), "--checkpoints", *map(str, spec.checkpoints), "--out", name]
     commands = {
         "The same numbers again (an unfinished sweep goes on):": shlex.join(words),
-        "This page in a notebook:": f'import icq_bounds as ib\nib.report("{name}")',
+        "This page in a notebook:": f"import icq_bounds as ib\nib.report({name!r})",
         "All records, labelled, in a notebook:": (
-            f'import xarray as xr\nds = xr.open_dataset("{name}/sweep.nc", engine="h5netcdf")'
+            f'import xarray as xr\nds = xr.open_dataset({f"{name}/sweep.nc"!r}, engine="h5netcdf")'
         ),
     }
     made = json.loads(ds.attrs["provenance"]) | {"machines": ds.attrs["machines"]}

@@ -26,7 +26,10 @@ from icq_bounds.sweep.learning import Learning
 Value: TypeAlias = int | float | bool | str
 RENAMED = {"method": "function_class", "drop": "unavailable"}
 CLOSE = 1e-9  # relative, of range values to the shortest decimal that stands for them
-WRITTEN = "write a list like {name}=1,2,4 or a range like {name}=1:4:4 (first:last:count, `:log` for equal ratios)"
+WRITTEN = "write {name}=VALUE,VALUE,... or a range {name}=first:last:count, with :log behind it for equal ratios"
+MOST = 10_000  # values of an axis
+LETTERS = 60  # of what was written that a message repeats
+EXACT = 2**53  # below which every whole number is a floating-point number
 
 
 class UnknownAxis(ValueError):
@@ -60,23 +63,29 @@ class Setting:
         text = str(written).strip()
         if isinstance(self.kind, tuple):
             if text not in self.kind:
-                raise ValueError(f"axis {self.name} = {text!r}: choose from {', '.join(self.kind)}")
+                raise ValueError(f"axis {self.name} = {_brief(text)}: choose from {', '.join(self.kind)}")
             return text
         if self.kind is bool:
             if text.lower() not in ("true", "false"):
-                raise ValueError(f"axis {self.name} = {text!r}: choose from false, true")
+                raise ValueError(f"axis {self.name} = {_brief(text)}: choose from false, true")
             return text.lower() == "true"
         if self.kind is str:
             return text
         try:
-            return self._number(float(text))
-        except ValueError as error:
+            number = self._number(text)
+        except (ValueError, OverflowError) as error:
             kind = "a whole number" if self.kind is int else "a number"
             raise ValueError(
-                f"axis {self.name} = {text!r} is not {kind} ({self.meaning}); {WRITTEN.format(name=self.name)}"
+                f"axis {self.name} = {_brief(text)} is not {kind} ({self.meaning}); {WRITTEN.format(name=self.name)}"
             ) from error
+        if self.kind is int and abs(number) >= EXACT:
+            raise ValueError(
+                f"axis {self.name} = {_brief(text)} is not below 2^53, up to where whole numbers are exact"
+            )
+        return number
 
-    def _number(self, x: float) -> Value:
+    def _number(self, text: str) -> int | float:
+        x = float(text)
         if not math.isfinite(x) or (self.kind is int and abs(x - round(x)) > 1e-9 * max(1.0, abs(x))):
             raise ValueError
         return round(x) if self.kind is int else x
@@ -86,19 +95,26 @@ class Setting:
         if isinstance(written, str) and ":" in written:
             parts: list[object] = [*self._range(written)]
         elif isinstance(written, str):
-            parts = [*written.split(",")]
+            parts = [*written.split(",")] if written.strip() else []
         else:
             parts = [*written] if isinstance(written, Sequence) else [written]
-        found = tuple(self.value(part) for part in parts)
-        if not found:
+        if not parts:
             raise ValueError(f"axis {self.name} has no value; {WRITTEN.format(name=self.name)}")
-        if repeated := [v for k, v in enumerate(found) if v in found[:k]]:
-            raise ValueError(f"axis {self.name}: {repeated[0]} is given twice")
-        return found
+        self._many(len(parts))
+        found: dict[Value, None] = {}
+        for part in parts:
+            if (value := self.value(part)) in found:
+                raise ValueError(f"axis {self.name}: {value} is given twice")
+            found[value] = None
+        return tuple(found)
+
+    def _many(self, count: int) -> None:
+        if count > MOST:
+            raise ValueError(f"axis {self.name} has {short(count)} values, at most {MOST} can be swept; take fewer")
 
     def _range(self, text: str) -> Sequence[object]:
         parts = text.split(":")
-        wrong = f"axis {self.name} = {text!r} is no range; {WRITTEN.format(name=self.name)}"
+        wrong = f"axis {self.name} = {_brief(text)} is no range; {WRITTEN.format(name=self.name)}"
         if self.kind not in (int, float) or len(parts) not in (3, 4) or parts[3:] not in ([], ["log"]):
             raise ValueError(wrong)
         try:
@@ -107,8 +123,20 @@ class Setting:
             raise ValueError(wrong) from error
         if count < 2 or (parts[3:] and not (low > 0 and high > 0)):
             raise ValueError(wrong + "; the count is at least 2, equal ratios need positive ends")
+        if not math.isfinite(high - low):
+            raise ValueError(wrong + "; both ends and the way between them are finite")
+        self._many(count)
         inner = (np.geomspace if parts[3:] else np.linspace)(low, high, count)[1:-1].tolist()
         return [low, *(_shortest(x, CLOSE * (x if parts[3:] else abs(high - low) / count)) for x in inner), high]
+
+
+def short(count: int) -> str:
+    """A count of things, readable when it is absurd; Python does not write more than 4300 digits."""
+    return str(count) if count < 10**12 else f"about 2^{count.bit_length() - 1}"
+
+
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= LETTERS else f"{text[:LETTERS]}...")
 
 
 def _shortest(x: float, tolerance: float) -> float:
@@ -154,7 +182,7 @@ def parse(family: str, assignments: Sequence[str]) -> dict[str, tuple[Value, ...
     for text in assignments:
         name, equals, written = text.partition("=")
         if not equals:
-            raise ValueError(f"axes: {text!r} is not NAME=VALUES (a file goes before --axes)")
+            raise ValueError(f"axes: {_brief(text)} is not NAME=VALUES (a file goes before --axes)")
         if name in found:
             raise ValueError(f"axis {name} is given twice")
         found[name] = read(family, name, written)

@@ -39,9 +39,11 @@ import xarray as xr
 
 from bounds.core.bound import Verdict
 from estimators.decomposition import TERMS
-from icq_bounds.sweep import axes, provenance, store
+from icq import files
+from icq_bounds.sweep import axes, provenance
+from icq_bounds.sweep.folder import read_folder
 from icq_bounds.sweep.measure import OUTPUTS
-from icq_bounds.sweep.spec import Spec, read_folder
+from icq_bounds.sweep.spec import Spec
 from icq_bounds.sweep.store import Arrays, Store
 
 PER_RUN, PER_TIME = ("term", "output", "replica", "checkpoint"), ("term", "output", "checkpoint")
@@ -201,7 +203,7 @@ def load(folder: Path | str) -> xr.Dataset:
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write the dataset as netCDF, whole or not at all."""
     packed = {str(name): {"zlib": True, "complevel": 4} for name, v in ds.data_vars.items() if v.size > 64}
-    store.write(path, bytes(ds.to_netcdf(engine="h5netcdf", encoding=packed)))
+    files.write(path, bytes(ds.to_netcdf(engine="h5netcdf", encoding=packed)))
 
 
 def verdicts(ds: xr.Dataset, term: str, kind: str = "bound") -> dict[str, int]:

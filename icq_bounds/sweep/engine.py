@@ -25,9 +25,10 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 import jax
 import joblib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from icq.display import Fact, Shown
+from icq_bounds.console import says
 from icq_bounds.errors import FailedCells, Interrupted, WorkError
 from icq_bounds.sweep.provenance import machine, xla_flags
 from icq_bounds.sweep.store import Store, code_version
@@ -52,6 +53,7 @@ class Job(Protocol):
 
 C = TypeVar("C", bound=Job)
 PATIENCE = "20s"  # until a scheduler has to answer
+JOBS = 1024  # processes of one machine at most
 QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
 
 
@@ -84,9 +86,7 @@ class Pool:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not any(thread.name == "watch" for thread in threading.enumerate()):
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        if (
-            self.compiled and not jax.config.values["jax_compilation_cache_dir"]
-        ):  # a folder of the user's own is left alone
+        if self.compiled and not jax.config.values["jax_compilation_cache_dir"]:  # one of the user's own is left alone
             jax.config.update("jax_compilation_cache_dir", self.compiled)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -114,6 +114,12 @@ def attempt(cell: Job, code: str, pool: Pool | None = None) -> Attempt:
     seconds = round(time.monotonic() - start, 3)
     where = {"machine": machine(), "device": jax.devices()[0].device_kind, "xla_flags": xla_flags()}
     return Attempt(cell, result, where | {"seconds": seconds})
+
+
+def check_jobs(count: int) -> None:
+    """Raise ValueError for a number of processes that no machine should be asked for."""
+    if not 1 <= count <= JOBS:
+        raise ValueError(f"jobs = {count} must be at least 1 and at most {JOBS}")
 
 
 def processes(count: int, *, share: bool = True) -> Executor:
@@ -267,8 +273,8 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 @contextmanager
 def _progress(console: Console, total: int, resumed: int, noun: str) -> Iterator[Callable[[str], None]]:
     """A bar on a terminal, a line now and then elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("{task.fields[left]}"))  # fmt: skip
+    columns = (says(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               says("fields[left]"))  # fmt: skip
     start = said = time.monotonic()
     count = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

@@ -7,6 +7,7 @@ should not wait for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from icq.smdp import ICSMDP
     from synthetic.dials import Dials, Shape
     from synthetic.routing import Routing
+
+
+LARGEST = 10**8  # outcomes of an instance: 800 MB for each of its fields
+
+
+def _fits(outcomes: int, sizes: str) -> None:
+    """Raise ValueError for an instance that no machine holds, before anybody tries to build it."""
+    if outcomes > LARGEST:
+        raise ValueError(f"{sizes}: an instance of so many outcomes, more than {LARGEST}, cannot be built; take fewer")
 
 
 @runtime_checkable
@@ -40,6 +50,10 @@ class Family(Protocol):
     def used(self) -> Family:
         """The same family, with settings that its instance does not use at their defaults."""
         ...
+
+
+def _named(family: object, sizes: Sequence[str]) -> str:
+    return ", ".join(f"{name} = {getattr(family, name)}" for name in sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +93,10 @@ class DialsFamily(DialsSettings):
         """Raise the errors of `workflow` without building it."""
         from synthetic.dials import check
 
+        degree = {"random": self.degree, "ring": 2, "pipeline": 2}.get(self.graph, self.agents)
+        places = self.clusters * self.visible * self.hidden
+        sizes = ("agents", "clusters", "visible", "hidden", "options", *(["degree"] if self.graph == "random" else []))
+        _fits(self.agents * places * self.options * degree * places, _named(self, sizes))
         check(self.shape(), self.dials())
 
     def sizes(self) -> tuple[object, ...]:
@@ -99,6 +117,7 @@ class GarnetFamily(GarnetSettings):
 
     def check(self) -> None:
         """Build one instance of these sizes: it takes milliseconds."""
+        _fits(self.states * self.options * self.outcomes, _named(self, ("states", "options", "outcomes")))
         _build_once(replace(self, seed=0))
 
     def used(self) -> Family:
@@ -136,6 +155,7 @@ class RoutingFamily(RoutingSettings):
 
     def check(self) -> None:
         """Raise the errors of `workflow` without building it."""
+        _fits((self.specialists * self.intents) ** 2, _named(self, ("specialists", "intents")))
         self.game()
 
     def used(self) -> Family:

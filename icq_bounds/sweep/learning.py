@@ -22,6 +22,10 @@ class Who(Enum):
     INDEPENDENT = "independent learners"
 
 
+LAST = 2**31 - 1  # handoff or update that is counted
+WEIGHTS = 10**7  # of a function class, per agent
+
+
 @dataclass(frozen=True, kw_only=True)
 class Learning:
     """How to learn: a function class, its schedule, and who learns."""
@@ -94,6 +98,13 @@ class Learning:
         for name in ("features", "width", "depth", "inputs", "reference_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.reference_iterations > LAST:
+            raise ValueError(f"reference_iterations = {self.reference_iterations} must be at most {LAST}")
+        weights = {"features": self.features, "width": self.width * (self.inputs + self.width * (self.depth - 1))}
+        for name, count in weights.items():
+            if count > WEIGHTS:
+                said = "features" if name == "features" else "width, depth and inputs"
+                raise ValueError(f"{name} = {getattr(self, name)}: {said} make more than {WEIGHTS} weights per agent")
         if self.training == "plain" and self.depth != 1:
             raise ValueError(f"depth = {self.depth}: networks with plain steps have one hidden layer")
         for name, least in (("step", "positive"), ("decay_offset", "positive"), ("scale", "positive")):

@@ -58,7 +58,7 @@ def machine() -> str:
 def processor() -> str:
     """The processor's model name, or what the platform calls it."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or "unknown processor"

@@ -1,40 +1,31 @@
 """A sweep: every combination of the values of its axes is a cell, with the same replicas and checkpoints.
 
-A sweep lives in a folder:
-
-    sweep.json    what was asked, in full, and where it first ran; another question is refused
-    cells/        one file per finished cell
-    sweep.nc      all of it as one labelled dataset, written at the end (icq_bounds/sweep/dataset.py)
-
-Replicas are seeds 0, 1, ... in every cell, so that cells are compared on common random numbers.
+Where it lives: icq_bounds/sweep/folder.py.  Replicas are seeds 0, 1, ... in every cell, so that cells are compared on
+common random numbers.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icq_bounds.sweep import axes as axis
 from icq_bounds.sweep.axes import Value
 from icq_bounds.sweep.families import FAMILIES, Family
-from icq_bounds.sweep.learning import Learning
+from icq_bounds.sweep.learning import LAST, Learning
 
 if TYPE_CHECKING:
     from icq_bounds.sweep.cells import Cell
-    from icq_bounds.sweep.store import Store
 
 NETWORK = ("width", "depth", "inputs", "reference_iterations", "training", "scale")
 FILE_KEYS = ("family", "axes", "fix", "replicas", "handoffs", "checkpoints")
 REPLICAS, HANDOFFS = 8, 65536
-
-
-class OtherSweep(ValueError):
-    """The folder holds a sweep with another configuration."""
+CELLS, RUNS = 100_000, 100_000  # cells of a sweep, and replicas of a cell, at most
 
 
 @dataclass(frozen=True)
@@ -77,11 +68,20 @@ class Spec:
 
     def check(self) -> None:
         """Raise ValueError for a value outside its range, or an axis that no cell uses, before any work."""
-        if self.replicas < 1:
-            raise ValueError(f"replicas = {self.replicas} must be at least 1")
+        if not 1 <= self.replicas <= RUNS:
+            raise ValueError(f"replicas = {axis.short(self.replicas)} must be at least 1 and at most {RUNS}")
         grid = self.checkpoints
+        if any(type(k) is not int for k in grid):
+            raise ValueError(f"checkpoints = {list(grid)} must be whole numbers")
         if not grid or grid[0] < 1 or any(a >= b for a, b in pairwise(grid)):
-            raise ValueError(f"checkpoints = {list(grid)} must be positive and increasing")
+            raise ValueError(f"checkpoints = {list(map(axis.short, grid))} must be positive and increasing")
+        if grid[-1] > LAST:
+            raise ValueError(f"handoffs = {axis.short(grid[-1])} must be at most {LAST}")
+        if (cells := prod(self.shape)) > CELLS:
+            sizes = " x ".join(f"{len(values)} {name}" for name, values in self.axes)
+            raise ValueError(
+                f"axes: {sizes} are {axis.short(cells)} cells, at most {CELLS} are swept; take fewer values"
+            )
         for family, learning in dict.fromkeys(self._settings()):
             family.check()
             learning.check()
@@ -109,11 +109,19 @@ class Spec:
 
     @staticmethod
     def from_json(said: Mapping[str, Any]) -> Spec:
-        """The inverse of `as_json`."""
-        return Spec(
+        """The inverse of `as_json`.  Raises ValueError, KeyError, TypeError or AttributeError for what it cannot be."""
+        spec = Spec(
             said["family"], tuple((name, tuple(values)) for name, values in said["axes"].items()),
             tuple(said["fixed"].items()), said["replicas"], tuple(said["checkpoints"]),
         )  # fmt: skip
+        settings = axis.known(spec.family)
+        written = [(name, value) for name, values in spec.axes for value in values]
+        for name, value in [*written, *((name, value) for name, value in spec.fixed if value is not None)]:
+            if repr(settings[name].value(value)) != repr(value):
+                raise ValueError(f"{name} = {value}")
+        if type(spec.replicas) is not int or spec.replicas < 1 or not spec.checkpoints:
+            raise ValueError("replicas or checkpoints")
+        return spec
 
 
 def ask(
@@ -143,7 +151,7 @@ def ask(
         del fixed[name]
     if checkpoints is None:
         if handoffs < 1:
-            raise ValueError(f"handoffs = {handoffs} must be at least 1")
+            raise ValueError(f"handoffs = {axis.short(handoffs)} must be at least 1")
         checkpoints = tuple(sorted({max(1, handoffs >> k) for k in range(7)}))
     spec = Spec(family, tuple(axes.items()), tuple(fixed.items()), replicas, checkpoints)
     spec.check()
@@ -160,8 +168,12 @@ def _implied_class(names: list[str]) -> str:
 def read_file(path: Path) -> dict[str, Any]:
     """The keys of a TOML file.  Raises ValueError naming an unknown key or a wrong type."""
     try:
-        said = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text in UTF-8; save it as one") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply for a sweep") from None
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: {error}") from error
     kinds = {"family": str, "axes": dict, "fix": dict, "replicas": int, "handoffs": int, "checkpoints": list}
     for name, value in said.items():
@@ -170,68 +182,3 @@ def read_file(path: Path) -> dict[str, Any]:
         if not isinstance(value, kinds[name]) or isinstance(value, bool):
             raise ValueError(f"{path}: {name} is {value!r}, a {kinds[name].__name__} is needed")
     return said
-
-
-def first_difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first field in which two configurations differ, with both values."""
-    for name in dict.fromkeys([*there, *here]):
-        a, b = there.get(name, "absent"), here.get(name, "absent")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if (found := first_difference(a, b, f"{prefix}{name}.")) is not None:
-                return found
-            if list(a) != list(b):
-                return f"the order of {prefix}{name} is {', '.join(a)} there, {', '.join(b)} here"
-        elif a != b or type(a) is not type(b):
-            return f"{prefix}{name} is {a} there, {b} here"
-    return None
-
-
-def read_folder(folder: Path) -> tuple[Spec, dict[str, Any]]:
-    """What a sweep's folder says it holds: the configuration, and its record (`code`, `provenance`).
-
-    Raises FileNotFoundError where there is no sweep, ValueError for a damaged sweep.json.
-    """
-    path = folder / "sweep.json"
-    try:
-        said = json.loads(path.read_text())
-        return Spec.from_json(said["sweep"]), said
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it and run the same command: finished cells are found again"
-        ) from error
-
-
-def claim(spec: Spec, folder: Path) -> tuple[Store, str]:
-    """Make a folder this sweep's, or find it so; returns its store, and a note when its code has changed.
-
-    Nothing is written before everything is known to fit.  Raises OtherSweep for another configuration, OSError for a
-    folder that cannot be written or a disk without room.
-    """
-    from icq_bounds.sweep import provenance, store
-
-    note, path = "", folder / "sweep.json"
-    before: dict[str, Any] | None = None
-    if path.exists():
-        _, before = read_folder(folder)
-        if (found := first_difference(before["sweep"], spec.as_json())) is not None:
-            raise OtherSweep(f"{folder} holds another sweep: {found}; choose a new --out")
-    elif (folder / "sweep.nc").exists():
-        raise OtherSweep(f"{folder} holds a sweep.nc without its sweep.json; choose a new --out")
-    kept = store.Store(folder / "cells")
-    missing = [cell for cell in dict.fromkeys(spec.cells()) if not kept.path(cell).exists()]
-    kept.room(2 * len(missing) * cell_bytes(spec))
-    if before is not None and before["code"] != kept.code and (others := kept.strangers(spec.cells())):
-        note = f"the code has changed since this sweep began: {others} older results stay in cells/ and are not used"
-    if before is None or before["code"] != kept.code:
-        said = {"sweep": spec.as_json(), "code": kept.code, "provenance": provenance.provenance()}
-        store.write(path, (json.dumps(said, indent=2) + "\n").encode())
-    return kept, note
-
-
-def cell_bytes(spec: Spec) -> int:
-    """Room that the result of one cell needs at most: four terms of two outputs with four numbers and a word at every
-    record, two numbers and a word at every checkpoint.
-    """  # fmt: skip
-    word, records = 12 * 4, spec.replicas * len(spec.checkpoints)
-    each = (4 * 8 + word) * records + (2 * 8 + word) * len(spec.checkpoints)
-    return 4 * 2 * each + 8 * (records + spec.replicas + len(spec.checkpoints)) + 16384

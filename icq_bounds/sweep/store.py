@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import shutil
 import time
 import warnings
@@ -19,10 +18,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import numpy as np
+
+from icq import files
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("icq", "synthetic", "estimators", "bounds")
@@ -42,9 +42,9 @@ Arrays = dict[str, np.ndarray]
 def code_version() -> str:
     """A hash of every source file and library version that can change a number."""
     digest = hashlib.sha256()
-    files = [file for package in SOURCES for file in (ROOT / package).rglob("*.py")]
-    files += [file for name in MODULES for file in (ROOT / "icq_bounds").glob(name)]
-    for file in sorted(files):
+    sources = [file for package in SOURCES for file in (ROOT / package).rglob("*.py")]
+    sources += [file for name in MODULES for file in (ROOT / "icq_bounds").glob(name)]
+    for file in sorted(sources):
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     digest.update(repr([(name, version(name)) for name in LIBRARIES]).encode())
     return digest.hexdigest()[:16]
@@ -55,23 +55,6 @@ def key(cell: Any, code: str | None = None) -> str:
     if not dataclasses.is_dataclass(cell):
         raise TypeError(f"a cell is a dataclass, not {type(cell).__name__}")
     return hashlib.sha256(f"{cell!r} {code or code_version()}".encode()).hexdigest()[:20]
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a kill or a full disk at any moment leaves what was there before."""
-    part = path.with_name(f"{path.name}.{token_hex(4)}.part")
-    try:
-        try:
-            with open(part, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} (writing {path.name})", str(path.parent)) from error
 
 
 class Store:
@@ -85,7 +68,9 @@ class Store:
         if not read_only:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                write(folder / "writable", b"x" * 4096)  # an unwritable folder or a full disk fails here, before work
+                files.write(
+                    folder / "writable", b"x" * 4096
+                )  # an unwritable folder or a full disk fails here, before work
             except FileExistsError as error:
                 raise NotADirectoryError(error.errno, "is a file, a folder is needed", str(folder)) from error
             (folder / "writable").unlink(missing_ok=True)
@@ -93,7 +78,7 @@ class Store:
 
     def _sweep_up(self) -> None:
         """Remove the remains of killed writes; young ones may belong to a run beside this one."""
-        for part in self.folder.glob("*.part"):
+        for part in self.folder.glob(f"*{files.PART}"):
             if time.time() - part.stat().st_mtime > STALE:
                 part.unlink(missing_ok=True)
 
@@ -147,4 +132,4 @@ class Store:
         buffer = io.BytesIO()
         note = np.frombuffer(json.dumps(said).encode(), np.uint8)
         np.savez_compressed(buffer, allow_pickle=False, **result, **{ABOUT: note})
-        write(self.path(cell), buffer.getvalue())
+        files.write(self.path(cell), buffer.getvalue())

@@ -171,11 +171,13 @@ def test_help_teaches_and_needs_no_jax():
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_help_teaches_by_an_example(name, capsys):
-    with pytest.raises(SystemExit):
-        main([name, "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    assert any(re.match(rf"(Example:|  ) ?icq {name} ", line) for line in lines), (
-        "an example stands on a line of its own"
-    )
+def test_every_help_teaches_by_an_example(name, capsys, monkeypatch):
+    examples = []
+    for columns in ("40", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        examples.append([line for line in lines if re.match(rf"(Example:|  ) ?icq {name} ", line)])
+    assert examples[0] == examples[1] != [], "examples stand on lines of their own, whole at any width"
     assert len(lines) < 60 or name == "sweep", "a help fits a screen; that of a sweep lists the axes"

@@ -10,7 +10,8 @@ from synthetic.math_data import load_answers, made_up
 from tests.math_stub import said, server
 
 
-def test_recorded_answers_are_played_compared_and_resumed(tmp_path, capsys):
+def test_recorded_answers_are_played_compared_and_resumed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")  # names of two words stand on one line
     log, table = tmp_path / "log.jsonl", tmp_path / "said.csv"
     command = ["math", str(log), "--questions", "30", "--plays", "3", "--table", str(table)]
     cli.main(command)
@@ -53,6 +54,8 @@ def test_an_endpoint_is_asked_what_the_table_asks(tmp_path, capsys, monkeypatch)
     [
         (["--questions", "0"], "questions = 0"),
         (["--plays", "0"], "plays = 0"),
+        (["--questions", "10000000000000000000000"], "questions = 10000000000000000000000"),
+        (["--plays", "3000000000"], "plays = 3000000000"),
         (["--gsm8k", "absent.csv"], "lm-sys/RouteLLM"),
         (["--backend", "endpoint"], "give --url"),
         (["--worth", "0"], "worth = 0"),

@@ -283,7 +283,7 @@ def test_whatever_a_folder_says_is_only_text(swept, tmp_path):
         (lambda folder: folder.mkdir(), "neither sweep.json"),
         (lambda folder: (folder / "cells").mkdir(parents=True), "there are 0 finished cells"),
         (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{}")), "summary.json: the key '.*' is"),
-        (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{")), "summary.json: Expecting"),
+        (lambda folder: (folder.mkdir(), (folder / "summary.json").write_text("{")), "summary.json is damaged"),
     ],
 )
 def test_a_folder_without_results_says_what_is_missing(tmp_path, capsys, prepare, words):

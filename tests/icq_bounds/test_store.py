@@ -113,12 +113,3 @@ def test_remains_of_killed_writes_go_when_they_are_old(tmp_path):
 def test_a_store_that_is_only_read_writes_nothing(tmp_path):
     store = S.Store(tmp_path / "absent", read_only=True)
     assert store.get(Question()) is None and not (tmp_path / "absent").exists()
-
-
-def test_others_may_read_results(tmp_path):
-    before = os.umask(0o022)
-    try:
-        S.write(tmp_path / "x", b"1")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644

@@ -28,6 +28,7 @@ from icq.learn import flags
 from icq_bounds import errors
 from icq_bounds.cli import main
 from icq_bounds.sweep import axes, dataset, engine, provenance, store
+from icq_bounds.sweep import folder as place
 from icq_bounds.sweep import spec as sweep
 from icq_bounds.sweep.cells import Cell
 from icq_bounds.sweep.families import FAMILIES
@@ -43,7 +44,7 @@ def ask(fix=SMALL, family="dials", replicas=2, checkpoints=(16, 32), **chosen):
 
 
 def run(spec, folder, executor=None, console=None):
-    kept, _ = sweep.claim(spec, folder)
+    kept, _ = place.claim(spec, folder)
     engine.run_all(spec.cells(), kept, executor or engine.processes(1), console)
     return dataset.load(folder)
 
@@ -171,13 +172,13 @@ def test_configurations_round_trip_and_name_what_differs():
     spec = ask(gap=[0, 0.5], iid=[False, True])
     said = json.loads(json.dumps(spec.as_json()))
     assert sweep.Spec.from_json(said) == spec
-    assert sweep.first_difference(said, spec.as_json()) is None
-    assert "axes.gap is [0.0, 0.5] there, [0.0, 1.0] here" in sweep.first_difference(
+    assert place.first_difference(said, spec.as_json()) is None
+    assert "axes.gap is [0.0, 0.5] there, [0.0, 1.0] here" in place.first_difference(
         said, ask(gap=[0, 1.0], iid=[False, True]).as_json()
     )
-    assert "order of axes" in sweep.first_difference(said, ask(iid=[False, True], gap=[0, 0.5]).as_json())
-    assert "replicas is 2 there, 3 here" in sweep.first_difference(said, replace(spec, replicas=3).as_json())
-    assert "axes.iid" in sweep.first_difference(said, ask(gap=[0, 0.5]).as_json())
+    assert "order of axes" in place.first_difference(said, ask(iid=[False, True], gap=[0, 0.5]).as_json())
+    assert "replicas is 2 there, 3 here" in place.first_difference(said, replace(spec, replicas=3).as_json())
+    assert "axes.iid" in place.first_difference(said, ask(gap=[0, 0.5]).as_json())
 
 
 # ---- the folder
@@ -199,13 +200,13 @@ def contents(folder):
 def test_another_configuration_is_refused_and_nothing_touched(finished, capsys):
     spec, folder, _ = finished
     before = contents(folder)
-    with pytest.raises(sweep.OtherSweep, match=r"axes\.gap is \[0\.0, 0\.5\] there, \[0\.0, 1\.0\] here"):
-        sweep.claim(ask(gap=[0, 1.0], function_class=["table", "features"]), folder)
+    with pytest.raises(place.OtherSweep, match=r"axes\.gap is \[0\.0, 0\.5\] there, \[0\.0, 1\.0\] here"):
+        place.claim(ask(gap=[0, 1.0], function_class=["table", "features"]), folder)
     with pytest.raises(SystemExit):
         main(["sweep", "--axes", "gap=0,0.5", "--out", str(folder)])
     assert "holds another sweep" in capsys.readouterr().err
     assert contents(folder) == before
-    _, note = sweep.claim(spec, folder)
+    _, note = place.claim(spec, folder)
     assert note == "" and contents(folder) == before
 
 
@@ -292,30 +293,18 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_damaged_description_is_not_written_over(finished, tmp_path):
-    spec, folder, _ = finished
-    shutil.copytree(folder, tmp_path / "s")
-    text = (folder / "sweep.json").read_text()
-    (tmp_path / "s" / "sweep.json").write_text(text[:-30])
-    with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
-        sweep.claim(spec, tmp_path / "s")
-    (tmp_path / "s" / "sweep.json").unlink()
-    with pytest.raises(sweep.OtherSweep, match=r"sweep\.nc without"):
-        sweep.claim(spec, tmp_path / "s")
-
-
 def test_no_room_is_said_before_work(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 10**4)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match="No space left"):
-        sweep.claim(ask(gap=[0, 1]), tmp_path)
+        place.claim(ask(gap=[0, 1]), tmp_path)
     assert not (tmp_path / "sweep.json").exists()
 
 
 def test_a_disk_that_fills_up_keeps_what_is_finished(tmp_path, finished):
     """The file size limit of the process plays the full disk: the second result no longer fits."""
     spec, _, ds = finished
-    kept, _ = sweep.claim(spec, tmp_path)
+    kept, _ = place.claim(spec, tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def narrowing(found):
@@ -345,7 +334,7 @@ class Dropping:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_ctrl_c_that_python_drops_still_stops_after_the_cell(tmp_path, finished):
     spec, _, ds = finished
-    kept, _ = sweep.claim(spec, tmp_path)
+    kept, _ = place.claim(spec, tmp_path)
 
     def interrupted(found):
         for cell in found:
@@ -363,7 +352,7 @@ def test_changed_code_is_noted_and_old_results_are_not_used(finished, tmp_path, 
     spec, folder, _ = finished
     shutil.copytree(folder, tmp_path / "s")
     monkeypatch.setattr(store, "code_version", lambda: "0" * 16)
-    kept, note = sweep.claim(spec, tmp_path / "s")
+    kept, note = place.claim(spec, tmp_path / "s")
     assert "4 older results" in note and all(kept.get(cell) is None for cell in spec.cells())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import as_dict, finite
-from icq_bounds.sweep import store
+from icq import files
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.provenance import provenance
 from icq_bounds.sweep.results import KINDS, Stated, percent, statements, tally, violations
@@ -72,4 +72,4 @@ def evidence(results: Collection[Arrays], kind: Stated) -> dict[str, Any]:
 
 def write(summary: dict[str, Any], path: Path) -> None:
     """Write the summary whole or not at all."""
-    store.write(path, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    files.write(path, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
