@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Int
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from scipy import stats
 
 from bounds.core.bound import Bound, Certificate, Verdict, conditional
 from bounds.theorem import Output
@@ -89,6 +90,24 @@ class TermCheck(Shown):
 
 
 @dataclass(frozen=True)
+class NextRun(Shown):
+    """What R independent runs say of one more, whatever the law of a run.
+
+    at_most: the largest certificate of the R runs, in the d-norm and in reward units, which the error of the next one
+    exceeds with probability at most 1/(R + 1): each of R + 1 certificates is equally likely to be the largest.
+    probability: R/(R + 1).  killed: the share of runs that leave what the bound speaks of, with its exact 95 % interval.
+    """
+
+    at_most: float
+    probability: float
+    killed: Estimate
+
+    def _facts_(self) -> list[Fact]:
+        return [Fact("error at most", self.at_most, "reward in the d-norm"), Fact("probability", self.probability),
+                Fact("runs killed", self.killed)]  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Check(Shown):
     """What `verify` found: the errors of IC-Q on a model, each beside its bound and its certificate.
 
@@ -137,6 +156,17 @@ class Check(Shown):
         ax: where to draw; new axes when left out.  Returns the axes.
         """
         return check_panel(self.records, ax)
+
+    def next_run(self, term: str = "total") -> NextRun:
+        """A statement about one more run after as many handoffs; term: interface has no certificate, the rest do."""
+        last = self.records.isel(checkpoint=-1)
+        found = last.certificate.sel(term=term, output=self.records.attrs["shown"]).values
+        killed = int((self.records.used.values > 1).any(axis=-1).sum())
+        low, high = stats.binomtest(killed, self.seeds).proportion_ci(0.95, "exact")
+        one = killed / self.seeds
+        error = math.sqrt(one * (1 - one) / self.seeds)
+        share = Estimate(one, error, (float(low), float(high)), float(self.seeds), confidence=0.95)
+        return NextRun(float(found.max()), self.seeds / (self.seeds + 1), share)
 
     def to_dataset(self) -> xr.Dataset:
         """Every number with names: dimensions term, output (last, average), replica and checkpoint; units and long

@@ -166,3 +166,16 @@ def test_a_diverged_run_has_no_certificate():
     wild = ib.verify(model(), 2000, 3, ib.table("global", step=1e30, decay_power=0.0), checkpoints=[500, 2000])
     assert wild.terms["residual"].certificate_verdict is Verdict.INAPPLICABLE
     assert "finite table" in repr(wild) and wild.plot()
+
+
+def test_the_next_run_is_below_the_largest_certificate_with_a_known_probability():
+    """Of every four runs one has the largest error: the other three say nothing wrong of it three times in four."""
+    c = check("table")
+    said = c.next_run()
+    each = c.records.certificate.sel(term="total", output="average").isel(checkpoint=-1).values
+    assert said.at_most == each.max() and said.probability == 0.75
+    assert said.killed.value == 0.0 and said.killed.interval == pytest.approx((0.0, 1 - 0.025 ** (1 / 3)))
+    errors = ib.verify(model(), 200, 400, ib.table()).records
+    errors = errors.observed.sel(term="total", output="average").isel(checkpoint=-1).values.reshape(100, 4)
+    missed = (errors[:, 3] > errors[:, :3].max(axis=1)).sum()
+    assert 10 <= missed <= 42, "a quarter of a hundred, four standard errors either way"
