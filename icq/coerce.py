@@ -34,6 +34,7 @@ class Described(Protocol):
 
 Instance: TypeAlias = ICSMDP | Described
 Numbers: TypeAlias = ArrayLike | Sequence[Any]  # what becomes an array: numbers, lists, NumPy and JAX arrays
+MAX = float(np.finfo(np.float64).max)
 MOST = 2_000_000_000  # of anything that is counted: handoffs are numbered in 32 bits, a block beyond the last included
 ROWS = {"S": "global state", "O": "observation", "A": "option", "B": "outcome"}
 
@@ -109,6 +110,16 @@ def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) 
     return float(array)
 
 
+def within(name: str, value: Any, low: float, high: float = MAX) -> None:
+    """Raise ValueError for a number, or one of an array, outside [low, high]; tracers and other objects pass."""
+    plain = isinstance(value, int | float | np.ndarray | np.generic | jax.Array) and not isinstance(value, bool)
+    if not plain or isinstance(value, jax.core.Tracer):
+        return
+    array = numbers(name, value)
+    if (bad := ~((array >= low) & (array <= high))).any():
+        raise ValueError(f"{name} = {np.ravel(array)[np.ravel(bad)][0]:g} is outside {low:g}..{high:g}")
+
+
 def codes(name: str, value: Any, length: int | None, among: int) -> Int[np.ndarray, "n"]:
     """Codes 0..among-1, `length` of them (None: any number).  Raises ValueError naming the first bad one."""
     array = numbers(name, value)
@@ -119,6 +130,16 @@ def codes(name: str, value: Any, length: int | None, among: int) -> Int[np.ndarr
         i = int(np.argmax(bad))
         raise ValueError(f"{name}[{i}] = {array[i]:g} is none of 0..{among - 1}")
     return array.astype(np.int64)
+
+
+def options_of(m: ICSMDP, policy: Any) -> Int[np.ndarray, "S"]:
+    """A deterministic policy of the global state: an available option for each.  Raises ValueError naming the state."""
+    chosen = codes("policy", policy, m.num_states, m.num_options)
+    missing = ~np.asarray(m.available)[m.observation, chosen]
+    if missing.any():
+        s = int(np.argmax(missing))
+        raise ValueError(f"policy[{s}] = {chosen[s]}: the option is not available there")
+    return chosen
 
 
 def room(what: str, needed: int) -> None:

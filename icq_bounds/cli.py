@@ -8,13 +8,14 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import get_type_hints
 
 import icq_bounds
-from icq_bounds.errors import WorkError
+from icq_bounds import errors
 
 COMMANDS = {
     "make": "an instance of a family:        icq make dials --gap 0.5 --out m.npz",
@@ -45,18 +46,22 @@ def run(name: str, arguments: Sequence[str]) -> None:
     import tyro
 
     from icq_bounds.console import Lines
+    from icq_bounds.flags import whole_numbers
 
     module = import_module(f"icq_bounds.commands.{name}")
     options = tyro.cli(
         get_type_hints(module.run, include_extras=True)["options"], prog=f"icq {name}", args=arguments,
         description=module.description() if hasattr(module, "description") else None,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
+        config=(tyro.conf.OmitSubcommandPrefixes,), registry=whole_numbers(),
     )  # fmt: skip
     module.run(options, Lines())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `icq`: errors are one line on stderr and a non-zero exit status."""
+    """Entry point of `icq`: errors are one line on stderr and a non-zero exit status.
+
+    With ICQ_TRACE=1 in the environment an error is shown with its traceback instead.
+    """
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if name in ("--help", "-h"):
         print(overview())
@@ -70,12 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"icq: error: no command {name!r}: {meant}", file=sys.stderr)
         sys.exit(2)
     try:
-        run(name, rest)
-    except (ValueError, OSError, ArithmeticError, MemoryError, WorkError) as error:
-        message = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}"
-        print(f"icq: error: {message or type(error).__name__}", file=sys.stderr)
+        with warnings.catch_warnings():
+            errors.show_own_warnings()
+            run(name, rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if errors.traced():
+            raise
+        print(f"icq: error: {errors.one_line(error, name)}", file=sys.stderr)
         if detail := getattr(error, "detail", ""):
             print(detail, file=sys.stderr)
         sys.exit(1)

@@ -18,8 +18,10 @@ from tyro.conf import Positional
 from estimators.decomposition import TERMS, MixingSplit, mixing_split
 from estimators.statistics import estimate
 from estimators.statistics.estimate import as_dict, finite
+from icq.coerce import MOST, count
 from icq.display import number
 from icq.exact import analyse
+from icq.learn.learner import MOST_RUNS
 from icq.smdp import ICSMDP
 from icq_bounds.check import grid as check_grid
 from icq_bounds.commands import _terms
@@ -72,9 +74,8 @@ def run(options: LearnOptions, console: Console) -> None:
     if options.training == "plain" and options.network is None:
         raise ValueError("training: it is how networks learn; give their width with --network")
     for name in ("handoffs", "seeds", "features", "network"):
-        value = getattr(options, name)
-        if value is not None and value < (2 if name == "seeds" else 1):
-            raise ValueError(f"{name} = {value} is too small")
+        if (value := getattr(options, name)) is not None:
+            count(name, value, least=2 if name == "seeds" else 1, most=MOST_RUNS if name == "seeds" else MOST)
     chosen = _method(options)
     a = analyse(ICSMDP.load(options.file))
     grid = check_grid(options.handoffs)

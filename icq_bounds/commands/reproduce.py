@@ -17,6 +17,7 @@ from tyro.conf import Positional
 
 from estimators.decomposition import NAME
 from estimators.statistics.estimate import from_dict
+from icq.coerce import count
 from icq_bounds.errors import Violated
 from icq_bounds.numbers import text
 from icq_bounds.sweep import engine
@@ -145,8 +146,7 @@ EXPERIMENTS: dict[str, dict[str, Callable[[ReproduceOptions], Experiment]]] = {
 
 def run(options: ReproduceOptions, console: Console) -> None:
     """Run an experiment and write its figures and summary."""
-    if options.jobs < 1:
-        raise ValueError(f"jobs = {options.jobs} must be at least 1")
+    count("jobs", options.jobs, most=engine.MOST_JOBS)
     if options.clinc is not None and options.experiment != "routing":
         raise ValueError(f"clinc: real requests belong to the routing experiment, not to {options.experiment}")
     if options.gsm8k is not None and options.experiment != "math":

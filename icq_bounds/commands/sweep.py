@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from estimators.decomposition import TERMS
 from estimators.statistics.estimate import root_mean_square
+from icq.coerce import count
 from icq_bounds.commands import _terms
 from icq_bounds.errors import FailedCells, Interrupted
 from icq_bounds.sweep import axes, dataset, engine
@@ -75,8 +76,8 @@ def description() -> str:
 
 def run(options: SweepOptions, console: Console) -> None:
     """Run the missing cells of a sweep and write its dataset."""
-    if options.jobs is not None and options.jobs < 1:
-        raise ValueError(f"jobs = {options.jobs} must be at least 1")
+    if options.jobs is not None:
+        count("jobs", options.jobs, most=engine.MOST_JOBS)
     spec, out = asked(options)
     executor = engine.cluster(options.dask) if options.dask else engine.processes(options.jobs or joblib.cpu_count())
     store, note = sweep.claim(spec, out)
@@ -110,12 +111,15 @@ def asked(options: SweepOptions) -> tuple[sweep.Spec, Path]:
     if not chosen:
         raise ValueError("axes: none given, e.g. --axes gap=0:1:9; icq sweep --help lists them")
     grid = options.checkpoints or tuple(said.get("checkpoints", ())) or None
-    if grid and options.handoffs:
+    if grid and options.handoffs is not None:
         raise ValueError("handoffs and checkpoints: choose one")
-    spec = sweep.ask(
-        family, chosen, fixed, options.replicas or said.get("replicas", sweep.REPLICAS),
-        options.handoffs or said.get("handoffs", sweep.HANDOFFS), grid,
+    replicas, handoffs = (
+        said.get(name, usual) if given is None else given
+        for name, given, usual in (
+            ("replicas", options.replicas, sweep.REPLICAS), ("handoffs", options.handoffs, sweep.HANDOFFS),
+        )
     )  # fmt: skip
+    spec = sweep.ask(family, chosen, fixed, replicas, handoffs, grid)
     return spec, options.out or Path("results") / (options.file.stem if options.file else "sweep")
 
 

@@ -14,17 +14,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TypeAlias
 
 import numpy as np
 
 from icq_bounds.sweep.families import FAMILIES, UNITS
-from icq_bounds.sweep.fields import kinds, meanings
+from icq_bounds.sweep.fields import kind_of, kinds, meanings
 from icq_bounds.sweep.learning import Learning
 
 Value: TypeAlias = int | float | bool | str
 RENAMED = {"method": "function_class", "drop": "unavailable"}
+LONGEST = 10_000  # values of an axis
 CLOSE = 1e-9  # relative, of range values to the shortest decimal that stands for them
 WRITTEN = "write a list like {name}=1,2,4 or a range like {name}=1:4:4 (first:last:count, `:log` for equal ratios)"
 
@@ -105,8 +105,10 @@ class Setting:
             low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
         except ValueError as error:
             raise ValueError(wrong) from error
-        if count < 2 or (parts[3:] and not (low > 0 and high > 0)):
-            raise ValueError(wrong + "; the count is at least 2, equal ratios need positive ends")
+        if not 2 <= count <= LONGEST or (parts[3:] and not (low > 0 and high > 0)):
+            raise ValueError(wrong + f"; the count is from 2 to {LONGEST}, equal ratios need positive ends")
+        if not math.isfinite(high - low):
+            raise ValueError(wrong + "; both ends are finite, and so is their difference")
         inner = (np.geomspace if parts[3:] else np.linspace)(low, high, count)[1:-1].tolist()
         return [low, *(_shortest(x, CLOSE * (x if parts[3:] else abs(high - low) / count)) for x in inner), high]
 
@@ -127,18 +129,9 @@ def known(family: str) -> dict[str, Setting]:
 def _settings(cls: type) -> list[Setting]:
     fields, said = kinds(cls), meanings(cls)
     return [
-        Setting(name, _kind(kind), getattr(cls, name), said[name], UNITS.get(name, "1"), cls is Learning)
+        Setting(name, kind_of(kind), getattr(cls, name), said[name], UNITS.get(name, "1"), cls is Learning)
         for name, kind in fields.items()
     ]
-
-
-def _kind(kind: Any) -> type | tuple[str, ...]:
-    if get_origin(kind) is Literal:
-        return tuple(get_args(kind))
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
-    assert isinstance(kind, type)
-    return kind
 
 
 def listing(cls: type) -> str:

@@ -51,6 +51,7 @@ class Job(Protocol):
 
 
 C = TypeVar("C", bound=Job)
+MOST_JOBS = 4096  # processes of one machine
 PATIENCE = "20s"  # until a scheduler has to answer
 QUIET = 30.0  # seconds between progress lines where no terminal shows a bar
 

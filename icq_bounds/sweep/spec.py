@@ -12,6 +12,7 @@ Replicas are seeds 0, 1, ... in every cell, so that cells are compared on common
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 NETWORK = ("width", "depth", "inputs", "reference_iterations", "training", "scale")
 FILE_KEYS = ("family", "axes", "fix", "replicas", "handoffs", "checkpoints")
-REPLICAS, HANDOFFS = 8, 65536
+REPLICAS, HANDOFFS, MOST_CELLS = 8, 65536, 100_000
 
 
 class OtherSweep(ValueError):
@@ -77,9 +78,12 @@ class Spec:
 
     def check(self) -> None:
         """Raise ValueError for a value outside its range, or an axis that no cell uses, before any work."""
-        if self.replicas < 1:
-            raise ValueError(f"replicas = {self.replicas} must be at least 1")
-        grid = self.checkpoints
+        from icq.coerce import count
+
+        count("replicas", self.replicas)
+        grid = tuple(count("checkpoints", k) for k in self.checkpoints)
+        if (cells := math.prod(self.shape)) > MOST_CELLS:
+            raise ValueError(f"axes: {cells} cells, at most {MOST_CELLS} make a sweep; take fewer values")
         if not grid or grid[0] < 1 or any(a >= b for a, b in pairwise(grid)):
             raise ValueError(f"checkpoints = {list(grid)} must be positive and increasing")
         for family, learning in dict.fromkeys(self._settings()):
@@ -142,8 +146,9 @@ def ask(
     for name in axes:
         del fixed[name]
     if checkpoints is None:
-        if handoffs < 1:
-            raise ValueError(f"handoffs = {handoffs} must be at least 1")
+        from icq.coerce import count
+
+        handoffs = count("handoffs", handoffs)
         checkpoints = tuple(sorted({max(1, handoffs >> k) for k in range(7)}))
     spec = Spec(family, tuple(axes.items()), tuple(fixed.items()), replicas, checkpoints)
     spec.check()
