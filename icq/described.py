@@ -92,8 +92,8 @@ def number(what: str, value: Any) -> float:
         raise BuildError(f"{what} = {value!r} is not a number")
     try:
         return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    except OverflowError:  # a whole number or a fraction beyond all floats
+        return math.inf
 
 
 def key(what: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from icq import coerce, laws
 from icq.coerce import Numbers
@@ -55,7 +55,7 @@ def from_matrices(
     )  # fmt: skip
 
 
-def _matrices(transition: Any) -> list[sp.coo_array | Shaped[np.ndarray, "S S"]]:
+def _matrices(transition: Any) -> list[Any]:
     """One matrix for every option, in the precision it came in.  Raises BuildError on shapes and types."""
     if sp.issparse(transition):
         raise BuildError(f"transition: one matrix of shape {transition.shape}; give a list of one for every option")
@@ -79,12 +79,13 @@ def _matrices(transition: Any) -> list[sp.coo_array | Shaped[np.ndarray, "S S"]]
     return list(law)
 
 
-def _outcomes(
-    a: int, matrix: sp.coo_array | Shaped[np.ndarray, "S S"]
-) -> tuple[Float[np.ndarray, "S B"], Int[np.ndarray, "S B"]]:
-    """Where an option may lead from every state, and how likely.  Raises BuildError naming transition[a, s]."""
+def _outcomes(a: int, matrix: Any) -> tuple[Float[np.ndarray, "S B"], Int[np.ndarray, "S B"]]:
+    """Where an option may lead from every state, and how likely.  Raises BuildError naming transition[a, s].
+
+    matrix [S, S]: an array, or a sparse one in coordinates.
+    """
     size = matrix.shape[0]
-    if sp.issparse(matrix):
+    if not isinstance(matrix, np.ndarray):
         order = np.lexsort((matrix.col, matrix.row))
         source, target, chance = matrix.row[order], matrix.col[order], matrix.data[order]
     else:
@@ -94,7 +95,8 @@ def _outcomes(
         i = int(np.argmax(bad))
         raise BuildError(f"transition[{a}, {source[i]}, {target[i]}] = {chance[i]} is not a probability")
     count = np.bincount(source, minlength=size)
-    prob, following = np.zeros((size, max(count.max(), 1)), chance.dtype), np.zeros((size, max(count.max(), 1)), int)
+    shape = (size, max(int(count.max()), 1))
+    prob, following = np.zeros(shape, chance.dtype), np.zeros(shape, int)
     place = np.arange(len(source)) - (np.cumsum(count) - count)[source]
     prob[source, place], following[source, place] = chance, target
     total, limit = prob.sum(1, dtype=np.float64), laws.tolerance(chance.dtype, prob.shape[1])

@@ -32,6 +32,7 @@ COMMANDS = {
 HELP = """Learn handoff workflows with IC-Q, split their error in three, and hold each part beside its bound.
 
 usage: icq COMMAND [options], icq COMMAND --help, icq --version
+An error is one line; ICQ_TRACE=1 before the command shows where it came from.
 
 """
 

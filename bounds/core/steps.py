@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from icq.coerce import room
-
 from icq.display import Shown
 
 

@@ -391,10 +391,10 @@ def learn(
     Raises ValueError for repeated seeds, checkpoints out of order, a class of another workflow, and more runs than fit
     in memory.
     """
-    seeds = range(count("seeds", seeds)) if np.ndim(seeds) == 0 else seeds
-    count("number of seeds", len(seeds), most=MOST_RUNS)
-    seeds = codes("seeds", seeds, None, SEEDS).tolist()
-    if len(set(seeds)) != len(seeds):
+    several: Any = range(count("seeds", seeds, most=MOST_RUNS)) if np.ndim(seeds) == 0 else seeds
+    count("number of seeds", len(several), most=MOST_RUNS)
+    runs: list[int] = codes("seeds", several, None, SEEDS).tolist()
+    if len(set(runs)) != len(runs):
         raise ValueError("seeds: repeated, runs would be copies of each other")
     grid = np.atleast_1d(numbers("checkpoints", checkpoints))
     if grid.ndim > 1 or len(grid) == 0 or not (np.diff(grid) > 0).all():
@@ -402,8 +402,8 @@ def learn(
     grid = np.array([count("checkpoints", k) for k in grid.tolist()])
     with jax.enable_x64(is_double(cls) or jax.config.values["jax_enable_x64"]):
         t = t if isinstance(t, Tables) else sampling.tables(t, double=is_double(cls))
-        _check(t, cls, config, len(seeds), len(grid))
-        keys = seed_keys(seeds, root)
+        _check(t, cls, config, len(runs), len(grid))
+        keys = seed_keys(runs, root)
         return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32), keep)
 
 

@@ -51,7 +51,8 @@ def check_kinds(settings: Any) -> None:
     """Raise ValueError naming the first setting whose value is not of its kind, or no finite number."""
     from icq import coerce  # which loads JAX: a help page does not wait for it
 
-    for name, declared in kinds(type(settings)).items():
+    cls: Any = type(settings)
+    for name, declared in kinds(cls).items():
         value, kind = getattr(settings, name), kind_of(declared)
         if value is None and declared is not kind:
             continue
