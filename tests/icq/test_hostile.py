@@ -23,6 +23,12 @@ def test_a_mistake_is_answered_by_name(said, name):
     assert re.search(says, said[name]), said[name]
 
 
+def test_what_learns_refuses_numbers_indices_and_laws_by_name(said):
+    borders = {name: pair for name, pair in said.items() if isinstance(pair, list)}
+    wrong = {name: told for name, (says, told) in borders.items() if not re.search(says, told)}
+    assert len(borders) > 60 and not wrong
+
+
 @pytest.mark.parametrize("name", hostile.TAKEN)
 def test_other_kinds_of_numbers_are_numbers(said, name):
     assert said[name] == "nothing"
