@@ -127,7 +127,6 @@ ABSURD = {
     "sweep --axes gap=0:1:2 --replicas 1e20 --out x": "replicas = .* must be at most",
     "sweep --axes gap=0:1:2 --checkpoints 5 1e30 --out x": "checkpoints = .* must be at most",
     "sweep --axes gap=0:1:2 --jobs 1e8 --out x": "jobs = 100000000 must be at most 4096",
-    "reproduce n10 --jobs 1e11": "jobs = .* must be at most 4096",
 }
 
 
