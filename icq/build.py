@@ -147,7 +147,8 @@ def _assemble(
     gamma: float,
 ) -> Workflow:
     names: list[dict[Name, int]] = [{} for _ in owners]  # option codes of each agent
-    agent = [owners.index(name) for name, _ in seen]
+    code = {name: i for i, name in enumerate(owners)}
+    agent = [code[name] for name, _ in seen]
     for i, offered in zip(agent, menu):
         for option in offered:
             names[i].setdefault(option, len(names[i]))

@@ -47,7 +47,7 @@ def checked(outcomes: Iterable[Outcome], s: State, option: Name) -> list[Outcome
     Probabilities in single precision are divided by their sum, with the warning `laws.Normalised`.
     """
     where = f"outcomes({s!r}, {option!r})"
-    if not isinstance(outcomes, Iterable):
+    if not listed(outcomes):
         raise BuildError(f"{where} is {outcomes!r}, not a list; give a list of Outcome")
     row, probs = [], []
     for i, branch in enumerate(outcomes):
@@ -102,21 +102,33 @@ def key(what: str, value: Any) -> Any:
         hash(value)
     except TypeError as error:
         raise BuildError(f"{what} = {value!r} cannot be looked up; give a tuple or a text instead") from error
-    if value != value:
+    if not _equals_itself(value):
         raise BuildError(f"{what} = {value!r} is no name; an ending is None, and missing names are to be filled in")
     return value
 
 
+def _equals_itself(value: Any) -> bool:
+    try:
+        return bool(value == value)
+    except (ValueError, TypeError):  # an array of several answers
+        return False
+
+
+def listed(value: Any) -> bool:
+    """Whether something is a list of things, and no text: numbers in an array without an axis are none."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) > 0
+
+
 def menu_of(offered: Sequence[Name], s: State) -> tuple[Name, ...]:
     """The options of a state.  Raises BuildError for what is no list."""
-    if isinstance(offered, str) or not isinstance(offered, Iterable):
+    if not listed(offered):
         raise BuildError(f"options({s!r}) is {offered!r}, not a list; give [{offered!r}]")
     return tuple(key(f"options({s!r})[{i}]", option) for i, option in enumerate(offered))
 
 
 def start_law(start: Mapping[State, float] | Iterable[State]) -> dict[State, float]:
     """The law of start states, from a list or from weights.  Raises BuildError."""
-    if isinstance(start, str) or not isinstance(start, Iterable):
+    if not listed(start):
         raise BuildError(f"start: {start!r} is not a list of states; give [{start!r}], or weights of states")
     if isinstance(start, Mapping):
         weights = {s: number(f"start[{s!r}]", weight) for s, weight in start.items()}

@@ -221,6 +221,8 @@ WORDS = {
     "start none": ({"start": [None]}, "None is how a task ends"),
     "start list": ({"start": [["s"]]}, "cannot be looked up"),
     "start number": ({"start": 3}, "start: 3 is not a list of states"),
+    "start no axis": ({"start": np.array(3)}, "is not a list of states"),
+    "agent array": ({"agent": lambda s: np.ma.masked}, "cannot be looked up|is no name"),
     "options text": ({"options": lambda s: "go"}, r"options\('s'\) is 'go', not a list"),
     "outcome tuple": ({"outcomes": lambda s, o: [(1.0, None)]}, r"outcomes\('s', 'go'\)\[0\] is .*; give Outcome"),
     "outcome bare": ({"outcomes": lambda s, o: Outcome(1.0, None)}, "not a list; give a list of Outcome"),
