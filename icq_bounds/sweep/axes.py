@@ -107,7 +107,7 @@ class Setting:
             raise ValueError(wrong) from error
         if not 2 <= count <= LONGEST or (parts[3:] and not (low > 0 and high > 0)):
             raise ValueError(
-                wrong + f"; the count is at least 2 and at most {LONGEST}, equal ratios need positive ends"
+                wrong + f"; the count is at least 2, at most {LONGEST}; equal ratios need positive ends"
             )
         if not math.isfinite(high - low):
             raise ValueError(wrong + "; both ends are finite, and so is their difference")

@@ -119,7 +119,7 @@ ABSURD = {
     "make dials --agents 1e9 --out x.npz": "agents = 1000000000: the complete graph has more",
     "make garnet --states 1e12 --out x.npz": "states = .* must be at most",
     "make routing --intents 1e11 --out x.npz": "intents = .* must be at most",
-    "sweep --axes gap=0:1:1000000000000 --out x": "the count is at least 2 and at most 10000",
+    "sweep --axes gap=0:1:1000000000000 --out x": "the count is at least 2, at most 10000",
     "sweep --axes gap=0:1:1000 mixing=0.1:0.7:1000 --out x": "axes: 1000000 cells, at most 100000",
     "sweep --axes gap=-1e308:1e308:5 --out x": "both ends are finite",
     "sweep --axes gap=0:1:2 --replicas 0 --out x": "replicas = 0 must be at least 1",
