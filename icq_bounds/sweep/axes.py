@@ -106,9 +106,7 @@ class Setting:
         except ValueError as error:
             raise ValueError(wrong) from error
         if not 2 <= count <= LONGEST or (parts[3:] and not (low > 0 and high > 0)):
-            raise ValueError(
-                wrong + f"; the count is at least 2, at most {LONGEST}; equal ratios need positive ends"
-            )
+            raise ValueError(wrong + f"; the count is at least 2, at most {LONGEST}; equal ratios need positive ends")
         if not math.isfinite(high - low):
             raise ValueError(wrong + "; both ends are finite, and so is their difference")
         inner = (np.geomspace if parts[3:] else np.linspace)(low, high, count)[1:-1].tolist()
