@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from icq import coerce
-from icq.coerce import Numbers
+from icq.coerce import Numbers, options_of
 from icq.exact import Analysis
 from icq.exact.fixed_point import greedy
 from icq.smdp import ICSMDP
@@ -43,7 +43,11 @@ def independent(model: coerce.Instance) -> ICSMDP:
 
 
 def mean_value(analysis: Analysis, policy: Int[np.ndarray, "S"]) -> float:
-    """sum_s d(s) V^pi(s) of a deterministic policy of the global state, exact."""
+    """sum_s d(s) V^pi(s) of a deterministic policy of the global state, exact.
+
+    Raises ValueError naming the state at which the policy picks what is no option there.
+    """
+    policy = options_of(analysis.smdp, policy)
     return float(analysis.d @ analysis.oracle.evaluate(policy).v)
 
 

@@ -12,6 +12,10 @@ from enum import Enum
 from icq.display import Shown
 
 
+class Note(UserWarning):
+    """A warning of this project, which commands print as a line."""
+
+
 class Reason(Enum):
     """Kinds of missing numbers; the value is the sentence that people read."""
 
@@ -57,6 +61,7 @@ class Reason(Enum):
     REDUCIBLE = "the chain that the log shows has no unique stationary law"
     NOTHING_HIDDEN = "the local gap may be zero"
     NO_ERROR = "the error is 0"
+    NOTHING_TO_GAIN = "random options are as good as the optimum, within rounding"
     # what was not asked or kept
     NOT_LOOKED_AT = "looked at in detail are only the agents with the largest shares"
     ONLY_CHANGE = "only the change is estimated"

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -20,26 +18,11 @@ from flax import struct
 from jaxtyping import Bool, Float, Int
 
 from icq import files
+from icq.archive import Archive, Unreadable
 from icq.display import Fact, Shown, spread
+from icq.fields import AXES, LAWS, REQUIRED, ICSMDPError, cast, check_rank, check_shapes, check_values, limit_of
 
 Arr: TypeAlias = jax.Array | np.ndarray
-
-REQUIRED = ("prob", "next_state", "duration", "reward", "observation", "agent", "gamma")
-OPTIONAL = ("terminal", "available", "behaviour")
-_KIND = {
-    "prob": "float", "next_state": "int", "duration": "int", "reward": "float", "terminal": "bool",
-    "observation": "int", "agent": "int", "available": "bool", "gamma": "float", "behaviour": "float",
-}  # fmt: skip
-_AXES = {
-    "prob": "SAB", "next_state": "SAB", "duration": "SAB", "reward": "SAB", "terminal": "SAB",
-    "observation": "S", "agent": "O", "available": "OA", "gamma": "", "behaviour": "OA",
-}  # fmt: skip
-LAWS = ("prob", "behaviour")
-ROW_SUM_TOLERANCE, SINGLE = 1e-9, 1e-5  # of double precision; of single precision, whose rows are then normalised
-
-
-class ICSMDPError(ValueError):
-    """An IC-SMDP that breaks its definition; the message names the field, the first bad index and the value."""
 
 
 @struct.dataclass
@@ -99,35 +82,38 @@ class ICSMDP(Shown):
         """Build and validate an instance from array-likes; float64 and int64 NumPy arrays inside.
 
         Left out: `terminal` (none), `available` (every option), `behaviour` (uniform over available options).
-        Raises ICSMDPError naming field, first bad index and value.
+        Laws stored in single precision are divided by their sums, with the warning `laws.Normalised`.  Raises
+        ICSMDPError naming field, first bad index and value.
         """
+        limits = {name: limit_of(value) for name, value in (("prob", prob), ("behaviour", behaviour))}
         fields = {
-            "prob": _cast("prob", prob), "next_state": _cast("next_state", next_state),
-            "duration": _cast("duration", duration), "reward": _cast("reward", reward),
-            "observation": _cast("observation", observation), "agent": _cast("agent", agent),
-            "gamma": _cast("gamma", gamma),
+            "prob": cast("prob", prob), "next_state": cast("next_state", next_state),
+            "duration": cast("duration", duration), "reward": cast("reward", reward),
+            "observation": cast("observation", observation), "agent": cast("agent", agent),
+            "gamma": cast("gamma", gamma),
         }  # fmt: skip
         for name in ("prob", "observation", "agent", "gamma"):
-            _check_rank(name, fields[name])
+            check_rank(name, fields[name].shape)
         options = fields["prob"].shape[1]
         shape = (fields["agent"].shape[0], options)
-        fields["terminal"] = np.zeros(fields["prob"].shape, bool) if terminal is None else _cast("terminal", terminal)
-        fields["available"] = np.ones(shape, bool) if available is None else _cast("available", available)
+        fields["terminal"] = np.zeros(fields["prob"].shape, bool) if terminal is None else cast("terminal", terminal)
+        fields["available"] = np.ones(shape, bool) if available is None else cast("available", available)
         if behaviour is None:
             if fields["available"].shape != shape:
                 raise ICSMDPError(f"available: shape {fields['available'].shape}, expected (O, A) = {shape}")
             count = np.maximum(fields["available"].sum(1, keepdims=True), 1)
             fields["behaviour"] = fields["available"] / count
         else:
-            fields["behaviour"] = _cast("behaviour", behaviour)
-        _check_shapes(fields)
-        return cls(**fields).validate()
+            fields["behaviour"] = cast("behaviour", behaviour)
+        check_shapes({name: array.shape for name, array in fields.items()})
+        check_values(fields, limits)
+        return cls(**fields)
 
     def validate(self) -> ICSMDP:
         """Return self if it is an IC-SMDP; raise ICSMDPError naming field, first bad index and value."""
         if np.ndim(self.prob) == 4:
             size = self.prob.shape[0]
-            for name, axes in _AXES.items():
+            for name, axes in AXES.items():
                 shape = np.shape(getattr(self, name))
                 if len(shape) != 1 + len(axes) or shape[0] != size:
                     raise ICSMDPError(f"{name}: shape {shape}, expected a batch axis of length {size}, then {axes}")
@@ -137,15 +123,15 @@ class ICSMDP(Shown):
                 except ICSMDPError as error:
                     raise ICSMDPError(f"instance {i}: {error}") from None
             return self
-        field = {name: np.asarray(getattr(self, name)) for name in _AXES}
-        _check_shapes(field)
-        _check_values(field)
+        field = {name: np.asarray(getattr(self, name)) for name in AXES}
+        check_shapes({name: array.shape for name, array in field.items()})
+        check_values(field, {name: limit_of(field[name]) for name in LAWS})
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an `.npz` with the field names as keys, whole or not at all."""
         file = io.BytesIO()
-        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(getattr(self, name)) for name in _AXES})
+        np.savez_compressed(file, allow_pickle=False, **{name: np.asarray(getattr(self, name)) for name in AXES})
         files.write(path, file.getvalue())
 
     @classmethod
@@ -157,13 +143,9 @@ class ICSMDP(Shown):
         """
         with open(path, "rb") as file:
             try:
-                fields = _read(file)
-            except ICSMDPError:
-                raise
-            except ValueError:
-                raise ICSMDPError(f"{os.fspath(path)}: not an .npz archive of plain arrays") from None
-            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-                raise ICSMDPError(f"{os.fspath(path)}: not a readable .npz archive ({error})") from None
+                fields = _read(Archive(file))
+            except Unreadable as error:
+                raise ICSMDPError(f"{os.fspath(path)}: {error}") from error
         return cls.create(**fields)
 
     def _facts_(self) -> list[Fact]:
@@ -175,24 +157,15 @@ class ICSMDP(Shown):
         ]  # fmt: skip
 
 
-def _read(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The named arrays of an open archive, keys checked, nothing unpickled."""
-    loaded = np.load(file, allow_pickle=False)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise ICSMDPError("a single array, not an .npz archive of named arrays")
-    with loaded as archive:
-        keys = set(archive.files)
-        if unknown := sorted(keys - set(_AXES)):
-            raise ICSMDPError(f"{unknown[0]}: unknown key; the keys are {', '.join(_AXES)}")
-        if missing := [name for name in REQUIRED if name not in keys]:
-            raise ICSMDPError(f"{missing[0]}: missing key; required are {', '.join(REQUIRED)}")
-        fields = {}
-        for name in archive.files:
-            try:
-                fields[name] = archive[name]
-            except ValueError as error:
-                raise ICSMDPError(f"{name}: {error}") from None
-        return fields
+def _read(archive: Archive) -> dict[str, np.ndarray]:
+    """The named arrays of an open archive, keys and shapes checked before data are read."""
+    found = archive.promises()
+    if unknown := sorted(set(found) - set(AXES)):
+        raise ICSMDPError(f"{unknown[0]}: unknown key; the keys are {', '.join(AXES)}")
+    if missing := [name for name in REQUIRED if name not in found]:
+        raise ICSMDPError(f"{missing[0]}: missing key; required are {', '.join(REQUIRED)}")
+    check_shapes({name: promise.shape for name, promise in found.items()})
+    return {name: archive.array(name) for name in found}
 
 
 def stack(instances: Sequence[ICSMDP]) -> ICSMDP:
@@ -206,81 +179,3 @@ def stack(instances: Sequence[ICSMDP]) -> ICSMDP:
 def index(batch: ICSMDP, i: int) -> ICSMDP:
     """Instance `i` of a batch."""
     return jax.tree.map(lambda leaf: np.asarray(np.asarray(leaf)[i]), batch)
-
-
-def _cast(name: str, value: Any) -> np.ndarray:
-    """The value as float64, int64 or bool; raises when a conversion would change a number."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ICSMDPError(f"{name}: not an array ({error})") from None
-    if array.dtype == object or array.dtype.kind not in "biuf":
-        raise ICSMDPError(f"{name}: dtype {array.dtype} is not numeric")
-    if _KIND[name] == "float":
-        wide = array.astype(np.float64)
-        return _normalised(wide) if name in LAWS and array.dtype.kind == "f" and array.itemsize < 8 else wide
-    if array.dtype.kind == "f":
-        bad = ~((np.abs(array) < 2.0**53) & (array == np.round(array)))
-        _refuse(name, array, bad, "is not an integer" if _KIND[name] == "int" else "is not true or false")
-    if _KIND[name] == "bool":
-        _refuse(name, array, (array != 0) & (array != 1), "is not true or false")
-        return array.astype(bool)
-    return array.astype(np.int64)
-
-
-def _normalised(rows: np.ndarray) -> np.ndarray:
-    """Probabilities that were stored in single precision, whose rows sum to 1 only up to that."""
-    total = rows.sum(-1, keepdims=True)
-    return np.where(np.abs(total - 1) <= SINGLE, rows / np.where(total > 0, total, 1.0), rows)
-
-
-def _refuse(name: str, array: np.ndarray, bad: np.ndarray | np.bool_, why: str) -> None:
-    """Raise for the first bad index, if there is one."""
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = f"[{', '.join(map(str, first))}]" if first else ""
-        raise ICSMDPError(f"{name}{where} = {array[first]} {why}")
-
-
-def _check_rank(name: str, array: np.ndarray) -> None:
-    if array.ndim != len(_AXES[name]):
-        axes = ", ".join(_AXES[name])
-        raise ICSMDPError(f"{name}: shape {array.shape}, expected {len(_AXES[name])} axes ({axes})")
-
-
-def _check_shapes(field: dict[str, np.ndarray]) -> None:
-    for name, array in field.items():
-        _check_rank(name, array)
-    size = dict(zip("SAB", field["prob"].shape)) | {"O": field["agent"].shape[0]}
-    for axis, length in size.items():
-        if length == 0:
-            raise ICSMDPError(f"{'agent' if axis == 'O' else 'prob'}: axis {axis} is empty")
-    for name, array in field.items():
-        expected = tuple(size[axis] for axis in _AXES[name])
-        if array.shape != expected:
-            axes = ", ".join(_AXES[name])
-            raise ICSMDPError(f"{name}: shape {array.shape}, expected ({axes}) = {expected}")
-
-
-def _check_values(field: dict[str, np.ndarray]) -> None:
-    for name in ("prob", "reward", "gamma", "behaviour"):
-        _refuse(name, field[name], ~np.isfinite(field[name]), "is not finite")
-    gamma, obs, available = field["gamma"], field["observation"], field["available"]
-    _refuse("gamma", gamma, ~((gamma > 0) & (gamma < 1)), "is not inside (0, 1)")
-    for name, bound in (("observation", len(field["agent"])), ("next_state", len(obs))):
-        bad = (field[name] < 0) | (field[name] >= bound)
-        _refuse(name, field[name], bad, f"is outside 0..{bound - 1}")
-    _refuse("agent", field["agent"], field["agent"] < 0, "is negative")
-    _refuse("duration", field["duration"], field["duration"] < 1, "is less than one primitive step")
-    empty = ~available.any(axis=1)
-    if empty.any():
-        raise ICSMDPError(f"available[{int(np.argmax(empty))}]: the observation has no available option")
-    behaviour = field["behaviour"]
-    _refuse("behaviour", behaviour, available & (behaviour <= 0), "must be positive: the option is available")
-    _refuse("behaviour", behaviour, ~available & (behaviour != 0), "must be 0: the option is not available")
-    total = behaviour.sum(1)
-    _refuse("behaviour", total, np.abs(total - 1) > ROW_SUM_TOLERANCE, "is the row sum; it must be 1")
-    used = available[obs]
-    _refuse("prob", field["prob"], used[..., None] & (field["prob"] < 0), "is negative")
-    total = field["prob"].sum(-1)
-    _refuse("prob", total, used & (np.abs(total - 1) > ROW_SUM_TOLERANCE), "is the row sum; it must be 1")

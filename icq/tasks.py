@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import spsolve
 
+from icq import coerce
+from icq.coerce import options_of
 from icq.smdp import ICSMDP
 
 
@@ -26,8 +28,9 @@ def task_total(
 
     x(s) = sum_b P(b|s,pi) (amount(s,pi,b) + (1 - done) x(s')), solved exactly.  An indicator of endings as amount gives
     the probability of such an ending; `duration` gives primitive steps; ones give handoffs.  Raises EndlessTask where
-    the end is not certain.
+    the end is not certain, ValueError for a policy or an amount that is not one of the workflow.
     """
+    policy, amount = options_of(m, policy), coerce.shaped("amount", amount, "SAB", m.prob.shape)
     rows = np.arange(m.num_states)
     prob = np.asarray(m.prob)[rows, policy]
     ends = np.asarray(m.terminal)[rows, policy]

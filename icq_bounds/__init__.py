@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from icq.build import Outcome as Outcome
     from icq.build import Workflow as Workflow
     from icq.build import from_functions as from_functions
-    from icq.build import from_matrices as from_matrices
     from icq.build import from_table as from_table
     from icq.exact import Analysis as Analysis
     from icq.exact import analyse as analyse
     from icq.learn.learner import Record as Record
+    from icq.matrices import from_matrices as from_matrices
     from icq.reason import Reason as Reason
     from icq.smdp import ICSMDP as ICSMDP
     from icq_bounds.check import Check as Check
@@ -83,7 +83,7 @@ _HOME = {
     "dials": "icq_bounds.instances",
     "features": "icq_bounds.learners",
     "from_functions": "icq.build",
-    "from_matrices": "icq.build",
+    "from_matrices": "icq.matrices",
     "from_table": "icq.build",
     "garnet": "icq_bounds.instances",
     "greedy_value": "icq.baselines",

@@ -95,7 +95,7 @@ class NextRun(Shown):
 
     at_most: the largest certificate of the R runs, in the d-norm and in reward units, which the error of the next one
     exceeds with probability at most 1/(R + 1): each of R + 1 certificates is equally likely to be the largest.
-    probability: R/(R + 1).  killed: the share of runs that leave what the bound speaks of, with its exact 95 % interval.
+    probability: R/(R + 1).  killed: the share of runs that leave what the bound speaks of, exact 95 % interval.
     """
 
     at_most: float

@@ -17,8 +17,8 @@ from io import StringIO
 from typing import get_type_hints
 
 import icq_bounds
-from icq_bounds.errors import WorkError
-from icq_bounds.plain import any_letters, leave, note, plain, plain_lines
+from icq_bounds import errors
+from icq_bounds.plain import any_letters, leave, plain, plain_lines
 
 COMMANDS = {
     "make": "an instance of a family:        icq make dials --gap 0.5 --out m.npz",
@@ -35,6 +35,7 @@ COMMANDS = {
 HELP = """Learn handoff workflows with IC-Q, split their error in three, and hold each part beside its bound.
 
 usage: icq COMMAND [options], icq COMMAND --help, icq --version
+An error is one line; ICQ_TRACE=1 before the command shows where it came from.
 
 """
 
@@ -49,6 +50,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
     import tyro
 
     from icq_bounds.console import Lines
+    from icq_bounds.flags import whole_numbers
 
     module = import_module(f"icq_bounds.commands.{name}")
     complaints = StringIO()  # of the parser, which repeats what it was given
@@ -57,7 +59,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
             options = tyro.cli(
                 get_type_hints(module.run, include_extras=True)["options"], prog=f"icq {name}", args=arguments,
                 description=module.description() if hasattr(module, "description") else None,
-                config=(tyro.conf.OmitSubcommandPrefixes,),
+                config=(tyro.conf.OmitSubcommandPrefixes,), registry=whole_numbers(),
             )  # fmt: skip
     finally:
         print(plain_lines(complaints.getvalue()), end="", file=sys.stderr)
@@ -65,7 +67,10 @@ def run(name: str, arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `icq`: errors are one line on stderr and a non-zero exit status."""
+    """Entry point of `icq`: errors are one line on stderr and a non-zero exit status.
+
+    With ICQ_TRACE=1 in the environment an error is shown with its traceback instead.
+    """
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if name in ("--help", "-h"):
         print(overview())
@@ -79,18 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"icq: error: no command {name!r}: {meant}", file=sys.stderr)
         sys.exit(2)
     any_letters()
-    told, warnings.formatwarning = warnings.formatwarning, note
     try:
-        run(name, rest)
+        with warnings.catch_warnings():
+            errors.show_own_warnings()
+            run(name, rest)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough
         leave()
-        sys.exit(1)
-    except (ValueError, OSError, ArithmeticError, MemoryError, WorkError) as error:
-        message = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.strerror:
-            message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-        print(f"icq: error: {plain(message) or type(error).__name__}", file=sys.stderr)
+        sys.exit(141)
+    except Exception as error:
+        if errors.traced():
+            raise
+        print(f"icq: error: {plain(errors.one_line(error, name))}", file=sys.stderr)
         if detail := getattr(error, "detail", ""):
             print(detail, file=sys.stderr)
         leave()
@@ -98,8 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         print(f"icq: {plain(stopped) or 'interrupted; run the same command again to continue'}", file=sys.stderr)
         sys.exit(130)
-    finally:
-        warnings.formatwarning = told
 
 
 if __name__ == "__main__":

@@ -27,13 +27,14 @@ from bounds.residual.weights import last_weight
 from bounds.theorem import NOTHING, Observations, Output, Theorem, solve_class, theorem
 from estimators.decomposition import decompose
 from estimators.statistics.estimate import root_mean_square
-from icq.coerce import Instance, count
+from icq.coerce import Instance, count, real
 from icq.display import latex_number, latex_text
 from icq.exact import Analysis, analyse
 from icq.learn import classes
 from icq.learn.classes import FunctionClass
 from icq.learn.learner import LearnerConfig, learn
 
+POINTS, LARGEST_STEP = 1000, 1e6  # how many times are shown; beyond it powers of a step overflow
 STEPS = 10.0 ** np.linspace(-8, 0, 65)  # tried steps, over the largest one the certificate allows
 
 
@@ -81,6 +82,11 @@ def theorem_report(
     at least 2, in double precision.  Raises AnalysisError for a workflow without a unique stationary law or with
     observations that are never made.
     """
+    features, runs = count("features", features, least=0), count("runs", runs, least=0)
+    seed = count("seed", seed, least=0, most=2**32 - 1)
+    handoffs, points = count("handoffs", handoffs), count("points", points, most=POINTS)
+    if step is not None and not 0 < real("step", step) <= LARGEST_STEP:
+        raise ValueError(f"step = {step} must be positive, and at most {LARGEST_STEP:g}")
     a = analyse(m)
     psi = class_features(a, features, seed)
     metric = local_clock(a, psi) if features == 0 else np.eye(psi.shape[1])

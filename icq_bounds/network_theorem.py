@@ -18,9 +18,10 @@ from bounds.core.statement import number
 from bounds.theorem import Output
 from estimators.decomposition import TERMS
 from estimators.statistics.estimate import finite
-from icq.coerce import Instance
+from icq.coerce import Instance, count
 from icq.display import Fact, Shown
 from icq.exact import analyse
+from icq_bounds.error_theorem import POINTS
 from icq_bounds.sweep.beforehand import Beforehand, beforehand
 from icq_bounds.sweep.methods import PlainMlp
 
@@ -104,6 +105,7 @@ class NetworkTheorem(Shown):
 
 def network_theorem(m: Instance, method: PlainMlp, handoffs: int, points: int) -> NetworkTheorem:
     """The theorem of networks on a workflow, at so many times up to `handoffs`.  Raises as `analyse` does."""
+    handoffs, points = count("handoffs", handoffs), count("points", points, most=POINTS)
     a = analyse(m)
     times = np.unique(np.geomspace(max(handoffs / 1000, 1), handoffs, points).round().astype(int))
     return NetworkTheorem(method, times, beforehand(a, method.build(a), method.config(a, False), times))

@@ -29,11 +29,6 @@ def any_letters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def note(message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning as a user reads it, in place of `warnings.formatwarning`: a line, without the place in the sources."""
-    return f"icq: note: {plain(message)}\n"
-
-
 def leave() -> None:
     """Print what is left, or nothing more where nobody takes it: Python would complain about that at its end."""
     try:

@@ -11,9 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
 
+from icq.coerce import room
+from icq.fields import LARGEST
 from icq.smdp import ICSMDP
 from synthetic.settings import GarnetSettings
 
+ROOM = 64  # bytes of an outcome while it is made
 UNIFORM_SHARE = 0.1  # share of the uniform law in every random law: the floor under probabilities
 
 
@@ -74,6 +77,9 @@ def _check_sizes(states: int, options: int, outcomes: int, observations: int, ag
     for name, value in (sizes | {"agents": agents, "max_duration": max_duration}).items():
         if value < 1:
             raise ValueError(f"{name} = {value}, at least 1 is needed")
+    if (entries := states * options * outcomes) > LARGEST:
+        raise ValueError(f"states x options x outcomes = {entries}: at most {LARGEST} outcomes are counted")
+    room(f"states = {states}, options = {options}, outcomes = {outcomes}: the outcomes", ROOM * entries)
     if observations > states:
         raise ValueError(f"observations = {observations} > states = {states}: an observation would have no state")
     if agents > observations:

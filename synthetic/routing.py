@@ -59,6 +59,10 @@ class Routing:
         for name, low in (("specialists", 1), ("intents", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {low}")
+        if self.specialists * self.intents > MOST_INTENTS:
+            raise ValueError(
+                f"specialists = {self.specialists}, intents = {self.intents}: more than {MOST_INTENTS} intents in all"
+            )
         for name in ("gateway_view", "specialist_view"):
             view = getattr(self, name)
             if view is not None and not 0 <= view <= self.bits:
@@ -130,6 +134,7 @@ def routing(game: Routing) -> Workflow:
     )  # fmt: skip
 
 
+MOST_INTENTS = 4096  # of all specialists: a state is a request, who holds it and what was asked
 DURATION = {"forward": (1, 2), "bounce": (1, 2), "ask": (2, 6), "answer": (2, 5), "escalate": (4, 8)}
 
 

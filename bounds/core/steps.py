@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from icq.coerce import room
 from icq.display import Shown
 
 
@@ -25,11 +26,15 @@ class Decay(Shown):
         return self.step * (1.0 + k / self.offset) ** -self.power
 
 
+STEP = 32  # bytes of a step and of what is computed from it
 Steps: TypeAlias = float | np.ndarray | Decay | Callable[[int], float]
 
 
 def schedule(steps: Steps, count: int) -> Float[np.ndarray, "count"]:
-    """alpha_0, ..., alpha_{count-1}.  Raises ValueError for a short array or a step that is not positive."""
+    """alpha_0, ..., alpha_{count-1}.  Raises ValueError for a short array, a step that is not positive, and more of
+    them than memory holds.
+    """  # fmt: skip
+    room(f"handoffs = {count}: a step for each", STEP * count)
     if isinstance(steps, Decay):
         alpha = np.asarray(steps(np.arange(count, dtype=np.float64)))
     elif callable(steps):

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Array
 
 from estimators.logs.log import Log, from_handoffs
-from icq.coerce import Instance, Numbers, count, shaped
+from icq.coerce import Instance, Numbers, count, room, shaped
 from icq.exact import Analysis, analyse
 from icq.learn.sampling import BLOCK, initial_state, onward, stream_words, tables
 
 PIECE = 1 << 19  # handoffs in memory at once
+ROW = 100  # bytes of a handoff in memory
 
 
 def pieces(
@@ -31,8 +32,7 @@ def pieces(
     context: log the global state.  q: table whose maximum over the available options is the scalar sent back; None
     logs no scalar.  Raises ValueError for fewer than one handoff.
     """
-    if handoffs < 1:
-        raise ValueError(f"handoffs = {handoffs} must be at least 1")
+    handoffs, seed = count("handoffs", handoffs), count("seed", seed, least=0, most=2**32 - 1)
     q = None if q is None else shaped("q", q, "OA", a.d_pair.shape)
     t = tables(a)
     start, run = jax.random.split(jax.random.key(seed))
@@ -56,6 +56,7 @@ def pieces(
 def simulate(model: Instance, handoffs: int, *, seed: int = 0, context: bool = True, q: Numbers | None = None) -> Log:
     """The log of one run, all of it in memory; arguments as in `pieces`.  Raises ValueError as `pieces` does."""
     size = count("handoffs", handoffs)
+    room(f"handoffs = {size}: a log of them", ROW * size)
     (log,) = pieces(analyse(model), size, seed=seed, context=context, q=q, piece=size)
     return log
 

@@ -17,6 +17,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Key, Num
 
+from icq.coerce import MAX, real, room, within
+from icq.coerce import count as whole
 from icq.display import Fact, Shown
 from icq.smdp import ICSMDP, Arr
 
@@ -140,7 +142,7 @@ def total(x: Float[Array, "..."]) -> Float[Array, ""]:
 
 def tabular(m: ICSMDP, initial: float = 0.0, dtype: Any = np.float32) -> Tabular:
     """The tabular class of an instance; learned in double precision with dtype np.float64."""
-    shape = (m.num_observations, m.num_options)
+    shape, initial = (m.num_observations, m.num_options), real("initial", initial)
     return Tabular(slot=jnp.arange(shape[0], dtype=jnp.int32), initial=np.full(shape, initial, dtype))
 
 
@@ -152,6 +154,8 @@ def linear(m: ICSMDP, features: Float[Arr, "O A p"], offset: Float[Arr, "O A"] |
     offset = np.zeros(shape, features.dtype) if offset is None else offset
     if np.shape(offset) != shape:
         raise ValueError(f"offset: shape {np.shape(offset)}, expected (O, A) = {shape}")
+    for name, table in (("features", features), ("offset", offset)):
+        within(name, table, -MAX)
     return Linear(slot=agent_slot(m), features=features, offset=offset, agents=m.num_agents)
 
 
@@ -161,9 +165,9 @@ def random_features(m: ICSMDP, count: int, seed: int, dtype: Any = np.float32) -
     Scaled so that the longest vector has length 1.  Fewer features than an agent has pairs make a misspecified class,
     whose residuals have a sign per local observation for all agents alike.  Raises ValueError for count < 1.
     """
-    if count < 1:
-        raise ValueError(f"count = {count} must be at least 1")
+    count, seed = whole("count", count), whole("seed", seed, least=0, most=2**32 - 1)
     rank = local_rank(m)
+    room(f"count = {count}: the table of features", 8 * count * m.num_options * (len(rank) + int(rank.max()) + 1))
     psi = np.abs(np.random.default_rng(seed).normal(size=(int(rank.max()) + 1, m.num_options, count)))[rank]
     psi /= np.linalg.norm(psi, axis=-1).max()
     return linear(m, psi.astype(dtype))

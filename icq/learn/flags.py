@@ -15,6 +15,8 @@ from __future__ import annotations
 import os
 import warnings
 
+from icq.reason import Note
+
 _QUIET = "TF_CPP_MIN_LOG_LEVEL"
 _level = os.environ.get(_QUIET)
 os.environ.setdefault(_QUIET, "1")  # as JAX does before it loads the compiler, which otherwise tells every start
@@ -65,5 +67,6 @@ def set_fast_loops() -> None:
         warnings.warn(
             "JAX was used before icq was imported, so its compiler keeps its settings: results are the same, learning "
             "is many times slower.  Import icq first.",
+            Note,
             stacklevel=3,
         )

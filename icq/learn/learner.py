@@ -12,6 +12,7 @@ that of the class: single precision, or double where its arrays are float64.  No
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from icq.coerce import Instance, count, numbers
+from icq.coerce import Instance, codes, count, numbers, room, shaped, within
 from icq.display import Fact, Shown, spread
 from icq.learn import sampling, td
 from icq.learn._runs import each
@@ -33,6 +34,7 @@ from icq.learn.sampling import Handoff, Tables
 from icq.smdp import Arr
 
 PLAIN = optax.identity()
+SEEDS, MOST_RUNS = 2**32, 10**6  # seeds there are, and those that are run at once
 LOOP = "icq_handoffs"  # the name of the loop in compiled programs
 
 
@@ -47,6 +49,7 @@ class LearnerConfig(Shown):
     scale: c(x) [O, A]; one over known visit frequencies is a step per own visit.
     visit_normalised: c(x) is one over the counted visit frequency of (o, a), the step capped at a full one of 1.
     optimiser: an Optax transformation of the semi-gradient, e.g. `optax.scale_by_adam()`.
+    Raises ValueError for a number outside its range, where it is one and no tracer.
     """
 
     step: float | Float[Array, "*batch"] = 0.1
@@ -58,6 +61,12 @@ class LearnerConfig(Shown):
     scale: Float[Arr, "*batch O A"] | None = None
     visit_normalised: bool = struct.field(pytree_node=False, default=False)
     optimiser: optax.GradientTransformation = struct.field(pytree_node=False, default=PLAIN)
+
+    def __post_init__(self) -> None:
+        for name in ("step", "decay_power", "averaging_power"):
+            within(name, getattr(self, name), 0.0)
+        for name in ("decay_offset", "radius"):
+            within(name, getattr(self, name), np.finfo(np.float64).tiny, math.inf)
 
     def alpha(self, k: Int[Array, "*handoffs"]) -> Float[Array, "*handoffs"]:
         """Step sizes of handoffs k."""
@@ -379,19 +388,38 @@ def learn(
     checkpoints: handoffs after which the tables are recorded; the last one ends the run.  Seed r uses the key
     fold_in(key(root), r).  keep: record parameters, too.  A class whose arrays are float64 (NumPy ones, say) is learned
     in double precision.
-    Raises ValueError for repeated seeds or checkpoints out of order.
+    Raises ValueError for repeated seeds, checkpoints out of order, a class of another workflow, and more runs than fit
+    in memory.
     """
-    if isinstance(seeds, int):
-        seeds = range(count("seeds", seeds))
-    if len(set(seeds)) != len(seeds):
+    several: Any = range(count("seeds", seeds, most=MOST_RUNS)) if np.ndim(seeds) == 0 else seeds
+    count("number of seeds", len(several), most=MOST_RUNS)
+    runs: list[int] = codes("seeds", several, None, SEEDS).tolist()
+    if len(set(runs)) != len(runs):
         raise ValueError("seeds: repeated, runs would be copies of each other")
     grid = np.atleast_1d(numbers("checkpoints", checkpoints))
-    if len(grid) == 0 or (grid != np.round(grid)).any() or grid[0] < 1 or (np.diff(grid) <= 0).any():
+    if grid.ndim > 1 or len(grid) == 0 or not (np.diff(grid) > 0).all():
         raise ValueError(f"checkpoints: {grid.tolist()} must be whole, positive and increasing")
-    keys = seed_keys(seeds, root)
+    grid = np.array([count("checkpoints", k) for k in grid.tolist()])
     with jax.enable_x64(is_double(cls) or jax.config.values["jax_enable_x64"]):
         t = t if isinstance(t, Tables) else sampling.tables(t, double=is_double(cls))
+        _check(t, cls, config, len(runs), len(grid))
+        keys = seed_keys(runs, root)
         return _learn(t, cls, config, initial_params(cls, keys), keys, jnp.asarray(grid, jnp.int32), keep)
+
+
+def _check(t: Tables, cls: FunctionClass, config: LearnerConfig, runs: int, times: int) -> None:
+    """Raise ValueError for a class or a scale of another workflow, and for more runs than memory holds."""
+    pairs = t.available.shape
+    params = jax.eval_shape(cls.init, jax.random.key(0))
+    made = jax.eval_shape(q_table, cls, params).shape
+    if made != pairs:
+        raise ValueError(f"cls: values of shape {made}, expected (O, A) = {pairs}; build it on this very workflow")
+    if config.scale is not None:
+        scale = shaped("scale", config.scale, "OA", pairs)
+        if not (np.isfinite(scale) & (scale >= 0)).all():
+            raise ValueError("scale: not finite, or negative; a step is scaled by positive numbers")
+    tables, weights = 3 * times * math.prod(pairs), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    room(f"{runs} runs with {times} checkpoints", runs * (tables + 2 * weights) * 4)
 
 
 def is_double(cls: FunctionClass) -> bool:
@@ -401,4 +429,5 @@ def is_double(cls: FunctionClass) -> bool:
 
 def seed_keys(seeds: Sequence[int], root: int = 0) -> Key[Array, "R"]:
     """The key of each seed's run; `init` splits it into one for the parameters and one for the chain."""
-    return jax.vmap(partial(jax.random.fold_in, jax.random.key(root)))(jnp.asarray(seeds, jnp.uint32))
+    key = jax.random.key(count("root", root, least=0, most=SEEDS - 1))
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(np.asarray(seeds, np.uint32)))

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen, struct
 from jaxtyping import Array, Float, Int, Key
 
+from icq.coerce import MAX, count, real, room, within
 from icq.display import Fact, Shown
 from icq.learn.classes import Block, Linear, Params, agent_slot, at, cut, linear, local_rank, row, take
 from icq.smdp import ICSMDP, Arr
@@ -151,8 +152,8 @@ def network(m: ICSMDP, inputs: Float[Arr, "O F"], width: int, depth: int = 1) ->
         raise ValueError(
             f"inputs: shape {np.shape(inputs)}, expected one row per observation ({m.num_observations}, F)"
         )
-    if width < 1 or depth < 1:
-        raise ValueError(f"width = {width} and depth = {depth} must be at least 1")
+    width, depth = _sizes(m, np.shape(inputs)[1], width, depth)
+    within("inputs", inputs, -MAX)
     return Network(slot=agent_slot(m), inputs=jnp.asarray(inputs), module=MLP(width, depth, m.num_options),
                    agents=m.num_agents)  # fmt: skip
 
@@ -164,8 +165,8 @@ def centred_network(m: ICSMDP, width: int, scale: float = 1.0, seed: int = 0) ->
     taken off, so that Q is 0 at first.  All runs start alike; `seed` is that of the start.  Raises ValueError for a bad
     width or scale.
     """
-    if width < 1 or not (np.isfinite(scale) and scale > 0):
-        raise ValueError(f"width = {width} must be at least 1 and scale = {scale} positive")
+    scale = real("scale", scale, low=float(np.finfo(np.float64).tiny))
+    width, _ = _sizes(m, int(local_rank(m).max()) + 1, width, 1)
     rng, inputs, agents = np.random.default_rng(seed), one_hot_inputs(m).astype(np.float64), m.num_agents
     hidden = rng.uniform(-1, 1, (agents, inputs.shape[1], width)) * np.sqrt(3)
     outward = rng.uniform(-1, 1, (agents, width, m.num_options)) * np.sqrt(3 / width)
@@ -174,6 +175,14 @@ def centred_network(m: ICSMDP, width: int, scale: float = 1.0, seed: int = 0) ->
     said = np.einsum("oh,oha->oa", np.tanh(np.einsum("of,ofh->oh", inputs, hidden[slot])), outward[slot])
     module = MLP(width, 1, m.num_options, bias=False)
     return Network(agent_slot(m), inputs, module, agents, float(scale), -scale * said, start)
+
+
+def _sizes(m: ICSMDP, inputs: int, width: int, depth: int) -> tuple[int, int]:
+    """The sizes as whole numbers.  Raises ValueError for others, and for networks that no memory holds."""
+    width, depth = count("width", width), count("depth", depth, most=1000)
+    weights = m.num_agents * width * (inputs + m.num_options + (depth - 1) * width)
+    room(f"width = {width}, depth = {depth}: the weights of {m.num_agents} networks", 8 * weights)
+    return width, depth
 
 
 def neural_tangent(m: ICSMDP, net: Network, params: Params) -> Linear:

@@ -18,6 +18,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
+from icq.coerce import count, real
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis
 from icq.learn.classes import FunctionClass, Params, q_table
@@ -73,6 +74,7 @@ def expected_update(
     handoffs.  Plain SGD follows the same flow as the learner in its own time.  `tolerance` is
     relative to ||Qbar||_d.
     """
+    step, iterations = real("step", step, low=0.0), count("iterations", iterations)
     agent = np.asarray(analysis.smdp.agent)
     share = np.bincount(agent, weights=analysis.d_obs, minlength=int(agent.max()) + 1)[agent]
     with jax.enable_x64(True):

@@ -16,14 +16,15 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from icq.coerce import Instance
+from icq.coerce import Instance, count
 from icq.display import LIGHT, Fact, Shown, fields
 from icq.exact import analyse, outcome_discount
 from icq.learn.classes import at, put_at
-from icq.smdp import Arr
+from icq.smdp import ICSMDP, Arr
 
 BLOCK = 256  # handoffs drawn at once
 UNIFORMS = 5  # state cell, state accept, option, outcome cell, outcome accept
+SINGLE = (1e-30, 1e18)  # largest reward of an instance in single precision: its square must not overflow
 ROUNDS = 20
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)  # of Threefry-2x32
 
@@ -121,6 +122,8 @@ def tables(model: Instance, *, double: bool = False) -> Tables:
     """
     analysis = analyse(model)
     m = analysis.smdp
+    if not double:
+        check_single(m)
     _, options, outcomes = m.prob.shape
     used = analysis.oracle.available[..., None]
     prob = np.where(used, m.prob, 1.0 / outcomes).reshape(-1, outcomes)
@@ -138,6 +141,19 @@ def tables(model: Instance, *, double: bool = False) -> Tables:
         observation=i32(m.observation), available=jnp.asarray(m.available), law_accept=f32(law_accept),
         law_alias=i32(law_alias),
     )  # fmt: skip
+
+
+def check_single(m: ICSMDP) -> None:
+    """Raise ValueError for an instance that single precision cannot hold: its rewards, and that it discounts."""
+    used = np.asarray(m.available)[m.observation]
+    size = float(np.abs(m.reward)[used].max())
+    if size and not SINGLE[0] <= size <= SINGLE[1]:
+        raise ValueError(
+            f"reward: the largest is {size:.3g}, and single precision works from {SINGLE[0]:g} to {SINGLE[1]:g}; "
+            "choose another unit of reward, or learn in double precision"
+        )
+    if np.float32(m.gamma) == 1:
+        raise ValueError(f"gamma = {float(m.gamma)!r} is 1 in single precision; learn in double precision")
 
 
 def stream_words(key: Key[Array, ""]) -> UInt32[Array, "2"]:
@@ -273,8 +289,9 @@ def onward(
 def trajectory(t: Tables, key: Key[Array, ""], handoffs: int, iid: bool | Bool[Arr, ""] = False) -> Handoff:
     """`handoffs` consecutive handoffs [handoffs] of one run, started from the stationary law.
 
-    The trajectory a learner with the same key learns from.
+    The trajectory a learner with the same key learns from.  Raises ValueError for fewer than one.
     """
+    handoffs = count("handoffs", handoffs)
     start, run = jax.random.split(key)
     _, drawn = onward(t, stream_words(run), iid, initial_state(t, start), jnp.int32(0), -(-handoffs // BLOCK))
     return jax.tree.map(lambda x: x[:handoffs], drawn)

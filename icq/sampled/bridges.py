@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from icq import coerce
+from icq.coerce import Instance, Numbers
 from icq.sampled.environment import Environment, Seen, State, View, finite
-from icq.smdp import ICSMDP
 
 try:
     import gymnasium
@@ -28,10 +29,14 @@ except ImportError as error:
 
 def _space(view: View, codes: int | None) -> spaces.Space[Any]:
     """The space of views like this one: a code in 0..codes-1, or a vector of numbers."""
+    if not hasattr(view, "dtype"):
+        raise ValueError(
+            "views: a tree of arrays; other libraries take one array, with a `look` or `observe` of its own"
+        )
     if jnp.issubdtype(view.dtype, jnp.integer) and view.ndim == 0:
         if codes is None:
             raise ValueError("codes: views are codes, so say how many there are")
-        return spaces.Discrete(codes)
+        return spaces.Discrete(coerce.count("codes", codes))
     return spaces.Box(-np.inf, np.inf, view.shape, np.float32)
 
 
@@ -51,13 +56,19 @@ class _Player:
 
     def seed(self, seed: int | None, rng: np.random.Generator) -> State:
         """A fresh task; without a seed the stream goes on from `rng`."""
-        self.key = jax.random.key(int(rng.integers(2**31)) if seed is None else seed)
+        seed = int(rng.integers(2**31)) if seed is None else coerce.count("seed", seed, least=0, most=2**32 - 1)
+        self.key = jax.random.key(seed)
         return self.start(self.next())
 
     def next(self) -> Array:
         """A key that was never used."""
         self.key, key = _split(self.key)
         return key
+
+
+def _option(action: Any, options: int) -> int:
+    """An action as the code of an option.  Raises ValueError for anything that is none."""
+    return coerce.count("action", action, least=0, most=options - 1)
 
 
 def _plain(env: Environment, look: Callable[[State], View], state: State) -> tuple[View, View]:
@@ -81,7 +92,7 @@ class HandoffAEC(AECEnv[str, Any, Any]):
 
     def __init__(self, env: Environment, *, codes: int | None = None, limit: int = 1000, shared: bool = False) -> None:
         super().__init__()
-        self.env, self.limit, self.shared = env, limit, shared
+        self.env, self.limit, self.shared = env, coerce.count("limit", limit), shared
         self._player = _Player(env, lambda state: jnp.int32(0))
         self.possible_agents = [f"agent_{i}" for i in range(env.agents)]
         view = _space(self._player.local, codes)
@@ -126,13 +137,16 @@ class HandoffAEC(AECEnv[str, Any, Any]):
 
     def step(self, action: Any) -> None:
         """Play an option of the selected agent.  Raises ValueError for one it does not have."""
+        if not hasattr(self, "agent_selection"):
+            raise ValueError("step: no task has begun; call reset() first")
         name = self.agent_selection
         if self.terminations[name] or self.truncations[name]:
             self._was_dead_step(action)
             return
-        if not 0 <= int(action) < self.env.options or not bool(self._seen.available[int(action)]):
+        option = _option(action, self.env.options)
+        if not bool(self._seen.available[option]):
             raise ValueError(f"action {action} of {name}: not available; its action_mask says which are")
-        effect = self._player.act(self._state, jnp.int32(action), self._player.next())
+        effect = self._player.act(self._state, jnp.int32(option), self._player.next())
         self._handoffs += 1
         self._cumulative_rewards[name] = 0.0
         earned = float(effect.reward)
@@ -160,7 +174,8 @@ class CentralisedEnv(gymnasium.Env[Any, Any]):
     """The centralised problem: one learner sees `look(state)` and picks the active agent's option.
 
     info holds `action_mask`, `agent`, `duration` and `discount`.  An option the active agent does not have ends the
-    episode as truncated with `info["unavailable"]`, and earns nothing.
+    episode as truncated with `info["unavailable"]`, and earns nothing; what is no option at all is refused, as is a
+    step before `reset` or after the end.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
@@ -168,7 +183,7 @@ class CentralisedEnv(gymnasium.Env[Any, Any]):
     def __init__(
         self, env: Environment, look: Callable[[State], View], *, codes: int | None = None, limit: int = 1000
     ) -> None:
-        self.env, self.limit = env, limit
+        self.env, self.limit, self._going = env, coerce.count("limit", limit), False
         self._player = _Player(env, look)
         self.observation_space = _space(self._player.full, codes)
         self.action_space = spaces.Discrete(env.options)
@@ -183,27 +198,35 @@ class CentralisedEnv(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a task."""
         super().reset(seed=seed)
-        self._handoffs = 0
+        self._handoffs, self._going = 0, True
         return self._show(self._player.seed(seed, self.np_random))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Play an option of the active agent until the next handoff."""
-        if not bool(self._seen.available[int(action)]):
+        """Play an option of the active agent until the next handoff.  Raises ValueError for what is no option."""
+        option = _option(action, self.env.options)
+        if not self._going:
+            raise ValueError("step: no task is going on; call reset() first")
+        if not bool(self._seen.available[option]):
+            self._going = False
             view, info = self._show(self._state)
-            return view, 0.0, False, True, info | {"unavailable": int(action)}
-        effect = self._player.act(self._state, jnp.int32(action), self._player.next())
+            return view, 0.0, False, True, info | {"unavailable": option}
+        effect = self._player.act(self._state, jnp.int32(option), self._player.next())
         self._handoffs += 1
         view, info = self._show(effect.state)
         duration, ended = int(effect.duration), bool(effect.done)
         info |= {"duration": duration, "discount": 0.0 if ended else float(self.env.gamma) ** duration}
-        return view, float(effect.reward), ended, not ended and self._handoffs >= self.limit, info
+        cut = not ended and self._handoffs >= self.limit
+        self._going = not (ended or cut)
+        return view, float(effect.reward), ended, cut, info
 
 
-def handoff_aec(m: ICSMDP, starts: np.ndarray, **options: Any) -> HandoffAEC:
+def handoff_aec(model: Instance, starts: Numbers, **options: Any) -> HandoffAEC:
     """An IC-SMDP as an AEC environment; views are observation codes, tasks begin in the law `starts` [S]."""
-    return HandoffAEC(finite(m, starts), codes=m.num_observations, **options)
+    env = finite(model, starts)
+    return HandoffAEC(env, codes=env.instance.num_observations, **options)
 
 
-def centralised_env(m: ICSMDP, starts: np.ndarray, **options: Any) -> CentralisedEnv:
+def centralised_env(model: Instance, starts: Numbers, **options: Any) -> CentralisedEnv:
     """An IC-SMDP as a Gymnasium environment; observations are global state codes."""
-    return CentralisedEnv(finite(m, starts), lambda state: state, codes=m.num_states, **options)
+    env = finite(model, starts)
+    return CentralisedEnv(env, lambda state: state, codes=env.instance.num_states, **options)

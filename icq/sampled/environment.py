@@ -14,11 +14,13 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from icq import coerce, laws
+from icq.coerce import Instance, Numbers
 from icq.display import Shown
+from icq.learn import sampling
 from icq.smdp import ICSMDP, Arr
 
 State: TypeAlias = Any  # a pytree of arrays
@@ -105,13 +107,14 @@ class Finite(Shown):
 
     def observe(self, state: Int[Array, ""]) -> Seen:
         """phi(s), its agent and its options."""
-        m = self.instance
+        m, state = self.instance, _inside("state", state, self.instance.num_states)
         o = jnp.asarray(m.observation)[state]
         return Seen(jnp.asarray(m.agent)[o], o, jnp.asarray(m.available)[o])
 
     def act(self, state: Int[Array, ""], option: Int[Array, ""], key: Key[Array, ""]) -> Effect:
         """b ~ P(.|s,a)."""
-        m = self.instance
+        m, option = self.instance, _inside("option", option, self.options)
+        state = _inside("state", state, m.num_states)
         b = jax.random.choice(key, m.prob.shape[-1], p=jnp.asarray(m.prob)[state, option])
         cell = (state, option, b)
         following = jnp.asarray(m.next_state)[cell]
@@ -119,14 +122,28 @@ class Finite(Shown):
                       jnp.asarray(m.terminal)[cell])  # fmt: skip
 
 
-def finite(m: ICSMDP, starts: Float[np.ndarray, "S"]) -> Finite:
-    """An IC-SMDP as an environment in single precision; what follows an ending is drawn from `starts` instead."""
+def finite(model: Instance, starts: Numbers) -> Finite:
+    """An IC-SMDP as an environment in single precision; what follows an ending is drawn from `starts` instead.
+
+    starts: weights of the global states [S], not all 0.  Raises ValueError for other ones, naming the state, and for
+    what single precision cannot hold.
+    """
+    m = coerce.instance(model)
+    sampling.check_single(m)
+    law = laws.law("starts", starts, m.num_states)
     single = replace(
         m, prob=jnp.asarray(m.prob, jnp.float32), reward=jnp.asarray(m.reward, jnp.float32),
         next_state=jnp.asarray(m.next_state, jnp.int32), duration=jnp.asarray(m.duration, jnp.int32),
         gamma=jnp.asarray(m.gamma, jnp.float32), observation=jnp.asarray(m.observation, jnp.int32),
     )  # fmt: skip
-    return Finite(single, jnp.asarray(starts / starts.sum(), jnp.float32), m.num_agents)
+    return Finite(single, jnp.asarray(law, jnp.float32), m.num_agents)
+
+
+def _inside(name: str, code: Int[Array, ""], among: int) -> Int[Array, ""]:
+    """A code as it is.  Raises ValueError for one that is none of 0..among-1; inside a compiled program none is."""
+    if not isinstance(code, jax.core.Tracer):
+        coerce.count(name, code, least=0, most=among - 1)
+    return code
 
 
 @struct.dataclass

@@ -23,11 +23,12 @@ import optax
 from flax import linen, struct
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
+from icq.coerce import count, within
 from icq.display import Fact, Shown, spread
 from icq.learn import td
 from icq.learn.classes import Block, Params, take
 from icq.learn.networks import MLP
-from icq.sampled.environment import Effect, Environment, Seen, State, View, discount, proceed
+from icq.sampled.environment import Effect, Environment, Finite, Seen, State, View, discount, proceed
 
 Number: TypeAlias = float | Float[Array, ""]
 
@@ -82,8 +83,11 @@ class ViewNetwork(Shown):
 
 
 def view_network(env: Environment, width: int, depth: int = 1) -> ViewNetwork:
-    """One tanh MLP per agent for an environment whose views are vectors."""
+    """One tanh MLP per agent for an environment whose views are vectors.  Raises ValueError for others."""
+    width, depth = count("width", width), count("depth", depth, most=1000)
     view = jax.eval_shape(lambda key: env.observe(env.start(key)).view, jax.random.key(0))
+    if np.ndim(view) != 1:
+        raise ValueError(f"views: shape {np.shape(view)}, expected vectors; a CodeTable learns from codes")
     return ViewNetwork(MLP(width, depth, env.options), env.agents, int(view.shape[0]))
 
 
@@ -95,6 +99,7 @@ class FleetConfig(Shown):
     half the squared error.  epsilon: exploration falls linearly from the first to the second number over the first
     `anneal` updates.  lag: scalars are answered by a copy of the parameters that follows at this rate per update (1:
     the parameters themselves).  scalars: False cuts the scalar at every change of agent (independent learners).
+    Raises ValueError for a number outside its range, where it is one and no tracer.
     """
 
     copies: int = struct.field(pytree_node=False, default=64)
@@ -103,6 +108,14 @@ class FleetConfig(Shown):
     anneal: Number = 1000.0
     lag: Number = 1.0
     scalars: bool | Bool[Array, ""] = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.copies, int):
+            count("copies", self.copies)
+        for name, value in zip(("epsilon[0]", "epsilon[1]"), self.epsilon):
+            within(name, value, 0.0, 1.0)
+        within("anneal", self.anneal, np.finfo(np.float64).tiny)
+        within("lag", self.lag, 0.0, 1.0)
 
     def explore(self, k: Int[Array, ""]) -> Float[Array, ""]:
         """Probability of a uniform option at update k."""
@@ -142,11 +155,28 @@ class Step(Shown):
 
 @jax.jit
 def init(env: Environment, cls: ViewClass, config: FleetConfig, key: Key[Array, ""]) -> Fleet:
-    """Fresh parameters and E fresh tasks."""
+    """Fresh parameters and E fresh tasks.  Raises ValueError for a class that does not fit the environment."""
+    _check(env, cls)
     weights, starts = jax.random.split(key)
     params = cls.init(weights)
     states = jax.vmap(env.start)(jax.random.split(starts, config.copies))
     return Fleet(params, params, jax.vmap(config.optimiser.init)(params), states, jnp.int32(0))
+
+
+def _check(env: Environment, cls: ViewClass) -> None:
+    """Raise ValueError for a class whose tables are too small: what lies outside them would be read inside."""
+    params = jax.eval_shape(cls.init, jax.random.key(0))
+    agents = {leaf.shape[:1] for leaf in jax.tree.leaves(params)}
+    if agents != {(env.agents,)}:
+        raise ValueError(f"cls: parameters of {sorted(agents)} agents, the environment has {env.agents}")
+
+    def values(params: Params, key: Key[Array, ""]) -> Float[Array, "A"]:
+        return cls.values(take(params, 0), env.observe(env.start(key)).view)
+
+    if (made := jax.eval_shape(values, params, jax.random.key(0)).shape) != (env.options,):
+        raise ValueError(f"cls: values of shape {made}, expected one for each of {env.options} options")
+    if isinstance(env, Finite) and isinstance(cls, CodeTable) and cls.codes < env.instance.num_observations:
+        raise ValueError(f"codes = {cls.codes}: the workflow has {env.instance.num_observations} observations")
 
 
 def pick(
@@ -184,14 +214,14 @@ def update(
     keys = jax.random.split(key, config.copies)
     states, steps = jax.vmap(partial(handoff, env, cls, config, fleet))(fleet.states, keys)
     agent, goal = steps.seen.agent, jax.vmap(td.target)(steps.reward, steps.discount, steps.scalar)
-    count = jnp.zeros(env.agents, jnp.float32).at[agent].add(1.0)
+    acts = jnp.zeros(env.agents, jnp.float32).at[agent].add(1.0)
 
     def loss(params: Params) -> Float[Array, ""]:
         q = jax.vmap(lambda i, view: cls.values(take(params, i), view))(agent, steps.seen.view)
         error = goal - jnp.take_along_axis(q, steps.option[:, None], axis=1)[:, 0]
-        return jnp.sum(0.5 * error**2 / count[agent])
+        return jnp.sum(0.5 * error**2 / acts[agent])
 
-    acted = count > 0
+    acted = acts > 0
     with jax.numpy_dtype_promotion("standard"):  # Optax's counters rely on implicit promotion
         move, opt_state = jax.vmap(config.optimiser.update)(jax.grad(loss)(fleet.params), fleet.opt_state, fleet.params)
     params = jax.tree.map(lambda p, d: p + _only(acted, d, jnp.zeros_like(d)), fleet.params, move)
@@ -210,8 +240,10 @@ def train(
 ) -> tuple[Fleet, Float[Array, "updates"]]:
     """`updates` updates in one compiled loop; returns the mean reward per handoff of each.
 
-    Update k of a run uses fold_in(key, k), so a run cut in pieces equals the whole.
+    Update k of a run uses fold_in(key, k), so a run cut in pieces equals the whole.  Raises ValueError for fewer than
+    one.
     """
+    updates = count("updates", updates)
 
     def body(fleet: Fleet, _: None) -> tuple[Fleet, Float[Array, ""]]:
         fleet, steps = update(env, cls, config, fleet, jax.random.fold_in(key, fleet.k))
@@ -239,7 +271,11 @@ class Episode(Shown):
 
 
 def play(env: Environment, cls: ViewClass, params: Params, state: State, key: Key[Array, ""], limit: int) -> Episode:
-    """A task from `state` with every agent greedy.  Unbatched: vmap over states and keys."""
+    """A task from `state` with every agent greedy.  Unbatched: vmap over states and keys.
+
+    Raises ValueError for a limit below one handoff.
+    """
+    limit = count("limit", limit)
 
     def body(carry: tuple[Episode, Float[Array, ""]], k: Int[Array, ""]) -> tuple[Any, None]:
         episode, g = carry

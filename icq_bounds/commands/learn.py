@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from tyro.conf import Positional
 
 from estimators.decomposition import TERMS, MixingSplit, mixing_split
 from estimators.statistics import estimate
-from estimators.statistics.estimate import as_dict, finite
+from estimators.statistics.estimate import Estimate, as_dict, finite
+from icq.coerce import MOST, count
 from icq.display import number
 from icq.exact import analyse
+from icq.learn.learner import MOST_RUNS
 from icq.smdp import ICSMDP
 from icq_bounds.check import grid as check_grid
 from icq_bounds.commands import _terms
@@ -27,7 +30,7 @@ from icq_bounds.learners import features, network, table
 from icq_bounds.numbers import text
 from icq_bounds.sweep.cells import learn_and_measure
 from icq_bounds.sweep.methods import Method
-from icq_bounds.sweep.results import KINDS, percent, tally
+from icq_bounds.sweep.results import KINDS, gained, lost, tally
 from icq_bounds.sweep.store import Arrays
 
 
@@ -72,9 +75,8 @@ def run(options: LearnOptions, console: Console) -> None:
     if options.training == "plain" and options.network is None:
         raise ValueError("training: it is how networks learn; give their width with --network")
     for name in ("handoffs", "seeds", "features", "network"):
-        value = getattr(options, name)
-        if value is not None and value < (2 if name == "seeds" else 1):
-            raise ValueError(f"{name} = {value} is too small")
+        if (value := getattr(options, name)) is not None:
+            count(name, value, least=2 if name == "seeds" else 1, most=MOST_RUNS if name == "seeds" else MOST)
     chosen = _method(options)
     a = analyse(ICSMDP.load(options.file))
     grid = check_grid(options.handoffs)
@@ -89,7 +91,8 @@ def run(options: LearnOptions, console: Console) -> None:
     verdicts = {kind: {term: tally(result[f"{kind}_verdict_{term}"]) for term in TERMS} for kind in KINDS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
-        said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result)), "verdicts": verdicts}
+        said |= {"handoffs": list(grid), "value_lost": as_dict(_lost(result)), "verdicts": verdicts}
+        said["value_gained_percent"] = as_dict(gained(result))
         said["bound"] = {term: [finite(x) for x in result[f"bound_{term}"][place]] for term in TERMS}
         if control is not None:
             said["split"] = [
@@ -100,13 +103,16 @@ def run(options: LearnOptions, console: Console) -> None:
         return
     rows = [([str(k)], each) for k, *each in zip(grid, *terms.values(), strict=True)]
     _terms.show(console, "", ["handoffs"], rows, verdicts)
-    known = (f"{term} {number(float(result[f'bound_{term}'][place][-1]))}" for term in TERMS)
-    console.print(f"known before, after {grid[-1]} handoffs at most: {', '.join(known)}")
+    bounds = {term: float(result[f"bound_{term}"][place][-1]) for term in TERMS}
+    known = ", ".join(f"{term} {number(b) if np.isfinite(b) else 'unknown'}" for term, b in bounds.items())
+    console.print(f"known before, after {grid[-1]} handoffs at most: {known}")
     if not bool(result["reference_converged"]):
         console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
     if control is not None:
         console.print(_split_table(grid, result, control))
-    console.print(f"value: {percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
+    share = gained(result)
+    gain = f"{share} % of the way from random options to it" if share.known else str(share)
+    console.print(f"value: {_lost(result)} below the oracle, {gain}; {options.seeds} runs in {seconds:.1f} s")
 
 
 SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
@@ -128,9 +134,18 @@ def _method(options: LearnOptions) -> Method:
     return table(options.clock) if options.features is None else features(options.features, options.clock)
 
 
+def _lost(result: Arrays) -> Estimate:
+    return lost(result["value"], float(result["value_oracle"]))
+
+
 def _limit(result: Arrays, control: Arrays) -> float:
-    """sqrt((Sigma_0 + Sigma_mix) / Sigma_0) in the norm of the error: where the ratio tends (NaN for networks)."""
-    return float(np.sqrt(result["asymptote"] / control["asymptote"]))
+    """sqrt((Sigma_0 + Sigma_mix) / Sigma_0) in the norm of the error: where the ratio tends.
+
+    NaN for networks, and where the noise is none but rounding.
+    """
+    both = np.array([result["asymptote"], control["asymptote"]])
+    noise = float(result["value_slack"]) ** 2
+    return float(np.sqrt(both[0] / both[1])) if (both > noise).all() else math.nan
 
 
 def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> Table:
@@ -142,7 +157,9 @@ def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> Table:
     for handoffs, part in zip(grid, found, strict=True):
         numbers = (text(x, "none") for x in (part.markov, part.iid, part.excess_rms, part.ratio))
         table.add_row(str(handoffs), *numbers)
-    table.caption = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
+    saved = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
+    said = [saved] if np.isfinite(found[-1].saved) else []
     if not found[-1].ratio.known:
-        table.caption += f"\nnone: {found[-1].ratio.why}"
+        said.append(f"none: {found[-1].ratio.why}")
+    table.caption = "\n".join(said) or None
     return table

@@ -73,7 +73,8 @@ def _n10(preset: n10.N10Preset, options: ReproduceOptions) -> Experiment:
         slopes = (f"{kind} slope {text(from_dict(said[f'{kind}_slope'.replace(' ', '_')]))}" for kind in SLOPES)
         lines = [
             ", ".join(slopes),
-            f"IC-Q reaches {said['oracle_value_percent_at_zero_gap']:.2f} % of the oracle at zero gap",
+            f"IC-Q loses {text(from_dict(said['value_lost_at_zero_gap']))} against the oracle at zero gap, and comes "
+            f"{text(from_dict(said['value_gained_percent_at_zero_gap']))} % of the way to it from random options",
         ]
         for kind in KINDS:
             found = said[kind]
@@ -96,8 +97,8 @@ def _routing(preset: routing.RoutingPreset, options: ReproduceOptions) -> Experi
             f"rank correlation of gap and accuracy lost: {said['rank_correlation_of_gap_and_accuracy_lost']:.3f}",
         ]
         for words, found in said["real_requests"].items():
-            share = 100 * found["icq_over_classifier"]
-            lines.append(f"real requests, {words} words: IC-Q reaches {share:.1f} % of the classifier's accuracy")
+            shares = (100 * found[name] for name in ("icq", "classifier_with_the_same_view"))
+            lines.append("real requests, {} words: IC-Q {:.1f} % right, the classifier {:.1f} %".format(words, *shares))
         return said, routing.draw(results, folder), lines
 
     return Experiment(routing.cells(preset, options.clinc), conclude)

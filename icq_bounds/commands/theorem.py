@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
+from icq.coerce import count
 from icq.smdp import ICSMDP
 from icq_bounds import error_theorem
 from icq_bounds.network_theorem import network_theorem
@@ -54,9 +55,8 @@ def run(options: TheoremOptions, console: Console) -> None:
         raise ValueError("json and latex: choose one")
     if options.runs == 1:
         raise ValueError("runs = 1 has no interval: at least 2, or 0 for none")
-    for name, least in (("handoffs", 1), ("features", 0), ("points", 1), ("runs", 0)):
-        if getattr(options, name) < least:
-            raise ValueError(f"{name} = {getattr(options, name)} must be at least {least}")
+    if options.network is not None:
+        count("network", options.network)
     m = ICSMDP.load(options.file)
     if options.network is not None:
         _networks(options, m)

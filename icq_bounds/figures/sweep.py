@@ -81,20 +81,20 @@ def plot_along(ds: xr.Dataset, axis: str, ax: Axes | None = None) -> Axes:
 
 
 def value_panel(ds: xr.Dataset, name: str, ax: Axes | None = None) -> Axes:
-    """Value of the learned policy along an axis, per learner, between the random policy and the oracle."""
-    percent, ax = 100 * ds["value"] / ds["value_oracle"], style.axes(ax)
-    groups = {"learned": percent}
-    if "who" in percent.dims and name != "who":
-        groups = {str(who): percent.sel(who=who) for who in ds["who"].values}
+    """Value that learned policies lose against the oracle along an axis, per learner, beside what random ones lose."""
+    lost, ax = ds["value_oracle"] - ds["value"], style.axes(ax)
+    groups = {"learned": lost}
+    if "who" in lost.dims and name != "who":
+        groups = {str(who): lost.sel(who=who) for who in ds["who"].values}
     for (label, part), colour in zip(groups.items(), style.WHO.values()):
         other = [d for d in part.dims if d not in (name, "replica")]
         table = part.mean(other, skipna=True).transpose("replica", name).values
         _line(ax, ds[name], [mean(table[:, k]) for k in range(table.shape[1])], colour, label)
     for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
-        exact = 100 * ds[key] / ds["value_oracle"]
+        exact = ds["value_oracle"] - ds[key]
         line = exact.mean([d for d in exact.dims if d != name], skipna=True).values
         ax.plot(_places(ds[name]), line, dashes, color="0.35", linewidth=1.2, label=label)
-    ax.set(xlabel=_label(ds[name]), ylabel="value, per cent of the oracle", title=f"Value along {name}")
+    ax.set(xlabel=_label(ds[name]), ylabel="value lost against the oracle, reward", title=f"Value lost along {name}")
     style.readable(ax).legend(fontsize=8)
     return ax
 

@@ -82,12 +82,10 @@ def _results(folder: Path, said: Mapping[str, Any]) -> list[Arrays]:
 
 def _numbers(said: Mapping[str, Any], local: Estimate, residual: Estimate, violations: int) -> dict[str, Entry]:
     """The numbers to remember."""
-    low, high = said["oracle_value_percent_at_zero_gap_interval"]
-    value = Estimate(said["oracle_value_percent_at_zero_gap"], float("nan"), (low, high), float(said["seeds"]))
     return {
         "distinct bounds": said["bound"]["distinct"], "violations": violations,
         "slope of the residual against handoffs": residual, "slope of the local gap against its dial": local,
-        "value at zero gap, % of the oracle": value,
+        "value lost against the oracle at zero gap": from_dict(said["value_lost_at_zero_gap"]),
     }  # fmt: skip
 
 

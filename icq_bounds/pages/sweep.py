@@ -130,8 +130,8 @@ def _figures(ds: xr.Dataset, records: Records) -> list[Drawing]:
         if ds.sizes[name] > 1 and len(lines(ds, "total", name)):
             panels.append(_errors_along(ds, name))
     if ds.sizes[names[0]] > 1 and ds["value"].notnull().any():
-        average = float((100 * ds["value"] / ds["value_oracle"]).mean(skipna=True))
-        alt = f"Value of the learned policy along {names[0]}: {average:.1f} % on average."
+        average = float((ds["value_oracle"] - ds["value"]).mean(skipna=True))
+        alt = f"Value that the learned policy loses along {names[0]}: {number(average)} on average."
         with plt.rc_context(style.STYLE):
             panels.append(html.figure(value_panel(ds, names[0]), f"value-{names[0]}", alt))
     results = [dataset.arrays_of(cell) for _, cell in _points(ds)]
@@ -208,8 +208,8 @@ def _cells(ds: xr.Dataset) -> Grid:
         if (last["certificate_verdict"].sel(term="residual") >= 0).all():
             each = (last.sel(term=t) for t in TERMS)
             terms = [_rms(of["observed"].values, float(of["certificate_slack"].max())) for of in each]
-        rows.append([*point, *terms, mean(100 * (cell["value"] / cell["value_oracle"]).values)])
-    header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS), "value, % of the oracle")
+        rows.append([*point, *terms, mean((cell["value_oracle"] - cell["value"]).values)])
+    header = (*map(str, ds["finished"].dims), *(NAME[t] for t in TERMS), "value lost against the oracle")
     return Grid("Every cell", header, rows, fold=12)
 
 

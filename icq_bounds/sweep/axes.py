@@ -14,13 +14,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TypeAlias
 
 import numpy as np
 
 from icq_bounds.sweep.families import FAMILIES, UNITS
-from icq_bounds.sweep.fields import kinds, meanings
+from icq_bounds.sweep.fields import kind_of, kinds, meanings
 from icq_bounds.sweep.learning import Learning
 
 Value: TypeAlias = int | float | bool | str
@@ -155,18 +154,9 @@ def known(family: str) -> dict[str, Setting]:
 def _settings(cls: type) -> list[Setting]:
     fields, said = kinds(cls), meanings(cls)
     return [
-        Setting(name, _kind(kind), getattr(cls, name), said[name], UNITS.get(name, "1"), cls is Learning)
+        Setting(name, kind_of(kind), getattr(cls, name), said[name], UNITS.get(name, "1"), cls is Learning)
         for name, kind in fields.items()
     ]
-
-
-def _kind(kind: Any) -> type | tuple[str, ...]:
-    if get_origin(kind) is Literal:
-        return tuple(get_args(kind))
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
-    assert isinstance(kind, type)
-    return kind
 
 
 def listing(cls: type) -> str:

@@ -73,14 +73,16 @@ def learn_and_measure(a: Analysis, method: Method, seeds: int, checkpoints: Sequ
 
 def values(a: Analysis, q: Float[np.ndarray, "R S A"]) -> Arrays:
     """Stationary values in the true workflow: `value` [R] of the policies greedy in the tables over states, and those
-    of the behaviour policy, of the exact interface policy and of the optimum.  NaN where a run diverged.
+    of the behaviour policy, of the exact interface policy and of the optimum; `value_slack`: how far solvers and
+    rounding may have moved their differences.  NaN where a run diverged.
     """  # fmt: skip
     learned = [
         baselines.mean_value(a, greedy(table, a.oracle.available)[0]) if np.isfinite(table).all() else np.nan
         for table in q
     ]
+    off = 2 * (a.oracle_solution.error + a.interface_value.error) + 1e-12 * float(np.abs(a.v_star).max())
     return {
-        "value": np.array(learned), "value_random": np.array(baselines.random_value(a)),
+        "value_slack": np.array(off), "value": np.array(learned), "value_random": np.array(baselines.random_value(a)),
         "value_bar": np.array(a.d @ a.interface_value.v), "value_oracle": np.array(a.d @ a.v_star),
     }  # fmt: skip
 

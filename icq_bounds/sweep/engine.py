@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from icq.display import Fact, Shown
+from icq.reason import Note
 from icq_bounds.console import says
 from icq_bounds.errors import FailedCells, Interrupted, WorkError
 from icq_bounds.sweep.provenance import machine, xla_flags
@@ -156,7 +157,7 @@ def cluster(address: str) -> Executor:
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what is lost is said below
         with client:
             if not client.scheduler_info()["workers"]:
-                warnings.warn(f"dask: {address} has no workers yet, waiting for them", stacklevel=2)
+                warnings.warn(f"dask: {address} has no workers yet, waiting for them", Note, stacklevel=2)
             futures = client.map(partial(attempt, code=code_version()), cells, pure=False)
             waiting = {future.key: cell for future, cell in zip(futures, cells, strict=True)}
             arriving = as_completed(futures)
@@ -238,7 +239,7 @@ def _until_done(cells: Sequence[Job], execute: Executor) -> Iterator[Attempt]:
         except BrokenProcessPool as error:
             if len(left) == before:
                 raise WorkError(f"workers die before they finish a cell (too little memory?): {error}") from error
-            warnings.warn(f"a worker died; {len(left)} cells go to new ones", stacklevel=2)
+            warnings.warn(f"a worker died; {len(left)} cells go to new ones", Note, stacklevel=2)
 
 
 @contextmanager

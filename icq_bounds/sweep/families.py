@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from icq_bounds.sweep.fields import check_kinds
 from synthetic.settings import DialsSettings, GarnetSettings, RoutingSettings
+
+LARGEST_GRAPH = 10**7  # edges: looking at each takes seconds
 
 if TYPE_CHECKING:
     from icq.smdp import ICSMDP
@@ -73,8 +76,12 @@ class DialsFamily(DialsSettings):
             "complete": topology.complete, "ring": topology.ring, "star": topology.star, "pipeline": topology.pipeline,
             "random": lambda n: topology.random(n, self.degree, self.seed),
         }  # fmt: skip
+        check_kinds(self)
         if self.graph not in graphs:
             raise ValueError(f"graph = {self.graph!r}: choose one of {', '.join(graphs)}")
+        degree = {"complete": self.agents, "star": self.agents, "random": self.degree}.get(self.graph, 1)
+        if self.agents * degree > LARGEST_GRAPH:
+            raise ValueError(f"agents = {self.agents}: the {self.graph} graph has more than {LARGEST_GRAPH:g} edges")
         return Shape(graphs[self.graph](self.agents), self.clusters, self.visible, self.hidden, self.options)
 
     def dials(self) -> Dials:
@@ -113,6 +120,7 @@ class GarnetFamily(GarnetSettings):
         """The instance.  Raises ValueError for sizes that have none."""
         from synthetic.random import garnet
 
+        check_kinds(self)
         return garnet(**{name: getattr(self, name) for name in GarnetSettings.__dataclass_fields__})
 
     def check(self) -> None:
@@ -142,6 +150,7 @@ class RoutingFamily(RoutingSettings):
         """Sizes and prices.  Raises ValueError for one outside its range."""
         from synthetic.routing import Routing
 
+        check_kinds(self)
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma = {self.gamma} is not inside (0, 1)")
         prices = {name: getattr(self, name) for name in RoutingFamily.__dataclass_fields__ if name != "view"}

@@ -1,4 +1,4 @@
-"""What Python forgets of a class of settings: the text under each field, and its type."""
+"""What Python forgets of a class of settings: the text under each field, and its type, which values are checked by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ast
 import inspect
 import textwrap
 from functools import cache
-from typing import get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @cache
@@ -34,3 +35,32 @@ def _own_meanings(cls: type) -> dict[str, str]:
 def kinds(cls: type) -> dict[str, object]:
     """The type of each field of a class."""
     return {name: kind for name, kind in get_type_hints(cls).items() if name in cls.__dataclass_fields__}  # type: ignore[attr-defined]  # a dataclass
+
+
+def kind_of(kind: Any) -> type | tuple[str, ...]:
+    """The type of a setting that may be left out, or the words it may be."""
+    if get_origin(kind) is Literal:
+        return tuple(get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    assert isinstance(kind, type)
+    return kind
+
+
+def check_kinds(settings: Any) -> None:
+    """Raise ValueError naming the first setting whose value is not of its kind, or no finite number."""
+    from icq import coerce  # which loads JAX: a help page does not wait for it
+
+    cls: Any = type(settings)
+    for name, declared in kinds(cls).items():
+        value, kind = getattr(settings, name), kind_of(declared)
+        if value is None and declared is not kind:
+            continue
+        if kind is int:
+            coerce.count(name, value, least=0, most=2**32 - 1)
+        elif kind is float:
+            coerce.real(name, value)
+        elif isinstance(kind, tuple) and value not in kind:
+            raise ValueError(f"{name} = {value!r}: choose one of {', '.join(kind)}")
+        elif kind is bool and not isinstance(value, bool):
+            raise ValueError(f"{name} = {value!r}: choose True or False")

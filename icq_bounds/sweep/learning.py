@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
+from icq_bounds.sweep.fields import check_kinds
+
 if TYPE_CHECKING:
     from icq_bounds.sweep.methods import Features, Mlp, PlainMlp, Schedule, Table
 
@@ -95,6 +97,7 @@ class Learning:
 
     def check(self) -> None:
         """Raise ValueError naming the setting outside its range."""
+        check_kinds(self)
         for name in ("features", "width", "depth", "inputs", "reference_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")

@@ -1,9 +1,9 @@
-"""What is read off the results of cells: checkpoints, percentages, statements beside what was observed, verdicts."""
+"""What is read off the results of cells: checkpoints, values lost, statements beside what was observed, verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from estimators.decomposition import TERMS
 from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
 from icq.display import Fact, Shown
+from icq.reason import Reason
 from icq_bounds.sweep.store import Arrays
 
 Stated: TypeAlias = Literal["bound", "certificate"]
@@ -33,9 +34,31 @@ def half_decades(handoffs: int, first: int = 10_000) -> tuple[int, ...]:
     return tuple(takewhile(lambda k: k <= handoffs, grid))
 
 
-def percent(result: Arrays) -> Estimate:
-    """Learned value in per cent of the oracle's."""
-    return estimate.mean(100 * result["value"] / result["value_oracle"])
+def lost(value: Float[np.ndarray, "R"], oracle: float) -> Estimate:
+    """Value lost against the oracle, in reward, over runs: a loss has a meaning whatever the sign of values.
+
+    No value exceeds that of the oracle, so the interval is cut at 0.  Runs that diverged have no number.
+    """
+    loss = np.maximum(oracle - np.asarray(value, np.float64), 0.0)
+    if not np.isfinite(loss).all():
+        return estimate.missing(Reason.NOT_FINITE, "the value of a run", n_eff=float(len(loss)))
+    e = estimate.mean(loss)
+    return e if not e.known else replace(e, interval=(max(e.interval[0], 0.0), e.interval[1]))
+
+
+def gained(result: Arrays) -> Estimate:
+    """Per cent of the way from random options to the oracle; negative below random.
+
+    Without a number where that way is rounding and solver error.
+    """
+    oracle, random = float(result["value_oracle"]), float(result["value_random"])
+    e, way = lost(result["value"], oracle), oracle - random
+    if not e.known:
+        return e
+    if not way > float(result["value_slack"]):
+        return estimate.missing(Reason.NOTHING_TO_GAIN, n_eff=e.n_eff)
+    value, *ends = (100 * (1 - x / way) for x in (e.value, *e.interval))
+    return replace(e, value=value, stderr=100 * e.stderr / way, interval=(ends[1], ends[0]))
 
 
 def tally(said: np.ndarray) -> dict[str, int]:

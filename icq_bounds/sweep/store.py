@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from icq import files
+from icq.reason import Note
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("icq", "synthetic", "estimators", "bounds")
@@ -120,7 +121,9 @@ class Store:
             return arrays, about
         except Exception as error:  # whatever a damaged archive makes of its reader
             warnings.warn(
-                f"{path.name} is damaged ({error}); its cell counts as missing and is computed again", stacklevel=2
+                f"{path.name} is damaged ({error}); its cell counts as missing and is computed again",
+                Note,
+                stacklevel=2,
             )
             if not self.read_only:
                 path.replace(path.with_suffix(".damaged"))

@@ -278,7 +278,7 @@ def test_pickles_are_refused_unopened(tmp_path):
     bomb = np.empty((3, 2, 2), object)
     bomb[:] = Bomb()
     np.savez(tmp_path / "object.npz", **arrays(reward=bomb))
-    with pytest.raises(ICSMDPError, match=r"^reward: Object arrays cannot be loaded"):
+    with pytest.raises(ICSMDPError, match="reward: holds Python objects"):
         ICSMDP.load(tmp_path / "object.npz")
     (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ICSMDPError, match=r"pickle\.npz: not an \.npz archive of plain arrays"):

@@ -59,7 +59,7 @@ def test_statements_hold_and_are_counted_once(finished):
     assert statements(learned, "certificate", "interface").distinct == 0, "no learned table tells what is hidden"
     for key in ("local_gap_slope", "residual_slope"):
         assert len(said[key]["interval"]) == 2
-    assert 0 < said["oracle_value_percent_at_zero_gap"] <= 100 + 1e-9
+    assert said["value_lost_at_zero_gap"]["value"] >= 0 and said["value_gained_percent_at_zero_gap"]["value"] <= 100
 
 
 def test_predictions_are_met(finished):

@@ -343,7 +343,10 @@ def invented(cell, rng):
     if isinstance(cell, LiteratureCell):
         times = np.array(cell.cell.checkpoints)
         return {"times": times, "average": 30.0 / np.sqrt(times), "last": np.full(len(times), 1e9)}
-    out = {name: np.array(v) for name, v in (("value_oracle", 2.0), ("value_bar", 1.9), ("value_random", 1.0))}
+    out = {
+        name: np.array(v)
+        for name, v in (("value_oracle", 2.0), ("value_bar", 1.9), ("value_random", 1.0), ("value_slack", 0.0))
+    }
     out["value"] = rng.uniform(1.5, 1.8, cell.seeds)
     if cell.who is not Who.ICQ:
         return out

@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import termios
-import warnings
 from pathlib import Path
 
 import pytest
@@ -189,16 +188,17 @@ def test_a_full_disk_is_one_line_and_a_reader_that_left_none():
     assert (done.returncode, done.stderr) == (1, "icq: error: No space left on device\n")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     process.stdout.close()
-    assert process.stderr.read() == "" and process.wait(60) == 1
+    assert process.stderr.read() == "" and process.wait(60) == 141
     process.stderr.close()
 
 
 def test_warnings_are_a_line_and_letters_that_a_terminal_lacks_are_escaped(place):
     code = """
 import warnings
+from icq.reason import Note
 from icq_bounds import cli
 def run(name, rest):
-    warnings.warn("cell \x1b[31m is damaged")
+    warnings.warn("cell \x1b[31m is damaged", Note)
     print("ä")
 cli.run = run
 cli.main(["analyse"])
@@ -206,4 +206,3 @@ cli.main(["analyse"])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert (done.stdout, done.stderr) == ("\\xe4\n", "icq: note: cell \\x1b[31m is damaged\n")
-    assert warnings.formatwarning is not plain.note, "a caller's own warnings stay as they are"

@@ -25,6 +25,7 @@ from icq_bounds.diagnosis.diagnosis import diagnose
 from icq_bounds.figures import style
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.provenance import provenance
+from icq_bounds.sweep.results import lost
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.common import terms
 from icq_bounds.workflows.common.recorded import RecordedTable
@@ -242,26 +243,24 @@ def errors(results: MathResults, ax: Axes | None = None) -> Axes:
 
 
 def value(results: MathResults, ax: Axes | None = None) -> Axes:
-    """Value at the start, per cent of the per-question oracle's, against the view."""
+    """Value at the start that is lost against the per-question oracle, in reward, against the view."""
     ax, rows, exact = style.axes(ax), _of(results, Who.ICQ), _exact(results)
     best, x = float(exact["value_star"]), _ticks(ax, rows)
     place = {b: i for i, (b, _) in enumerate(rows)}
     for who in (Who.ICQ, Who.INDEPENDENT):
         shown = _of(results, who)
-        values = [estimate.mean(100 * r["value"] / best) for _, r in shown]
+        values = [lost(r["value"], best) for _, r in shown]
         style.band(ax, [place[b] for b, _ in shown], values, style.WHO[who], who.value)
-    central = 100 * float(_of(results, Who.CENTRALISED)[0][1]["value"].mean()) / best
+    central = best - float(_of(results, Who.CENTRALISED)[0][1]["value"].mean())
     ax.axhline(central, color=style.WHO[Who.CENTRALISED], linewidth=1, label=Who.CENTRALISED.value)
-    ax.plot(
-        x, [100 * float(r["value_bar"]) / best for _, r in rows], ":", color="black", label="exact interface optimum"
-    )
+    ax.plot(x, [best - float(r["value_bar"]) for _, r in rows], ":", color="black", label="exact interface optimum")
     unseen = [(place[c.bits], r["value"]) for c, r in results.items() if isinstance(c, HeldOutCell)]
-    held = [estimate.mean(100 * v / best) for _, v in unseen]
+    held = [estimate.mean(best - v) for _, v in unseen]
     style.band(ax, [i for i, _ in unseen], held, style.SKY, "on unseen questions")
     for name, dashes in (("cheap", "--"), ("strong", "-.")):
-        ax.axhline(100 * float(exact[f"value_{name}"]) / best, color="0.5", linestyle=dashes, linewidth=1,
+        ax.axhline(best - float(exact[f"value_{name}"]), color="0.5", linestyle=dashes, linewidth=1,
                    label=POLICIES[name])  # fmt: skip
-    ax.set(xlabel="bits seen of the question and of the response", ylabel="value, % of the per-question oracle",
-           title=f"Value, {_data(results)}")  # fmt: skip
+    ax.set(xlabel="bits seen of the question and of the response", ylabel="value lost against the per-question oracle",
+           title=f"Value lost, {_data(results)}")  # fmt: skip
     ax.legend(fontsize=LEGEND_SIZE, loc="lower left", bbox_to_anchor=(0.0, 0.1))  # between the cheap model and the rest
     return ax

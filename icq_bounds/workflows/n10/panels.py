@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 
 from bounds.core.bound import Verdict
 from estimators.decomposition import NAME, TERMS
-from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate
 from icq_bounds.figures.bound import evidence_panel
 from icq_bounds.figures.style import COLOUR, WHO, axes, band, label_ends, readable, save_panels
 from icq_bounds.figures.sweep import ZERO, root_mean_square
 from icq_bounds.sweep.learning import Who
+from icq_bounds.sweep.results import lost
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10 import experiment
 from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
@@ -172,8 +172,8 @@ def loss_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axe
         band(ax, p.value_gaps, [loss(r) for r in found], WHO[who], f"{who.value}, learned")
     found = [results[c] for c in experiment.value_cells(p, Who.ICQ)]
     for key, label, dashes in (("value_bar", "best for this interface", ":"), ("value_random", "random", "--")):
-        lost = [float(r["value_oracle"] - r[key]) for r in found]
-        ax.plot(p.value_gaps, lost, dashes, color="0.35", linewidth=1.2, label=label)
+        exact = [float(r["value_oracle"] - r[key]) for r in found]
+        ax.plot(p.value_gaps, exact, dashes, color="0.35", linewidth=1.2, label=label)
     ax.axhline(0, color="0.6", linewidth=1)
     ax.set(xlabel="gap dial g", ylabel="value lost against the oracle, reward", title="E  What the interface costs")
     ax.legend(fontsize=8)
@@ -182,7 +182,7 @@ def loss_panel(p: N10Preset, results: N10Results, ax: Axes | None = None) -> Axe
 
 def loss(result: Arrays) -> Estimate:
     """Value lost against the oracle, in reward."""
-    return estimate.mean(result["value_oracle"] - result["value"])
+    return lost(result["value"], float(result["value_oracle"]))
 
 
 def _colours(count: int) -> list[str]:

@@ -15,7 +15,7 @@ from estimators.statistics.estimate import as_dict, finite
 from icq import files
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.provenance import provenance
-from icq_bounds.sweep.results import KINDS, Stated, percent, statements, tally, violations
+from icq_bounds.sweep.results import KINDS, Stated, gained, statements, tally, violations
 from icq_bounds.sweep.store import Arrays
 from icq_bounds.workflows.n10 import experiment as n10
 from icq_bounds.workflows.n10.experiment import N10Preset, N10Results
@@ -26,7 +26,7 @@ def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np
     """Every conclusion of the experiment, with the command's preset and where it ran."""
     measured = n10.learned(results)
     tables = n10.residual_cells(p)
-    zero = percent(results[n10.value_cells(p, Who.ICQ)[int(np.argmin(p.value_gaps))]])
+    zero = results[n10.value_cells(p, Who.ICQ)[int(np.argmin(p.value_gaps))]]
     return {
         "preset": p.name,
         "agents": p.agents,
@@ -34,8 +34,8 @@ def summarise(p: N10Preset, results: N10Results, gaps: np.ndarray, local_gap: np
         "kappa_max": max(float(r["kappa"]) for r in measured.values()),
         **{kind: evidence(measured.values(), kind) for kind in KINDS},
         "violated": [cell.label() for cell, r in measured.items() if violations([r])],
-        "oracle_value_percent_at_zero_gap": zero.value,
-        "oracle_value_percent_at_zero_gap_interval": list(zero.interval),
+        "value_lost_at_zero_gap": as_dict(loss(zero)),
+        "value_gained_percent_at_zero_gap": as_dict(gained(zero)),
         "local_gap_slope": as_dict(estimate.log_log_slope(gaps, local_gap)),
         "residual_slope": as_dict(n10.residual_slope(tables[0], results[tables[0]])) | {"cell": tables[0].label()},
         "residual_over_prediction": {c.label(): as_dict(n10.over_prediction(c, results[c])) for c in _predicted(p)},

@@ -106,7 +106,6 @@ def summarise(p: RoutingPreset, results: RoutingResults, folder: Path) -> dict[s
         "real_requests": {
             "all" if words is None else str(words): {
                 "icq": float(r["right"]), "classifier_with_the_same_view": float(r["supervised"]),
-                "icq_over_classifier": float(r["right"] / r["supervised"]),
             }
             for words, r in _texts(results)
         },
