@@ -24,6 +24,7 @@ class Reason(Enum):
     SEVERAL_CLASSES = "there is no unique stationary law"
     NO_MASS = "observations without stationary mass"
     LAW_NOT_CONVERGED = "the stationary law did not converge"
+    TOO_SLOW = "the handoff chain mixes too slowly for its deviation matrix to have digits left"
     # sizes
     TOO_LARGE = "too large to be solved for densely"
     NO_ROOM = "the tables of all batches do not fit in memory"

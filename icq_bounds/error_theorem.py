@@ -50,7 +50,7 @@ def best_step(pop: Population, handoffs: int) -> float:
     Where no step is certified, 1e-3 over the number of pairs.
     """
     fallback = 1e-3 / int(pop.analysis.interface.available.sum())
-    if pop.kappa >= 1:
+    if pop.kappa >= 1 or pop.too_slow is not None:
         return fallback
     inequality = tier_2_inequality(constants(pop))
     error, times = pop.error(0 * pop.theta_star), np.array([handoffs])

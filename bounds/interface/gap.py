@@ -16,7 +16,7 @@ from jaxtyping import Float
 from bounds.core.bound import Assumption, Bound, below, conditional
 from icq import coerce
 from icq.coerce import Numbers
-from icq.exact import Analysis, Model, contraction
+from icq.exact import TINY, Analysis, Model, contraction
 from icq.exact.fixed_point import Solution, greedy, modulus, solve
 
 SECTION = "docs/theory.md section 3"
@@ -87,6 +87,8 @@ def oracle_contraction(a: Analysis) -> float:
     every option and the rest does not enter the norm.  Infinite if rounding has emptied a recurrent state.
     """
     keep = a.d > 0
+    if (a.d_state_pair[keep][a.oracle.available[keep]] < TINY).any():
+        return float("inf")
     kernel = a.oracle.kernel[np.repeat(keep, a.oracle.reward.shape[1])]
     if kernel[:, ~keep].nnz:
         return float("inf")

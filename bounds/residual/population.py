@@ -21,7 +21,7 @@ from icq.display import Fact, Shown, spread
 from icq.exact import Analysis, outcome_discount
 from icq.exact.fixed_point import greedy
 from icq.exact.projected import Affine, fixed_point
-from icq.reason import NoNumber, Reason
+from icq.reason import NoNumber, Reason, Why
 from icq.smdp import ICSMDP
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -209,6 +209,15 @@ class Population(Shown):
         """Sigma_0 = E_d[z z'] with z = psi(x) delta*: what an i.i.d. draw of each handoff would give."""
         weight = np.bincount(self.outcomes.pair, weights=self.mass * self.td_error**2, minlength=len(self.d))
         return self.psi.T @ (weight[:, None] * self.psi)
+
+    @cached_property
+    def too_slow(self) -> Why | None:
+        """Why there is no deviation matrix; None where there is one."""
+        try:
+            self.analysis.deviation  # noqa: B018  # computed once
+        except NoNumber as error:
+            return error.why
+        return None
 
     @cached_property
     def sigma_mix(self) -> Float[np.ndarray, "p p"]:

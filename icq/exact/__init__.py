@@ -2,6 +2,7 @@
 
 from icq.exact.analysis import (
     DENSE_ENTRIES,
+    TINY,
     Analysis,
     AnalysisError,
     Model,
@@ -16,6 +17,7 @@ from icq.exact.analysis import (
 
 __all__ = [
     "DENSE_ENTRIES",
+    "TINY",
     "Analysis",
     "AnalysisError",
     "Model",

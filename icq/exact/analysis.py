@@ -22,6 +22,7 @@ from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
 
 DENSE_ENTRIES = 4_000_000  # largest matrix whose singular values are computed densely
+TINY = 1e-290  # masses below have lost digits
 
 
 class AnalysisError(NoNumber):
@@ -218,6 +219,8 @@ class Analysis(Shown):
     @cached_property
     def kappa(self) -> float:
         """d-norm contraction certificate of the interface operator; useful when below 1."""
+        if (self.d_pair[self.interface.available] < TINY).any():
+            return float("inf")  # a mass that no double holds
         return contraction(self.interface.kernel, self.d_pair, self.interface.available)
 
     @cached_property
@@ -239,7 +242,7 @@ class Analysis(Shown):
     @cached_property
     def slem(self) -> float:
         """Second largest eigenvalue modulus of P_beta (NaN when it did not converge)."""
-        return chains.slem(self.transition)
+        return chains.slem(self.transition, self.law.log_d)
 
     @property
     def spectral_gap(self) -> float:
@@ -325,14 +328,26 @@ def _margin(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> 
     return float((top[:, 1] - top[:, 0]).min())
 
 
-def stationary_weights(m: ICSMDP, d: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
-    """w(s|o) = d(s)/d(o) for each state and d(o).  Raises AnalysisError for an observation without mass."""
-    d_obs = np.bincount(np.asarray(m.observation), weights=d, minlength=m.num_observations)
-    empty = np.flatnonzero(d_obs <= 0)
+def stationary_weights(
+    m: ICSMDP, d: Float[np.ndarray, "S"], log_d: Float[np.ndarray, "S"] | None = None
+) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
+    """w(s|o) = d(s)/d(o) for each state and d(o).  Raises AnalysisError for an observation without mass.
+
+    log_d: the logarithms, where masses may be too small for a double; then w is right all the same.
+    """
+    obs = np.asarray(m.observation)
+    with np.errstate(divide="ignore"):
+        log_d = np.log(d) if log_d is None else log_d
+    top = np.full(m.num_observations, -np.inf)
+    np.maximum.at(top, obs, log_d)
+    empty = np.flatnonzero(top == -np.inf)
     if len(empty):
         shown = ", ".join(map(str, empty[:6])) + (", ..." if len(empty) > 6 else "")
         raise AnalysisError(Reason.NO_MASS, shown, "w(s|o) is undefined there")
-    return d / d_obs[m.observation], d_obs
+    d_obs = np.bincount(obs, weights=d, minlength=m.num_observations)
+    tiny = (d_obs < TINY)[obs]
+    relative = np.where(tiny, np.exp(log_d - top[obs]), d)
+    return relative / np.bincount(obs, weights=relative, minlength=m.num_observations)[obs], d_obs
 
 
 def analyse(model: coerce.Instance) -> Analysis:
@@ -352,7 +367,7 @@ def analyse(model: coerce.Instance) -> Analysis:
     law = chains.stationary(transition, structure)
     if not law.converged:
         raise AnalysisError(Reason.LAW_NOT_CONVERGED, f"residual {law.residual:.1e}", "the chain is too slow")
-    w, d_obs = stationary_weights(m, law.d)
+    w, d_obs = stationary_weights(m, law.d, law.log_d)
     oracle = oracle_model(m)
     interface = interface_model(m, oracle, w)
     return Analysis(
