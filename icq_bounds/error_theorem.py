@@ -28,7 +28,7 @@ from estimators.decomposition import decompose
 from estimators.statistics.estimate import root_mean_square
 from icq.coerce import Instance, count
 from icq.display import latex_number, latex_text
-from icq.exact import Analysis, analyse
+from icq.exact import Analysis, analyse, units
 from icq.learn import classes
 from icq.learn.classes import FunctionClass
 from icq.learn.learner import LearnerConfig, learn
@@ -79,7 +79,10 @@ def theorem_report(
     at least 2, in double precision.  Raises AnalysisError for a workflow without a unique stationary law or with
     observations that are never made.
     """
-    a = analyse(m)
+    whole = a = analyse(m)
+    unit = units.unit(a.smdp) if observed is NOTHING else 1.0
+    if unit != 1.0:
+        a = analyse(units.scaled(a.smdp, unit))
     psi = class_features(a, features, seed)
     metric = local_clock(a, psi) if features == 0 else np.eye(psi.shape[1])
     solved = solve_class(a, psi, metric)
@@ -88,7 +91,8 @@ def theorem_report(
     times = np.unique(np.geomspace(min(64, handoffs), handoffs, points).round().astype(int))
     if runs and isinstance(solved, Population):
         observed = observe(solved, features, seed, step, times, runs)
-    return theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed, solved=solved)
+    found = theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed, solved=solved)
+    return found if unit == 1.0 else found.rescaled(unit, whole)
 
 
 def observe(

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from types import MappingProxyType
 
 from markupsafe import Markup
 
 from icq.display import Fact, Shown, latex_number, latex_text
+
+
+# The powers of reward that named numbers of bounds are in, where it is not the first.
+POWER = {"noise": 2, "omega": 2} | dict.fromkeys((
+    "F", "a_1", "c", "c_bar", "chi", "gamma_bar", "kappa", "kappa_f", "kappa_s", "kick_c", "lam_2", "lipschitz",
+    "modulus", "mu", "power", "pull", "rate", "spread",
+), 0)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,12 @@ class Bound(Shown):
     def failures(self) -> tuple[Assumption, ...]:
         """The assumptions that fail: which, and by how much."""
         return tuple(a for a in self.assumptions if not a.holds)
+
+    def rescaled(self, unit: float) -> Bound:
+        """The bound in reward units, of one that was computed with rewards over `unit`."""
+        terms = {name: value * unit ** POWER.get(name, 1) for name, value in self.terms.items()}
+        size = {"value": self.value * unit, "trivial": self.trivial * unit, "roundoff": self.roundoff * unit}
+        return replace(self, terms=terms, **size)
 
     def __str__(self) -> str:
         if not self.applicable:

@@ -6,7 +6,7 @@ docs/theory.md section 6.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bounds.core.bound import Assumption, Bound, Verdict, verdict
 from icq.display import Fact, Shown, number
@@ -54,6 +54,10 @@ class Observed(Shown):
         """A computed number."""
         return cls(value, value, value, allowance)
 
+    def rescaled(self, unit: float) -> Observed:
+        """In reward units, of what was observed with rewards over `unit`."""
+        return Observed(self.value * unit, self.lower * unit, self.upper * unit, self.allowance * unit)
+
     def _facts_(self) -> list[Fact]:
         return [Fact("value", self.value), Fact("between", f"{number(self.lower)} and {number(self.upper)}"),
                 Fact("allowance", self.allowance)]  # fmt: skip
@@ -69,6 +73,13 @@ class Term(Shown):
     trivial: float
     limit: Asymptotic | None = None
     observed: Observed | None = None
+
+    def rescaled(self, unit: float) -> Term:
+        """The term in reward units, of one that was computed with rewards over `unit`."""
+        rungs = tuple(replace(rung, bound=rung.bound.rescaled(unit)) for rung in self.rungs)
+        limit = None if self.limit is None else replace(self.limit, value=self.limit.value * unit)
+        seen = None if self.observed is None else self.observed.rescaled(unit)
+        return Term(self.name, self.claim, rungs, self.trivial * unit, limit, seen)
 
     @property
     def best(self) -> Bound:

@@ -66,7 +66,7 @@ def _conditions(
     """A drift, the fixed point reached, and the two step conditions at the largest step of the run."""
     drift = below("drift", -k.rate, 0.0, f"certified rate {k.rate:.4g} of the weight must be positive")
     largest = float(schedule(steps, 1 if isinstance(steps, float) else last + 2).max())
-    scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
+    scale = pop.analysis.norm_d(pop.q_f) or 1.0
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
     return (contraction_assumption(pop) if weight is None else drift, solved, *inequality.conditions(largest))
 

@@ -19,7 +19,7 @@ from bounds.core.bound import Assumption
 from bounds.interface.gap import contracts, round_up
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis, outcome_discount
-from icq.exact.fixed_point import greedy
+from icq.exact.fixed_point import greedy, root_sum
 from icq.exact.projected import Affine, fixed_point
 from icq.reason import NoNumber, Reason, Why
 from icq.smdp import ICSMDP
@@ -294,9 +294,11 @@ def population(
     metric = np.eye(psi.shape[1]) if metric is None else metric
     _check_metric(metric)
     members = Affine(a.interface, d, psi, base)
-    scale = max(a.norm_d(a.q_bar), float(np.sqrt(d @ base**2)), 1e-300)
+    scale = max(a.norm_d(a.q_bar), root_sum(d, base))
     theta = fixed_point(members, lambda _, residual: residual <= tolerance * scale).point
     residual = members.distance(theta, members.image(theta))
+    if not np.isfinite(residual):
+        raise NoNumber(Reason.NO_FIXED_POINT, "its parameters leave the range of a double")
     return Population(a, psi, metric, base, theta, members.table(theta), residual, float(values[0] / values[-1]))
 
 

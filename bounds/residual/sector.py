@@ -103,6 +103,8 @@ def _rate(
     lost = np.zeros_like(matrix) if eta == 0 else epsilon * y @ matrix + share * s.drift.T @ s.inverse @ s.drift
     parts = [y @ s.drift + (y @ s.drift).T, lost, s.cover(multipliers), b @ np.linalg.solve(left, b.T)]
     form = parts[0] - parts[1] - parts[2] - parts[3]
+    if not np.isfinite(form).all():
+        return -np.inf
     values = la.eigh((form + form.T) / 2, s.gram, eigvals_only=True)
     size = sum(float(np.linalg.norm(part, 2)) for part in parts) / float(np.linalg.eigvalsh(s.gram)[0])
     size *= max(float(np.linalg.cond(s.pop.metric)) / len(matrix), 1.0)  # of the inverse

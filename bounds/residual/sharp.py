@@ -66,7 +66,7 @@ def unique_greedy(pop: Population) -> Assumption:
     """Every greedy option of Q_F is unique; the margin is the action gap, in reward units."""
     gap, _ = greedy_margins(pop)
     least = float(gap.min()) if len(gap) else math.inf
-    floor = 1e-9 * max(float(np.abs(pop.q_f).max()), 1e-300)
+    floor = 1e-9 * float(np.abs(pop.q_f).max())
     return below("unique greedy options", -least, -floor, f"smallest action gap {least:.3g}")
 
 

@@ -42,12 +42,14 @@ def certified_rate(pop: Population, matrix: Float[np.ndarray, "p p"], multiplier
 
     Half the least eigenvalue, relative to G, of Y G + G Y' - Y N Lambda^{-1} N'Y' - sum_o lambda(o) sum_a psi psi' with
     Y = W M^{-1}: by 2 u'omega <= sum u(o)^2/lambda(o) + lambda(o) omega(o)^2 and omega(o)^2 <= sum_a (psi(o,a)'(theta -
-    theta*))^2.  Minus what its computation may have lost.
+    theta*))^2.  Minus what its computation may have lost; -infinity where a number overflows.
     """
     gram, n, cover = _parts(pop, multipliers)
     y = np.linalg.solve(pop.metric, matrix).T
     moved = y @ n / np.sqrt(multipliers)
     form = y @ gram + gram @ y.T - moved @ moved.T - cover
+    if not np.isfinite(form).all():
+        return -np.inf
     values = la.eigh((form + form.T) / 2, gram, eigvals_only=True)
     size = float(np.abs(values).max() + np.linalg.norm(y, 2) + np.linalg.norm(la.solve(gram, cover), 2))
     return float(values[0] - 100 * len(matrix) * _EPS * size) / 2
@@ -97,6 +99,8 @@ def riccati(
     From the invariant subspace of the Hamiltonian matrix; None where there is none, or the equation is not met.
     """
     n = len(a)
+    if not all(np.isfinite(x).all() for x in (a, s, q)):
+        return None
     try:
         _, basis, stable = la.schur(np.block([[a, -s], [q, -a.T]]), output="real", sort="rhp")
         found = np.linalg.solve(basis[:n, :n].T, basis[n:, :n].T).T
@@ -112,6 +116,8 @@ def _solves(
     x: Float[np.ndarray, "p p"], a: Float[np.ndarray, "p p"], s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]
 ) -> bool:
     """Whether X is positive definite and X A + A'X = X S X + Q, which a solver may not have managed."""
+    if not np.isfinite(x).all():
+        return False
     residual = x @ a + a.T @ x - x @ s @ x - q
     return bool(np.linalg.eigvalsh(x)[0] > 0 and np.abs(residual).max() <= 1e-6 * np.abs(q).max())
 
@@ -135,6 +141,7 @@ def sharp_weight(pop: Population) -> Weight:
     inverse = np.linalg.inv(pop.metric)
     noise = inverse @ (pop.sigma_0 + pop.sigma_mix) @ inverse
     own = own_weight(pop)
+    noise /= float(np.sum(own.matrix * noise)) or 1.0  # only what is least is asked, whatever the unit of rewards
     best, least = own, float(np.sum(own.matrix * noise)) / own.rate if own.rate > 0 else np.inf
 
     def level(log_c: float) -> float:

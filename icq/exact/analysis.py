@@ -17,7 +17,7 @@ from icq import coerce
 from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown
 from icq.exact import markov as chains
-from icq.exact.fixed_point import Solution, greedy, modulus, solve
+from icq.exact.fixed_point import Solution, greedy, modulus, root_sum, solve
 from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
 
@@ -311,7 +311,7 @@ def _weighted_norm(q: Numbers, weight: Float[np.ndarray, "m A"]) -> float:
     q = coerce.numbers("q", q)
     if q.shape != weight.shape:
         raise ValueError(f"q: shape {q.shape}, expected {weight.shape}; O x A and S x A have their own norms")
-    return float(np.sqrt((weight * q**2).sum()))
+    return root_sum(weight, q)
 
 
 def _largest(q: Numbers, available: Bool[np.ndarray, "m A"]) -> float:

@@ -19,7 +19,7 @@ from estimators.decomposition import TERMS, MixingSplit, mixing_split
 from estimators.statistics import estimate
 from estimators.statistics.estimate import as_dict, finite
 from icq.display import number
-from icq.exact import analyse
+from icq.exact import analyse, units
 from icq.smdp import ICSMDP
 from icq_bounds.check import grid as check_grid
 from icq_bounds.commands import _terms
@@ -76,7 +76,9 @@ def run(options: LearnOptions, console: Console) -> None:
         if value is not None and value < (2 if name == "seeds" else 1):
             raise ValueError(f"{name} = {value} is too small")
     chosen = _method(options)
-    a = analyse(ICSMDP.load(options.file))
+    m = ICSMDP.load(options.file)
+    unit = units.unit(m)
+    a = analyse(m if unit == 1.0 else units.scaled(m, unit))
     grid = check_grid(options.handoffs)
     start = time.perf_counter()
     with console.status("learning"):
@@ -85,31 +87,34 @@ def run(options: LearnOptions, console: Console) -> None:
     seconds = time.perf_counter() - start
     place = int(result["shown"])
     shown = {name: result[f"observed_{name}"][place] for name in TERMS}
-    terms = {name: [estimate.root_mean_square(e) for e in shown[name].T] for name in TERMS}
+    terms = {name: [estimate.root_mean_square(e).rescaled(unit) for e in shown[name].T] for name in TERMS}
+    bounds = {name: result[f"bound_{name}"][place] * unit for name in TERMS}
     verdicts = {kind: {term: tally(result[f"{kind}_verdict_{term}"]) for term in TERMS} for kind in KINDS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
         said |= {"handoffs": list(grid), "value_percent": as_dict(percent(result)), "verdicts": verdicts}
-        said["bound"] = {term: [finite(x) for x in result[f"bound_{term}"][place]] for term in TERMS}
+        said["bound"] = {term: [finite(x) for x in bounds[term]] for term in TERMS}
         if control is not None:
             said["split"] = [
-                {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
+                {name: as_dict(getattr(part, name).rescaled(unit**power)) for name, power in SPLIT.items()}
+                for part in _splits(result, control)
             ]
             said["split_ratio_limit"] = finite(_limit(result, control))
         print(json.dumps(said, indent=2, allow_nan=False))
         return
     rows = [([str(k)], each) for k, *each in zip(grid, *terms.values(), strict=True)]
     _terms.show(console, "", ["handoffs"], rows, verdicts)
-    known = (f"{term} {number(float(result[f'bound_{term}'][place][-1]))}" for term in TERMS)
+    known = (f"{term} {number(float(bounds[term][-1]))}" for term in TERMS)
     console.print(f"known before, after {grid[-1]} handoffs at most: {', '.join(known)}")
     if not bool(result["reference_converged"]):
-        console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
+        console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']) * unit:.2e})")
     if control is not None:
-        console.print(_split_table(grid, result, control))
+        console.print(_split_table(grid, result, control, unit))
     console.print(f"value: {percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
 
 
-SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
+SPLIT = {"markov": 1, "iid": 1, "excess": 2, "excess_rms": 1, "ratio": 0}  # powers of reward
+
 
 
 def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:
@@ -133,14 +138,15 @@ def _limit(result: Arrays, control: Arrays) -> float:
     return float(np.sqrt(result["asymptote"] / control["asymptote"]))
 
 
-def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> Table:
+def _split_table(grid: Sequence[int], result: Arrays, control: Arrays, unit: float) -> Table:
     limit = _limit(result, control)
     tends = "" if np.isnan(limit) else f"; the ratio tends to {limit:.4g}"
     title = f"residual along the trajectory and with i.i.d. handoffs, same random numbers{tends}"
     table = Table("handoffs", "trajectory", "control", "difference", "ratio", title=title)
     found = _splits(result, control)
     for handoffs, part in zip(grid, found, strict=True):
-        numbers = (text(x, "none") for x in (part.markov, part.iid, part.excess_rms, part.ratio))
+        shown = [x.rescaled(unit) for x in (part.markov, part.iid, part.excess_rms)]
+        numbers = (text(x, "none") for x in (*shown, part.ratio))
         table.add_row(str(handoffs), *numbers)
     table.caption = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
     if not found[-1].ratio.known:
