@@ -159,6 +159,9 @@ def conditional(
     return Bound(name, math.nan, {}, tuple(assumptions), reference, trivial)
 
 
+ROUNDING = 1e-9  # of what the range of rewards says: below, two numbers are equal within rounding
+
+
 class Verdict(Enum):
     """What an observation says about a bound; see `verdict`."""
 
@@ -192,11 +195,12 @@ def verdict(
       inapplicable: an assumption fails, so there is no number (the interval is not looked at);
       violated:     lower > value + slack.  Before vacuous: a false statement is not excused by being useless;
       vacuous:      value >= trivial, so agreeing with it is no evidence;
-      holds:        upper <= value + slack;
-      undecided:    the interval straddles the bound.
-    slack = bound.roundoff + allowance, and nothing else is forgiven.  An exact (deterministic) observation passes
-    the same number twice, with the certified numerical error of that number as its `allowance`; it is never
-    undecided.  `trivial` replaces bound.trivial when given.
+      holds:        upper <= value + slack where the slack is rounding, else upper + slack <= value;
+      undecided:    the interval straddles the bound, or numerical errors do not let it be told.
+    slack = bound.roundoff + allowance, and nothing else is forgiven.  It is rounding, and numbers that close are equal,
+    up to ROUNDING of the trivial bound (of the value where that is infinite); a larger one is an error of a solver, and
+    is never forgiven in favour of a bound.  An exact (deterministic) observation passes the same number twice, with the
+    certified numerical error of that number as its `allowance`.  `trivial` replaces bound.trivial when given.
     Raises ValueError for a NaN or reversed interval and for an allowance that is negative or not finite.
     """
     if not 0 <= allowance < math.inf:
@@ -205,9 +209,10 @@ def verdict(
         return Verdict.INAPPLICABLE
     if not lower <= upper:
         raise ValueError(f"bound {bound.title}: the observed interval [{lower}, {upper}] is empty or NaN")
-    ceiling = bound.value + bound.roundoff + allowance
-    if lower > ceiling:
+    slack, cap = bound.roundoff + allowance, bound.trivial if trivial is None else trivial
+    if lower > bound.value + slack:
         return Verdict.VIOLATED
-    if bound.value >= (bound.trivial if trivial is None else trivial):
+    if bound.value >= cap:
         return Verdict.VACUOUS
-    return Verdict.HOLDS if upper <= ceiling else Verdict.UNDECIDED
+    is_rounding = slack <= ROUNDING * (cap if math.isfinite(cap) else bound.value)
+    return Verdict.HOLDS if upper <= bound.value + (slack if is_rounding else -slack) else Verdict.UNDECIDED

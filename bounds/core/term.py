@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from bounds.core.bound import Assumption, Bound, Verdict, verdict
+from bounds.core.bound import ROUNDING, Assumption, Bound, Verdict, verdict
 from icq.display import Fact, Shown, number
 
 
@@ -97,11 +97,15 @@ class Term(Shown):
         return verdict(bound, seen.lower, seen.upper, self.trivial, allowance=seen.allowance)
 
     def ratio(self, value: float) -> float:
-        """value / observed: NaN without one of them; for an observation that is 0 up to its allowance 1 or infinite."""
+        """value / observed: NaN without one of them or for one lost in a solver's error; for an observation that is 0 up
+        to its allowance 1 or infinite.
+        """  # fmt: skip
         if self.observed is None or math.isnan(value):
             return math.nan
         if self.observed.value > self.observed.allowance:
             return value / self.observed.value
+        if not self.observed.allowance <= ROUNDING * self.trivial:
+            return math.nan  # a solver's error, of which nothing is a multiple
         return math.inf if value > self.observed.allowance else 1.0
 
     def _facts_(self) -> list[Fact]:

@@ -6,8 +6,10 @@ number of outcomes.  Rows of kernels are (state, option) pairs, state-major.  No
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,11 +24,15 @@ from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
 
 DENSE_ENTRIES = 4_000_000  # largest matrix whose singular values are computed densely
+Names: TypeAlias = Sequence[Hashable]
+RESTART = "end the task at its goal, so that the next one starts: terminal outcomes, next_state=None in icq.build"
 TINY = 1e-290  # masses below have lost digits
 
 
 class AnalysisError(NoNumber):
-    """The interface model is undefined on this instance: SEVERAL_CLASSES, NO_MASS or LAW_NOT_CONVERGED."""
+    """The interface model is undefined on this instance: SEVERAL_CLASSES, NO_MASS or LAW_NOT_CONVERGED; or there are
+    no values at all: NO_DISCOUNT.  Q* alone: `icq.exact.optimum`.
+    """  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -328,12 +334,17 @@ def _margin(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> 
     return float((top[:, 1] - top[:, 0]).min())
 
 
+def _called(names: Names, code: int) -> str:
+    return repr(names[code]) if code < len(names) else str(code)
+
+
 def stationary_weights(
-    m: ICSMDP, d: Float[np.ndarray, "S"], log_d: Float[np.ndarray, "S"] | None = None
+    m: ICSMDP, d: Float[np.ndarray, "S"], log_d: Float[np.ndarray, "S"] | None = None, names: Names = ()
 ) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
     """w(s|o) = d(s)/d(o) for each state and d(o).  Raises AnalysisError for an observation without mass.
 
-    log_d: the logarithms, where masses may be too small for a double; then w is right all the same.
+    log_d: the logarithms, where masses may be too small for a double; then w is right all the same.  names: what
+    observations are called in messages, their numbers when left out.
     """
     obs = np.asarray(m.observation)
     with np.errstate(divide="ignore"):
@@ -342,8 +353,8 @@ def stationary_weights(
     np.maximum.at(top, obs, log_d)
     empty = np.flatnonzero(top == -np.inf)
     if len(empty):
-        shown = ", ".join(map(str, empty[:6])) + (", ..." if len(empty) > 6 else "")
-        raise AnalysisError(Reason.NO_MASS, shown, "w(s|o) is undefined there")
+        shown = ", ".join(_called(names, int(o)) for o in empty[:6]) + (", ..." if len(empty) > 6 else "")
+        raise AnalysisError(Reason.NO_MASS, shown, f"w(s|o) is undefined there, as they are not seen again; {RESTART}")
     d_obs = np.bincount(obs, weights=d, minlength=m.num_observations)
     tiny = (d_obs < TINY)[obs]
     relative = np.where(tiny, np.exp(log_d - top[obs]), d)
@@ -363,15 +374,20 @@ def analyse(model: coerce.Instance) -> Analysis:
     transition = handoff_chain(m)
     structure = chains.structure(transition)
     if len(structure.closed) != 1:
-        raise AnalysisError(Reason.SEVERAL_CLASSES, "; ".join(structure.problems()))
+        where = "; ".join(structure.problems(getattr(model, "states", ())))
+        raise AnalysisError(Reason.SEVERAL_CLASSES, where, f"{RESTART}; Q* needs none of it: icq.exact.optimum")
     law = chains.stationary(transition, structure)
     if not law.converged:
         raise AnalysisError(Reason.LAW_NOT_CONVERGED, f"residual {law.residual:.1e}", "the chain is too slow")
-    w, d_obs = stationary_weights(m, law.d, law.log_d)
+    w, d_obs = stationary_weights(m, law.d, law.log_d, getattr(model, "observations", ()))
     oracle = oracle_model(m)
     interface = interface_model(m, oracle, w)
+    try:
+        solved = oracle.solve(), interface.solve()
+    except NoNumber as error:
+        raise AnalysisError(error.why) from None
     return Analysis(
         smdp=m, chain=structure, transition=transition, law=law, oracle=oracle, interface=interface,
-        oracle_solution=oracle.solve(), interface_solution=interface.solve(), d=law.d, w=w, d_obs=d_obs,
+        oracle_solution=solved[0], interface_solution=solved[1], d=law.d, w=w, d_obs=d_obs,
         d_pair=d_obs[:, None] * np.asarray(m.behaviour),
     )  # fmt: skip

@@ -6,6 +6,7 @@ classes, a period or an unconverged iteration are part of the answer.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -54,17 +55,17 @@ class Structure(Shown):
         """Every closed class has period 1."""
         return all(p == 1 for p in self.period)
 
-    def problems(self) -> list[str]:
-        """What keeps the chain from being ergodic, in words; empty when it is."""
+    def problems(self, names: Sequence[Hashable] = ()) -> list[str]:
+        """What keeps the chain from being ergodic, in words; empty when it is.  names: of the states, if they have any."""
         out = []
         if len(self.closed) > 1:
-            parts = "; ".join(_some(c) for c in self.closed[:4]) + ("; ..." if len(self.closed) > 4 else "")
+            parts = "; ".join(_some(c, names) for c in self.closed[:4]) + ("; ..." if len(self.closed) > 4 else "")
             out.append(f"reducible: {len(self.closed)} closed classes {parts}, so the stationary law is not unique")
         if len(self.transient):
-            out.append(f"reducible: {len(self.transient)} transient states {_some(self.transient)}")
+            out.append(f"reducible: {len(self.transient)} transient states {_some(self.transient, names)}")
         for states, p in zip(self.closed, self.period):
             if p > 1:
-                out.append(f"periodic: the class {_some(states)} has period {p}")
+                out.append(f"periodic: the class {_some(states, names)} has period {p}")
         return out
 
     def _facts_(self) -> list[Fact]:
@@ -74,8 +75,8 @@ class Structure(Shown):
         ]  # fmt: skip
 
 
-def _some(states: Int[np.ndarray, "_"]) -> str:
-    shown = ", ".join(map(str, states[:6]))
+def _some(states: Int[np.ndarray, "_"], names: Sequence[Hashable] = ()) -> str:
+    shown = ", ".join(repr(names[s]) if s < len(names) else str(s) for s in states[:6])
     return "{" + shown + (f", ... ({len(states)} states)" if len(states) > 6 else "") + "}"
 
 
