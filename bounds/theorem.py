@@ -106,10 +106,13 @@ class Theorem(Shown):
     def rescaled(self, unit: float, analysis: Analysis) -> Theorem:
         """The theorem of this analysis, of one whose rewards were over `unit`; assumptions still speak of that one."""
         residual = {output: tuple(term.rescaled(unit) for term in terms) for output, terms in self.residual.items()}
-        observed = Observations(residual={}, total={o: [s.rescaled(unit) for s in x] for o, x in self.observed.total.items()})
+        seen = (
+            {output: [x.rescaled(unit) for x in found] for output, found in each.items()}
+            for each in (self.observed.residual, self.observed.total)
+        )
         return replace(
             self, analysis=analysis, interface=self.interface.rescaled(unit), residual=residual,
-            approximation=self.approximation.rescaled(unit), observed=observed,
+            approximation=self.approximation.rescaled(unit), observed=Observations(*seen),
         )  # fmt: skip
 
     def curve(self, output: Output = Output.LAST) -> Float[np.ndarray, "n"]:

@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from icq.display import Fact, Shown, latex_number, latex_text
 
-
 # The powers of reward that named numbers of bounds are in, where it is not the first.
 POWER = {"noise": 2, "omega": 2} | dict.fromkeys((
     "F", "a_1", "c", "c_bar", "chi", "gamma_bar", "kappa", "kappa_f", "kappa_s", "kick_c", "lam_2", "lipschitz",
@@ -109,8 +108,8 @@ class Bound(Shown):
     def rescaled(self, unit: float) -> Bound:
         """The bound in reward units, of one that was computed with rewards over `unit`."""
         terms = {name: value * unit ** POWER.get(name, 1) for name, value in self.terms.items()}
-        size = {"value": self.value * unit, "trivial": self.trivial * unit, "roundoff": self.roundoff * unit}
-        return replace(self, terms=terms, **size)
+        value, trivial, roundoff = self.value * unit, self.trivial * unit, self.roundoff * unit
+        return replace(self, terms=terms, value=value, trivial=trivial, roundoff=roundoff)
 
     def __str__(self) -> str:
         if not self.applicable:

@@ -97,8 +97,8 @@ class Term(Shown):
         return verdict(bound, seen.lower, seen.upper, self.trivial, allowance=seen.allowance)
 
     def ratio(self, value: float) -> float:
-        """value / observed: NaN without one of them or for one lost in a solver's error; for an observation that is 0 up
-        to its allowance 1 or infinite.
+        """value / observed: NaN without one of them or for one lost in a solver's error; for an observation that is 0
+        up to its allowance 1 or infinite.
         """  # fmt: skip
         if self.observed is None or math.isnan(value):
             return math.nan

@@ -91,7 +91,7 @@ class _Band:
 
     def __init__(self, size: int, width: int, dtype: type = np.float64, empty: int = 0) -> None:
         self.width, self.row = width, 2 * width + 1
-        self.stored = np.full(size * self.row, empty, dtype)
+        self.stored: np.ndarray = np.full(size * self.row, empty, dtype)
 
     def place(self, i: Int[np.ndarray, "n"], j: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         """Where the entries (i, j) are stored."""

@@ -105,8 +105,9 @@ def solve(
 
     kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  near: options that may be optimal, as those of
     a similar problem: below COMPILED_FROM states one linear solve is all if they are.  `tolerance` is relative to the
-    scale max|reward|/(1 - gbar); rewards are scaled to size 1 by a power of two first.  Certificate: with Q = r + K v and v' = max_a Q,
-    ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
+    scale max|reward|/(1 - gbar); rewards are scaled to size 1 by a power of two first.
+    Certificate: with Q = r + K v and v' = max_a Q, ||Q - Q*||_inf <=
+    gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
     From COMPILED_FROM states on the loops are compiled; the certificate is the same.
     Raises NoNumber when the modulus is not below 1 by more than rounding, ValueError when a reward is not finite, a
     value leaves the range of a double, or a state has no option.
@@ -129,15 +130,17 @@ def solve(
         v = _value(reward, kernel, near)
     else:
         _, v = engine.greedy(reward)
-    best, least, idle, iteration = np.inf, np.inf, 0, 0
+    best: float = np.inf
+    least: float = np.inf
+    idle, iteration = 0, 0
     while True:
         q, v_next, change, size = engine.improve(v)
-        lost = (width + 2) * _EPS
-        rounding = lost * (largest + gbar * size)
+        loss = (width + 2) * _EPS
+        rounding = loss * (largest + gbar * size)
         error = (gbar * change + rounding) / rest
         goal = max(tolerance * largest, rounding)
         # What an evaluation loses may exceed the rounding of one step: then as soon as nothing more is gained.
-        enough = goal if change < 0.5 * least else max(goal, lost * scale)
+        enough = goal if change < 0.5 * least else max(goal, loss * scale)
         least = min(least, change)
         converged = gbar * change <= enough and np.isfinite(error)
         if converged or iteration >= max_iterations:

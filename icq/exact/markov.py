@@ -56,7 +56,7 @@ class Structure(Shown):
         return all(p == 1 for p in self.period)
 
     def problems(self, names: Sequence[Hashable] = ()) -> list[str]:
-        """What keeps the chain from being ergodic, in words; empty when it is.  names: of the states, if they have any."""
+        """What keeps the chain from being ergodic, in words; empty when it is.  names: of the states, if any."""
         out = []
         if len(self.closed) > 1:
             parts = "; ".join(_some(c, names) for c in self.closed[:4]) + ("; ..." if len(self.closed) > 4 else "")

@@ -22,7 +22,7 @@ def optimum(model: coerce.Instance) -> Solution:
 def recurrent(model: coerce.Instance) -> ICSMDP:
     """The instance of the states that recur, which no option leaves, numbered as they were with gaps closed.
 
-    Values of its states and observations are theirs in the whole.  Raises AnalysisError where there are several classes.
+    Values of its states and observations are theirs in the whole.  Raises AnalysisError for several closed classes.
     """
     m = coerce.instance(model)
     structure = chains.structure(handoff_chain(m))

@@ -84,7 +84,8 @@ def run(options: AnalyseOptions, console: Console) -> None:
     statement = "||.||_d weighs states by how often they occur; icq theorem has more bounds"
     tables = [exact, *ladders]
     if report["q_star"] is not None and not report["irreducible"]:
-        numbered = ((str(s), *("-" if x is None else f"{x:.6g}" for x in row)) for s, row in enumerate(report["q_star"]))
+        cells = (["-" if x is None else f"{x:.6g}" for x in row] for row in report["q_star"])
+        numbered = ((str(s), *row) for s, row in enumerate(cells))
         head = ("state", *(f"option {a}" for a in range(len(report["q_star"][0]))))
         tables.append(SheetTable("Q*, the optimum that sees the state", head, tuple(numbered)))
     print(Sheet(f"{options.file}", statement, tuple(tables)).text(max(console.width, 80)))
@@ -109,8 +110,8 @@ def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
         if error.why.reason is Reason.NO_MASS:
             a = analyse(recurrent(m))
             refused.append(
-                f"numbers that rest on the stationary law, gaps and bounds are those of the {len(a.d)} of {m.num_states} "
-                "states that recur; q_star, v_star_min and v_star_max are of all states"
+                f"numbers that rest on the stationary law, gaps and bounds are those of the {len(a.d)} of "
+                f"{m.num_states} states that recur; q_star, v_star_min and v_star_max are of all states"
             )
     transition = handoff_chain(m)
     structure, slem = chains.structure(transition), None

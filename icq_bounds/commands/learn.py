@@ -107,14 +107,14 @@ def run(options: LearnOptions, console: Console) -> None:
     known = (f"{term} {number(float(bounds[term][-1]))}" for term in TERMS)
     console.print(f"known before, after {grid[-1]} handoffs at most: {', '.join(known)}")
     if not bool(result["reference_converged"]):
-        console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']) * unit:.2e})")
+        residual = float(result["reference_residual"]) * unit
+        console.print(f"note: the reference Q_F still moves (residual {residual:.2e})")
     if control is not None:
         console.print(_split_table(grid, result, control, unit))
     console.print(f"value: {percent(result)} % of the oracle; {options.seeds} runs in {seconds:.1f} s")
 
 
 SPLIT = {"markov": 1, "iid": 1, "excess": 2, "excess_rms": 1, "ratio": 0}  # powers of reward
-
 
 
 def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:

@@ -25,8 +25,8 @@ def times(m, power):
 
 
 FREE = {
-    "gamma_bar", "kappa", "kappa_s", "slem", "spectral_gap", "mixing_time", "irreducible", "aperiodic", "closed_classes",
-    "period", "problems", "bounds",
+    "gamma_bar", "kappa", "kappa_s", "slem", "spectral_gap", "mixing_time", "irreducible", "aperiodic", "period",
+    "closed_classes", "problems", "bounds", "q_star",
 }  # fmt: skip
 
 
