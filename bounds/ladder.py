@@ -149,9 +149,11 @@ def _closed(run: Run, form: CurveMaker) -> list[CurveMaker]:
 
 
 def arrays_fit(pop: Population) -> Assumption:
-    """Whether the constants of section 5b fit in memory."""
+    """Whether the constants of section 5b fit in memory and the deviation matrix they are made of has digits."""
     states, p = pop.analysis.smdp.num_states, len(pop.theta_star)
     size = float(states * p * max(p, len(pop.psi)))
+    if size < DENSE_LIMIT and (slow := pop.too_slow) is not None:
+        return Assumption("deviation matrix", False, -math.inf, str(slow))
     return below("arrays fit", size, float(DENSE_LIMIT), f"S p max(p, X) = {size:.3g} entries of the largest array")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -102,6 +102,18 @@ class Theorem(Shown):
         exact = [rung.bound for term in (self.interface, self.approximation) for rung in term.rungs if rung.exact]
         assumptions = (*(a for bound in exact for a in bound.assumptions), *last.assumptions)
         return Asymptotic("exact and asymptotic terms", sum(b.value for b in exact) + last.value, assumptions)
+
+    def rescaled(self, unit: float, analysis: Analysis) -> Theorem:
+        """The theorem of this analysis, of one whose rewards were over `unit`; assumptions still speak of that one."""
+        residual = {output: tuple(term.rescaled(unit) for term in terms) for output, terms in self.residual.items()}
+        seen = (
+            {output: [x.rescaled(unit) for x in found] for output, found in each.items()}
+            for each in (self.observed.residual, self.observed.total)
+        )
+        return replace(
+            self, analysis=analysis, interface=self.interface.rescaled(unit), residual=residual,
+            approximation=self.approximation.rescaled(unit), observed=Observations(*seen),
+        )  # fmt: skip
 
     def curve(self, output: Output = Output.LAST) -> Float[np.ndarray, "n"]:
         """The best certified total at each time; NaN where a term has no number."""

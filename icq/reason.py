@@ -28,6 +28,8 @@ class Reason(Enum):
     SEVERAL_CLASSES = "there is no unique stationary law"
     NO_MASS = "observations without stationary mass"
     LAW_NOT_CONVERGED = "the stationary law did not converge"
+    TOO_SLOW = "the handoff chain mixes too slowly for its deviation matrix to have digits left"
+    NO_DISCOUNT = "the discount is not below 1 by more than rounding, so there are no values"
     # sizes
     TOO_LARGE = "too large to be solved for densely"
     NO_ROOM = "the tables of all batches do not fit in memory"

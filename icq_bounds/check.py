@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -23,7 +23,7 @@ from estimators.decomposition import TERMS
 from estimators.statistics.estimate import Estimate
 from icq.coerce import Instance, count
 from icq.display import Fact, Shown, number, text
-from icq.exact import Analysis, analyse
+from icq.exact import Analysis, analyse, units
 from icq.learn import learner as learning
 from icq.learn.learner import Record
 from icq_bounds import numbers
@@ -150,6 +150,21 @@ class Check(Shown):
         page = '<table><caption style="text-align:left">{}</caption><thead>{}</thead><tbody>{}</tbody></table>'
         return str(Markup(page).format(self.records.attrs["title"], head, body))
 
+    def rescaled(self, unit: float, analysis: Analysis) -> Check:
+        """The check of this analysis, of one whose rewards were over `unit`."""
+        records = self.records.copy()
+        for name, column in records.data_vars.items():
+            if column.attrs.get("units") == "reward":
+                records[name] = (column.dims, column.values * unit, column.attrs)
+        terms = {
+            name: replace(
+                row, observed=row.observed.rescaled(unit), bound=row.bound.rescaled(unit),
+                certificate=Certificate.of(row.certificate.rescaled(unit)),
+            )
+            for name, row in self.terms.items()
+        }  # fmt: skip
+        return replace(self, analysis=analysis, terms=terms, records=records)
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Every error over handoffs with 95 % intervals over runs, its bound dashed and its certificate dotted.
 
@@ -194,6 +209,9 @@ def verify(
     Raises ValueError for a number outside its range, and as `analyse` does.
     """
     a, chosen, times = analyse(model), learner or table(), grid(handoffs, checkpoints)
+    if (unit := units.unit(a.smdp)) != 1.0:
+        inner = verify(units.scaled(a.smdp, unit), handoffs, seeds, learner, checkpoints=checkpoints, iid=iid)
+        return inner.rescaled(unit, a)
     found = measured(a, chosen, count("seeds", seeds, least=2), times, iid)
     terms, output = {}, found.before.output
     place = list(Output).index(output)

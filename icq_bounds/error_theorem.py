@@ -29,7 +29,7 @@ from estimators.decomposition import decompose
 from estimators.statistics.estimate import root_mean_square
 from icq.coerce import Instance, count, real
 from icq.display import latex_number, latex_text
-from icq.exact import Analysis, analyse
+from icq.exact import Analysis, analyse, units
 from icq.learn import classes
 from icq.learn.classes import FunctionClass
 from icq.learn.learner import LearnerConfig, learn
@@ -52,6 +52,8 @@ def best_step(pop: Population, handoffs: int) -> float:
     Where no step is certified, 1e-3 over the number of pairs.
     """
     fallback = 1e-3 / int(pop.analysis.interface.available.sum())
+    if pop.too_slow is not None:
+        return fallback
     weight = last_weight(pop)
     known = constants(pop, weight=weight)
     if not known.rate > 0:
@@ -87,7 +89,10 @@ def theorem_report(
     handoffs, points = count("handoffs", handoffs), count("points", points, most=POINTS)
     if step is not None and not 0 < real("step", step) <= LARGEST_STEP:
         raise ValueError(f"step = {step} must be positive, and at most {LARGEST_STEP:g}")
-    a = analyse(m)
+    whole = a = analyse(m)
+    unit = units.unit(a.smdp) if observed is NOTHING else 1.0
+    if unit != 1.0:
+        a = analyse(units.scaled(a.smdp, unit))
     psi = class_features(a, features, seed)
     metric = local_clock(a, psi) if features == 0 else np.eye(psi.shape[1])
     solved = solve_class(a, psi, metric)
@@ -96,7 +101,8 @@ def theorem_report(
     times = np.unique(np.geomspace(min(64, handoffs), handoffs, points).round().astype(int))
     if runs and isinstance(solved, Population):
         observed = observe(solved, features, seed, step, times, runs)
-    return theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed, solved=solved)
+    found = theorem(a, step, times, psi=psi if features else None, metric=metric, observed=observed, solved=solved)
+    return found if unit == 1.0 else found.rescaled(unit, whole)
 
 
 def observe(

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from types import MappingProxyType
 
 from markupsafe import Markup
 
 from icq.display import Fact, Shown, latex_number, latex_text
+
+# The powers of reward that named numbers of bounds are in, where it is not the first.
+POWER = {"noise": 2, "omega": 2} | dict.fromkeys((
+    "F", "a_1", "backups", "c", "c_bar", "chi", "gamma_bar", "growth", "kappa", "kappa_f", "kappa_s", "kick_c", "lam_2", "lipschitz",
+    "modulus", "mu", "power", "pull", "rate", "spread",
+), 0)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,12 @@ class Bound(Shown):
         """The assumptions that fail: which, and by how much."""
         return tuple(a for a in self.assumptions if not a.holds)
 
+    def rescaled(self, unit: float) -> Bound:
+        """The bound in reward units, of one that was computed with rewards over `unit`."""
+        terms = {name: value * unit ** POWER.get(name, 1) for name, value in self.terms.items()}
+        value, trivial, roundoff = self.value * unit, self.trivial * unit, self.roundoff * unit
+        return replace(self, terms=terms, value=value, trivial=trivial, roundoff=roundoff)
+
     def __str__(self) -> str:
         if not self.applicable:
             return f"{self.title}: inapplicable; " + "; ".join(map(str, self.failures))
@@ -146,6 +158,9 @@ def conditional(
     return Bound(name, math.nan, {}, tuple(assumptions), reference, trivial)
 
 
+ROUNDING = 1e-9  # of what the range of rewards says: below, two numbers are equal within rounding
+
+
 class Verdict(Enum):
     """What an observation says about a bound; see `verdict`."""
 
@@ -179,11 +194,12 @@ def verdict(
       inapplicable: an assumption fails, so there is no number (the interval is not looked at);
       violated:     lower > value + slack.  Before vacuous: a false statement is not excused by being useless;
       vacuous:      value >= trivial, so agreeing with it is no evidence;
-      holds:        upper <= value + slack;
-      undecided:    the interval straddles the bound.
-    slack = bound.roundoff + allowance, and nothing else is forgiven.  An exact (deterministic) observation passes
-    the same number twice, with the certified numerical error of that number as its `allowance`; it is never
-    undecided.  `trivial` replaces bound.trivial when given.
+      holds:        upper <= value + slack where the slack is rounding, else upper + slack <= value;
+      undecided:    the interval straddles the bound, or numerical errors do not let it be told.
+    slack = bound.roundoff + allowance, and nothing else is forgiven.  It is rounding, and numbers that close are equal,
+    up to ROUNDING of the trivial bound (of the value where that is infinite); a larger one is an error of a solver, and
+    is never forgiven in favour of a bound.  An exact (deterministic) observation passes the same number twice, with the
+    certified numerical error of that number as its `allowance`.  `trivial` replaces bound.trivial when given.
     Raises ValueError for a NaN or reversed interval and for an allowance that is negative or not finite.
     """
     if not 0 <= allowance < math.inf:
@@ -192,9 +208,10 @@ def verdict(
         return Verdict.INAPPLICABLE
     if not lower <= upper:
         raise ValueError(f"bound {bound.title}: the observed interval [{lower}, {upper}] is empty or NaN")
-    ceiling = bound.value + bound.roundoff + allowance
-    if lower > ceiling:
+    slack, cap = bound.roundoff + allowance, bound.trivial if trivial is None else trivial
+    if lower > bound.value + slack:
         return Verdict.VIOLATED
-    if bound.value >= (bound.trivial if trivial is None else trivial):
+    if bound.value >= cap:
         return Verdict.VACUOUS
-    return Verdict.HOLDS if upper <= ceiling else Verdict.UNDECIDED
+    is_rounding = slack <= ROUNDING * (cap if math.isfinite(cap) else bound.value)
+    return Verdict.HOLDS if upper <= bound.value + (slack if is_rounding else -slack) else Verdict.UNDECIDED

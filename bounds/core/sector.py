@@ -117,6 +117,8 @@ class Sector(Shown):
             lost = epsilon * y @ matrix + share * self.drift.T @ self.inverse @ self.drift
         parts = [y @ self.drift + (y @ self.drift).T, lost, self.cover(multipliers), b @ np.linalg.solve(left, b.T)]
         form = parts[0] - parts[1] - parts[2] - parts[3]
+        if not np.isfinite(form).all():
+            return -np.inf
         values = la.eigh((form + form.T) / 2, self.gram, eigvals_only=True)
         size = sum(float(np.linalg.norm(part, 2)) for part in parts) / float(np.linalg.eigvalsh(self.gram)[0])
         size *= max(float(np.linalg.cond(self.metric)) / len(matrix), 1.0)  # of the inverse
@@ -145,6 +147,8 @@ def riccati(
     From the invariant subspace of the Hamiltonian matrix; None where there is none, or the equation is not met.
     """
     n = len(a)
+    if not all(np.isfinite(x).all() for x in (a, s, q)):
+        return None
     try:
         _, basis, stable = la.schur(np.block([[a, -s], [q, -a.T]]), output="real", sort="rhp")
         found = np.linalg.solve(basis[:n, :n].T, basis[n:, :n].T).T
@@ -160,5 +164,7 @@ def _solves(
     x: Float[np.ndarray, "p p"], a: Float[np.ndarray, "p p"], s: Float[np.ndarray, "p p"], q: Float[np.ndarray, "p p"]
 ) -> bool:
     """Whether X is positive definite and X A + A'X = X S X + Q, which a solver may not have managed."""
+    if not np.isfinite(x).all():
+        return False
     residual = x @ a + a.T @ x - x @ s @ x - q
     return bool(np.linalg.eigvalsh(x)[0] > 0 and np.abs(residual).max() <= 1e-6 * np.abs(q).max())

@@ -6,9 +6,9 @@ docs/theory.md section 6.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bounds.core.bound import Assumption, Bound, Verdict, verdict
+from bounds.core.bound import ROUNDING, Assumption, Bound, Verdict, verdict
 from icq.display import Fact, Shown, number
 
 
@@ -54,6 +54,10 @@ class Observed(Shown):
         """A computed number."""
         return cls(value, value, value, allowance)
 
+    def rescaled(self, unit: float) -> Observed:
+        """In reward units, of what was observed with rewards over `unit`."""
+        return Observed(self.value * unit, self.lower * unit, self.upper * unit, self.allowance * unit)
+
     def _facts_(self) -> list[Fact]:
         return [Fact("value", self.value), Fact("between", f"{number(self.lower)} and {number(self.upper)}"),
                 Fact("allowance", self.allowance)]  # fmt: skip
@@ -69,6 +73,13 @@ class Term(Shown):
     trivial: float
     limit: Asymptotic | None = None
     observed: Observed | None = None
+
+    def rescaled(self, unit: float) -> Term:
+        """The term in reward units, of one that was computed with rewards over `unit`."""
+        rungs = tuple(replace(rung, bound=rung.bound.rescaled(unit)) for rung in self.rungs)
+        limit = None if self.limit is None else replace(self.limit, value=self.limit.value * unit)
+        seen = None if self.observed is None else self.observed.rescaled(unit)
+        return Term(self.name, self.claim, rungs, self.trivial * unit, limit, seen)
 
     @property
     def best(self) -> Bound:
@@ -86,11 +97,15 @@ class Term(Shown):
         return verdict(bound, seen.lower, seen.upper, self.trivial, allowance=seen.allowance)
 
     def ratio(self, value: float) -> float:
-        """value / observed: NaN without one of them; for an observation that is 0 up to its allowance 1 or infinite."""
+        """value / observed: NaN without one of them or for one lost in a solver's error; for an observation that is 0
+        up to its allowance 1 or infinite.
+        """  # fmt: skip
         if self.observed is None or math.isnan(value):
             return math.nan
         if self.observed.value > self.observed.allowance:
             return value / self.observed.value
+        if not self.observed.allowance <= ROUNDING * self.trivial:
+            return math.nan  # a solver's error, of which nothing is a multiple
         return math.inf if value > self.observed.allowance else 1.0
 
     def _facts_(self) -> list[Fact]:

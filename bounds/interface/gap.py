@@ -16,8 +16,8 @@ from jaxtyping import Float
 from bounds.core.bound import Assumption, Bound, below, conditional
 from icq import coerce
 from icq.coerce import Numbers
-from icq.exact import Analysis, Model, contraction
-from icq.exact.fixed_point import Solution, greedy, modulus, solve
+from icq.exact import TINY, Analysis, Model, contraction
+from icq.exact.fixed_point import Solution, greedy, modulus, root_sum, solve
 
 SECTION = "docs/theory.md section 3"
 _EPS = float(np.finfo(np.float64).eps)
@@ -87,6 +87,8 @@ def oracle_contraction(a: Analysis) -> float:
     every option and the rest does not enter the norm.  Infinite if rounding has emptied a recurrent state.
     """
     keep = a.d > 0
+    if (a.d_state_pair[keep][a.oracle.available[keep]] < TINY).any():
+        return float("inf")
     kernel = a.oracle.kernel[np.repeat(keep, a.oracle.reward.shape[1])]
     if kernel[:, ~keep].nnz:
         return float("inf")
@@ -227,4 +229,4 @@ def greedy_loss_d(a: Analysis) -> Bound:
 def observed_loss_d(a: Analysis) -> float:
     """The left side of `greedy_loss_d`."""
     smallest = np.where(a.oracle.available, a.d_state_pair, np.inf).min(axis=1)
-    return float(np.sqrt((smallest * a.policy_loss**2).sum()))
+    return root_sum(smallest, a.policy_loss)

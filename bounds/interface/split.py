@@ -41,7 +41,7 @@ def refine(a: Analysis, observation: int) -> Analysis:
     source = np.concatenate([np.arange(m.num_observations), np.full(len(behind), observation)])
     per_observation = {name: np.asarray(getattr(m, name))[source] for name in ("agent", "available", "behaviour")}
     refined = replace(m, observation=seen, **per_observation)
-    w, d_obs = stationary_weights(refined, a.d)
+    w, d_obs = stationary_weights(refined, a.d, a.law.log_d)
     interface = interface_model(refined, a.oracle, w)
     return replace(
         a, smdp=refined, interface=interface, interface_solution=interface.solve(), w=w, d_obs=d_obs,

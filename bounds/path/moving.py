@@ -233,7 +233,7 @@ def _turns(
 def _conditions(m: Moving) -> tuple[Assumption, ...]:
     """A drift, the fixed point reached, and the two step conditions at the largest step of the run."""
     s, pop, largest = m.structure, m.pop, float(m.alpha.max())
-    scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
+    scale = pop.analysis.norm_d(pop.q_f) or 1.0
     corrections = 2 * largest * s.single[1] + largest**2 * s.a_1
     return (
         has_drift(s.rate),

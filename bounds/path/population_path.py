@@ -150,7 +150,7 @@ def _stretch(
 ) -> tuple[int, Float[np.ndarray, "p"], Int[np.ndarray, "O"], Float[np.ndarray, "p"]]:  # fmt: skip
     """The longest stretch from `first` that keeps the greedy options and the reach; at least one handoff."""
     w, chosen = mean_step(pop, theta)
-    if np.abs(w).max() <= STILL * max(float(np.abs(theta).max()), 1e-300):
+    if np.abs(w).max() <= STILL * float(np.abs(theta).max()):
         return stop, theta, chosen, np.zeros_like(theta)
     piece = _piece(pop, chosen)
     reach = min(REACH / max(piece.size, 1e-300), _until_change(pop, chosen, theta, w))
@@ -214,4 +214,4 @@ def _options_stay(
 
 def _tie(table: Float[np.ndarray, "X"]) -> float:
     """A margin below it is rounding."""
-    return 1e-13 * max(float(np.abs(table).max()), 1e-300)
+    return 1e-13 * float(np.abs(table).max())

@@ -103,7 +103,7 @@ def mean_squared_error(
 
 
 def _assumptions(pop: Population, k: Constants, alpha: float, weight: Weight | None) -> tuple[Assumption, ...]:
-    scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
+    scale = pop.analysis.norm_d(pop.q_f) or 1.0
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
     return (has_drift(k.rate), solved, *conditions(tier_2_inequality(k), alpha))
 

@@ -65,7 +65,7 @@ def _conditions(
 ) -> tuple[Assumption, ...]:
     """A drift, the fixed point reached, and the two step conditions at the largest step of the run."""
     largest = float(schedule(steps, 1 if isinstance(steps, float) else last + 2).max())
-    scale = max(pop.analysis.norm_d(pop.q_f), 1.0)
+    scale = pop.analysis.norm_d(pop.q_f) or 1.0
     solved = below("fixed point", pop.residual, 1e-9 * scale, f"||Q_F - Pi That Q_F||_d = {pop.residual:.2g}")
     return (has_drift(k.rate), solved, *inequality.conditions(largest))
 

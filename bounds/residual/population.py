@@ -20,9 +20,9 @@ from bounds.core.sector import Sector
 from bounds.interface.gap import contracts, round_up
 from icq.display import Fact, Shown, spread
 from icq.exact import Analysis, outcome_discount
-from icq.exact.fixed_point import greedy
+from icq.exact.fixed_point import greedy, root_sum
 from icq.exact.projected import Affine, fixed_point
-from icq.reason import NoNumber, Reason
+from icq.reason import NoNumber, Reason, Why
 from icq.smdp import ICSMDP
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -217,6 +217,15 @@ class Population(Shown):
         return self.psi.T @ (weight[:, None] * self.psi)
 
     @cached_property
+    def too_slow(self) -> Why | None:
+        """Why there is no deviation matrix; None where there is one."""
+        try:
+            self.analysis.deviation  # noqa: B018  # computed once
+        except NoNumber as error:
+            return error.why
+        return None
+
+    @cached_property
     def sigma_mix(self) -> Float[np.ndarray, "p p"]:
         """Lemma (sigma_mix): sum_{k>=1} E_d[z_0 z_k'] + transpose = Y + Y', by the deviation matrix Z.
 
@@ -296,9 +305,11 @@ def population(
     metric = np.eye(psi.shape[1]) if metric is None else metric
     _check_metric(metric)
     members = Affine(a.interface, d, psi, base)
-    scale = max(a.norm_d(a.q_bar), float(np.sqrt(d @ base**2)), 1e-300)
+    scale = max(a.norm_d(a.q_bar), root_sum(d, base))
     theta = fixed_point(members, lambda _, residual: residual <= tolerance * scale).point
     residual = members.distance(theta, members.image(theta))
+    if not np.isfinite(residual):
+        raise NoNumber(Reason.NO_FIXED_POINT, "its parameters leave the range of a double")
     return Population(a, psi, metric, base, theta, members.table(theta), residual, float(values[0] / values[-1]))
 
 

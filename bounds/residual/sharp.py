@@ -66,7 +66,7 @@ def unique_greedy(pop: Population) -> Assumption:
     """Every greedy option of Q_F is unique; the margin is the action gap, in reward units."""
     gap, _ = greedy_margins(pop)
     least = float(gap.min()) if len(gap) else math.inf
-    floor = 1e-9 * max(float(np.abs(pop.q_f).max()), 1e-300)
+    floor = 1e-9 * float(np.abs(pop.q_f).max())
     return below("unique greedy options", -least, -floor, f"smallest action gap {least:.3g}")
 
 
@@ -89,6 +89,12 @@ def stable(pop: Population) -> Assumption:
     return below("stable Jacobian", -float(values.real.min()), 0.0, "smallest real part of the spectrum of M^{-1} J")
 
 
+def deviation_known(pop: Population) -> Assumption:
+    """The deviation matrix of the chain is known: it mixes fast enough for its digits."""
+    slow = pop.too_slow
+    return Assumption("deviation matrix", slow is None, math.inf if slow is None else -math.inf, str(slow or "known"))
+
+
 def _sharp(pop: Population, assumptions: tuple[Assumption, ...], iid: np.ndarray, markov: np.ndarray) -> Sharp:
     gram = pop.psi.T @ (pop.d[:, None] * pop.psi)
     alone, extra = float(np.sum(gram * iid)), float(np.sum(gram * markov))
@@ -106,7 +112,7 @@ def averaged_limit(pop: Population) -> Sharp:
     For averages of the iterates with decreasing steps alpha_k ~ k^{-a}, 1/2 < a < 1, any preconditioner.  Assumes
     unique greedy options and a stable Jacobian.
     """
-    assumptions = (unique_greedy(pop), stable(pop))
+    assumptions = (unique_greedy(pop), stable(pop), deviation_known(pop))
     if not all(a.holds for a in assumptions):
         return _nothing(pop, assumptions)
     inverse = np.linalg.inv(pop.jacobian)
@@ -119,7 +125,7 @@ def constant_step(pop: Population, alpha: float) -> Sharp:
     Jt = M^{-1}J and St = M^{-1}(Sigma_0 + Sigma_mix)M^{-T}; `value` is the coefficient of alpha.  Assumes unique greedy
     options, gaps of three standard deviations at this alpha, and a stable Jacobian.
     """
-    assumptions = (unique_greedy(pop), stable(pop))
+    assumptions = (unique_greedy(pop), stable(pop), deviation_known(pop))
     if not all(a.holds for a in assumptions):
         return _nothing(pop, assumptions)
     iid, markov = (stationary_covariance(pop, sigma) for sigma in (pop.sigma_0, pop.sigma_mix))

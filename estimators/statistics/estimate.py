@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, wraps
 from inspect import signature
 from typing import Any, ParamSpec, get_args, get_type_hints
@@ -39,6 +39,13 @@ class Estimate(Shown):
     def known(self) -> bool:
         """There is a number."""
         return self.why is None
+
+    def rescaled(self, factor: float) -> Estimate:
+        """The estimate of `factor` times the quantity, factor > 0."""
+        low, high = self.interval
+        return replace(
+            self, value=self.value * factor, stderr=self.stderr * factor, interval=(low * factor, high * factor)
+        )
 
     def __str__(self) -> str:
         if self.why is not None:

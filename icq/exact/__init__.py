@@ -2,6 +2,7 @@
 
 from icq.exact.analysis import (
     DENSE_ENTRIES,
+    TINY,
     Analysis,
     AnalysisError,
     Model,
@@ -13,9 +14,11 @@ from icq.exact.analysis import (
     outcome_discount,
     stationary_weights,
 )
+from icq.exact.partial import optimum, recurrent
 
 __all__ = [
     "DENSE_ENTRIES",
+    "TINY",
     "Analysis",
     "AnalysisError",
     "Model",
@@ -23,7 +26,9 @@ __all__ = [
     "contraction",
     "handoff_chain",
     "interface_model",
+    "optimum",
     "oracle_model",
     "outcome_discount",
+    "recurrent",
     "stationary_weights",
 ]

@@ -6,8 +6,10 @@ number of outcomes.  Rows of kernels are (state, option) pairs, state-major.  No
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,15 +19,20 @@ from icq import coerce
 from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown
 from icq.exact import markov as chains
-from icq.exact.fixed_point import Solution, greedy, modulus, solve
+from icq.exact.fixed_point import Solution, greedy, modulus, root_sum, solve
 from icq.reason import NoNumber, Reason
 from icq.smdp import ICSMDP
 
 DENSE_ENTRIES = 4_000_000  # largest matrix whose singular values are computed densely
+Names: TypeAlias = Sequence[Hashable]
+RESTART = "end the task at its goal, so that the next one starts: terminal outcomes, next_state=None in icq.build"
+TINY = 1e-290  # masses below have lost digits
 
 
 class AnalysisError(NoNumber):
-    """The interface model is undefined on this instance: SEVERAL_CLASSES, NO_MASS or LAW_NOT_CONVERGED."""
+    """The interface model is undefined on this instance: SEVERAL_CLASSES, NO_MASS or LAW_NOT_CONVERGED; or there are
+    no values at all: NO_DISCOUNT.  Q* alone: `icq.exact.optimum`.
+    """  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -218,6 +225,8 @@ class Analysis(Shown):
     @cached_property
     def kappa(self) -> float:
         """d-norm contraction certificate of the interface operator; useful when below 1."""
+        if (self.d_pair[self.interface.available] < TINY).any():
+            return float("inf")  # a mass that no double holds
         return contraction(self.interface.kernel, self.d_pair, self.interface.available)
 
     @cached_property
@@ -239,7 +248,7 @@ class Analysis(Shown):
     @cached_property
     def slem(self) -> float:
         """Second largest eigenvalue modulus of P_beta (NaN when it did not converge)."""
-        return chains.slem(self.transition)
+        return chains.slem(self.transition, self.law.log_d)
 
     @property
     def spectral_gap(self) -> float:
@@ -308,7 +317,7 @@ def _weighted_norm(q: Numbers, weight: Float[np.ndarray, "m A"]) -> float:
     q = coerce.numbers("q", q)
     if q.shape != weight.shape:
         raise ValueError(f"q: shape {q.shape}, expected {weight.shape}; O x A and S x A have their own norms")
-    return float(np.sqrt((weight * q**2).sum()))
+    return root_sum(weight, q)
 
 
 def _largest(q: Numbers, available: Bool[np.ndarray, "m A"]) -> float:
@@ -325,14 +334,31 @@ def _margin(q: Float[np.ndarray, "n A"], available: Bool[np.ndarray, "n A"]) -> 
     return float((top[:, 1] - top[:, 0]).min())
 
 
-def stationary_weights(m: ICSMDP, d: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
-    """w(s|o) = d(s)/d(o) for each state and d(o).  Raises AnalysisError for an observation without mass."""
-    d_obs = np.bincount(np.asarray(m.observation), weights=d, minlength=m.num_observations)
-    empty = np.flatnonzero(d_obs <= 0)
+def _called(names: Names, code: int) -> str:
+    return repr(names[code]) if code < len(names) else str(code)
+
+
+def stationary_weights(
+    m: ICSMDP, d: Float[np.ndarray, "S"], log_d: Float[np.ndarray, "S"] | None = None, names: Names = ()
+) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "O"]]:
+    """w(s|o) = d(s)/d(o) for each state and d(o).  Raises AnalysisError for an observation without mass.
+
+    log_d: the logarithms, where masses may be too small for a double; then w is right all the same.  names: what
+    observations are called in messages, their numbers when left out.
+    """
+    obs = np.asarray(m.observation)
+    with np.errstate(divide="ignore"):
+        log_d = np.log(d) if log_d is None else log_d
+    top = np.full(m.num_observations, -np.inf)
+    np.maximum.at(top, obs, log_d)
+    empty = np.flatnonzero(top == -np.inf)
     if len(empty):
-        shown = ", ".join(map(str, empty[:6])) + (", ..." if len(empty) > 6 else "")
-        raise AnalysisError(Reason.NO_MASS, shown, "w(s|o) is undefined there")
-    return d / d_obs[m.observation], d_obs
+        shown = ", ".join(_called(names, int(o)) for o in empty[:6]) + (", ..." if len(empty) > 6 else "")
+        raise AnalysisError(Reason.NO_MASS, shown, f"w(s|o) is undefined there, as they are not seen again; {RESTART}")
+    d_obs = np.bincount(obs, weights=d, minlength=m.num_observations)
+    tiny = (d_obs < TINY)[obs]
+    relative = np.where(tiny, np.exp(log_d - top[obs]), d)
+    return relative / np.bincount(obs, weights=relative, minlength=m.num_observations)[obs], d_obs
 
 
 def analyse(model: coerce.Instance) -> Analysis:
@@ -348,15 +374,20 @@ def analyse(model: coerce.Instance) -> Analysis:
     transition = handoff_chain(m)
     structure = chains.structure(transition)
     if len(structure.closed) != 1:
-        raise AnalysisError(Reason.SEVERAL_CLASSES, "; ".join(structure.problems()))
+        where = "; ".join(structure.problems(getattr(model, "states", ())))
+        raise AnalysisError(Reason.SEVERAL_CLASSES, where, f"{RESTART}; Q* needs none of it: icq.exact.optimum")
     law = chains.stationary(transition, structure)
     if not law.converged:
         raise AnalysisError(Reason.LAW_NOT_CONVERGED, f"residual {law.residual:.1e}", "the chain is too slow")
-    w, d_obs = stationary_weights(m, law.d)
+    w, d_obs = stationary_weights(m, law.d, law.log_d, getattr(model, "observations", ()))
     oracle = oracle_model(m)
     interface = interface_model(m, oracle, w)
+    try:
+        solved = oracle.solve(), interface.solve()
+    except NoNumber as error:
+        raise AnalysisError(error.why) from None
     return Analysis(
         smdp=m, chain=structure, transition=transition, law=law, oracle=oracle, interface=interface,
-        oracle_solution=oracle.solve(), interface_solution=interface.solve(), d=law.d, w=w, d_obs=d_obs,
+        oracle_solution=solved[0], interface_solution=solved[1], d=law.d, w=w, d_obs=d_obs,
         d_pair=d_obs[:, None] * np.asarray(m.behaviour),
     )  # fmt: skip

@@ -7,7 +7,7 @@ instances of it.  Notation: docs/theory.md section 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import TypeAlias
@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
 from icq.display import Fact, Shown, spread
+from icq.reason import NoNumber, Reason
 
 DIRECT_SOLVE_LIMIT = 1000  # states; beyond it a factorisation of a random graph fills in
 COMPILED_FROM = 200  # states; below it importing the compiler costs more than it saves
@@ -67,6 +68,20 @@ def greedy(
     return policy, masked[np.arange(len(q)), policy]
 
 
+def unit_of(size: float) -> int:
+    """e with size/2 < 2^e <= size up to rounding, 0 for 0 and for what is not finite: numbers over 2^e are of size 1.
+
+    Scaling by a power of two changes no digit.
+    """
+    return int(np.frexp(size)[1]) - 1 if size > 0 and np.isfinite(size) else 0
+
+
+def root_sum(weight: Float[np.ndarray, "*n"], x: Float[np.ndarray, "*n"]) -> float:
+    """(sum weight x^2)^{1/2}, whatever the size of x: no square overflows or falls to 0."""
+    unit = unit_of(float(np.abs(x).max(initial=0.0)))
+    return float(np.ldexp(np.sqrt((weight * np.ldexp(x, -unit) ** 2).sum()), unit))
+
+
 def modulus(kernel: sp.csr_array) -> float:
     """gbar: the largest row sum of a non-negative kernel; a row is one (state, option) pair."""
     return float(kernel.sum(axis=1).max())
@@ -90,37 +105,60 @@ def solve(
 
     kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  near: options that may be optimal, as those of
     a similar problem: below COMPILED_FROM states one linear solve is all if they are.  `tolerance` is relative to the
-    scale max|reward|/(1 - gbar).  Certificate: with Q = r + K v and v' = max_a Q,
-    ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
+    scale max|reward|/(1 - gbar); rewards are scaled to size 1 by a power of two first.
+    Certificate: with Q = r + K v and v' = max_a Q, ||Q - Q*||_inf <=
+    gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
     From COMPILED_FROM states on the loops are compiled; the certificate is the same.
-    Raises ValueError when the modulus is not below 1, a reward is not finite, or a state has no option.
+    Raises NoNumber when the modulus is not below 1 by more than rounding, ValueError when a reward is not finite, a
+    value leaves the range of a double, or a state has no option.
     """
     lost = np.flatnonzero(~available.any(axis=1))
     if len(lost):
         raise ValueError(f"state {lost[0]} has no available option, so it has no value")
+    reward = np.where(available, reward, 0.0)
+    if not np.isfinite(reward).all():
+        raise ValueError("the reward of an available option is not finite")
+    unit = unit_of(float(np.abs(reward).max()))
+    reward = np.ldexp(reward, -unit)
     engine = (_Plain if len(reward) < COMPILED_FROM else Compiled)(reward, kernel, available)
     gbar, width, largest = engine.measure()
-    if gbar >= 1:
-        raise ValueError(f"the largest expected discount is {gbar}, it must be below 1")
-    if not np.isfinite(largest):
-        raise ValueError("the reward of an available option is not finite")
-    scale = largest / (1 - gbar)
+    rest = 1 - gbar - width * _EPS  # what the sums of a row may have lost included
+    if gbar >= 1 or rest <= 0:
+        raise NoNumber(Reason.NO_DISCOUNT, f"the largest expected discount is {gbar!r}", "choose gamma further below 1")
+    scale = largest / rest
     if near is not None and len(near) < COMPILED_FROM:
         v = _value(reward, kernel, near)
     else:
         _, v = engine.greedy(reward)
-    best, idle, iteration = np.inf, 0, 0
+    best: float = np.inf
+    least: float = np.inf
+    idle, iteration = 0, 0
     while True:
         q, v_next, change, size = engine.improve(v)
-        rounding = (width + 2) * _EPS * max(scale, largest + gbar * size)
-        error = (gbar * change + rounding) / (1 - gbar)
-        goal = max(tolerance * scale * (1 - gbar), rounding)
-        converged = gbar * change <= goal
+        loss = (width + 2) * _EPS
+        rounding = loss * (largest + gbar * size)
+        error = (gbar * change + rounding) / rest
+        goal = max(tolerance * largest, rounding)
+        # What an evaluation loses may exceed the rounding of one step: then as soon as nothing more is gained.
+        enough = goal if change < 0.5 * least else max(goal, loss * scale)
+        least = min(least, change)
+        converged = gbar * change <= enough and np.isfinite(error)
         if converged or iteration >= max_iterations:
-            return Solution(q, v_next, engine.greedy(q)[0], error, iteration, bool(converged))
+            policy = engine.greedy(q)[0]
+            return _in_units(unit, Solution(q, v_next, policy, float(error), iteration, bool(converged)))
         iteration += 1
         best, idle = (change, 0) if change <= PROGRESS * best else (best, idle + 1)
         v = v_next if idle > PATIENCE else engine.evaluate(q, v_next, 0.3 * goal)
+
+
+def _in_units(unit: int, x: Solution) -> Solution:
+    """The solution times 2^unit."""
+    with np.errstate(over="ignore"):
+        q, v, error = (np.ldexp(part, unit) for part in (x.q, x.v, np.float64(x.error)))
+    if not (np.isfinite(q).all() and np.isfinite(error)):
+        raise ValueError("values leave the range of double precision: give rewards in a larger unit")
+    lost = float(error) + (np.finfo(np.float64).smallest_subnormal if unit < -900 and x.error > 0 else 0.0)
+    return replace(x, q=q, v=v, error=lost)
 
 
 class _Plain:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt32
 from icq.exact.jit import jit
 
 RUN = 1e-5  # one run reduces the residual this much at most: its recursion drifts away from the truth
+SMALLEST = 2.3e-308  # the least number with all its digits
 GOOD_RATE = 0.5  # sweeps go on alone while each shrinks the step this much
 
 
@@ -306,14 +307,25 @@ def accelerate(
 
 
 @jit
-def reduce_states(p: Float[np.ndarray, "S S"]) -> None:
-    """State reduction of a dense stochastic matrix in place, last state first (docs/theory.md section 1, Lemma 1.3)."""
+def reduce_states(p: Float[np.ndarray, "S S"]) -> bool:
+    """State reduction of a dense stochastic matrix in place, last state first (docs/theory.md section 1, Lemma 1.3).
+
+    Returns whether no number can have fallen below the range of a double.
+    """
     for k in range(len(p) - 1, 0, -1):
-        leave = 0.0
+        leave, out, into = 0.0, np.inf, np.inf
         for j in range(k):
             leave += p[k, j]
+            if p[k, j] > 0.0:
+                out = min(out, p[k, j])
+        if leave < SMALLEST:
+            return False
         for i in range(k):
             if p[i, k] > 0.0:
                 p[i, k] /= leave
+                into = min(into, p[i, k])
                 for j in range(k):
                     p[i, j] += p[i, k] * p[k, j]
+        if into * out < SMALLEST:
+            return False
+    return True

@@ -6,18 +6,19 @@ classes, a period or an unconverged iteration are part of the answer.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
-from numpy.lib.stride_tricks import as_strided
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
 from icq.display import Fact, Shown
-from icq.exact.fixed_point import COMPILED_FROM, Compiled, affordable, band, compiled
+from icq.exact.elimination import Mass, eliminate
+from icq.exact.fixed_point import Compiled, affordable, band
 from icq.reason import NoNumber, Reason
 
 DENSE_LIMIT = 1000  # states; dense O(S^3) algebra up to here
@@ -25,8 +26,10 @@ SWEEP_LIMIT = 2000  # sweeps before another method is tried
 SWEEP_GOAL = 1e-12  # largest step of a sweep, in units of the mean mass of a state
 POLISH, CORRECTIONS, CORRECTION_GOAL = 3, 3, 1e-2
 LAW_ACCURACY = 1e-8  # largest estimated error in the 1-norm of a law that counts as converged
+DEVIATION_ACCURACY = 1e-6  # relative, of a deviation matrix that is used
 ARNOLDI_WORK = 1_000_000  # restarts times states
-ELIMINATION_ROUNDING = 10.0  # error of elimination per state in units of rounding, an estimate
+PROBE_GOAL = 1e-3  # of the size of a probe, to which its solution is found
+STRONG = 1e-6  # of the largest entry in a row: weaker edges do not lead a search
 _EPS = np.finfo(np.float64).eps
 
 
@@ -52,17 +55,17 @@ class Structure(Shown):
         """Every closed class has period 1."""
         return all(p == 1 for p in self.period)
 
-    def problems(self) -> list[str]:
-        """What keeps the chain from being ergodic, in words; empty when it is."""
+    def problems(self, names: Sequence[Hashable] = ()) -> list[str]:
+        """What keeps the chain from being ergodic, in words; empty when it is.  names: of the states, if any."""
         out = []
         if len(self.closed) > 1:
-            parts = "; ".join(_some(c) for c in self.closed[:4]) + ("; ..." if len(self.closed) > 4 else "")
+            parts = "; ".join(_some(c, names) for c in self.closed[:4]) + ("; ..." if len(self.closed) > 4 else "")
             out.append(f"reducible: {len(self.closed)} closed classes {parts}, so the stationary law is not unique")
         if len(self.transient):
-            out.append(f"reducible: {len(self.transient)} transient states {_some(self.transient)}")
+            out.append(f"reducible: {len(self.transient)} transient states {_some(self.transient, names)}")
         for states, p in zip(self.closed, self.period):
             if p > 1:
-                out.append(f"periodic: the class {_some(states)} has period {p}")
+                out.append(f"periodic: the class {_some(states, names)} has period {p}")
         return out
 
     def _facts_(self) -> list[Fact]:
@@ -72,8 +75,8 @@ class Structure(Shown):
         ]  # fmt: skip
 
 
-def _some(states: Int[np.ndarray, "_"]) -> str:
-    shown = ", ".join(map(str, states[:6]))
+def _some(states: Int[np.ndarray, "_"], names: Sequence[Hashable] = ()) -> str:
+    shown = ", ".join(repr(names[s]) if s < len(names) else str(s) for s in states[:6])
     return "{" + shown + (f", ... ({len(states)} states)" if len(states) > 6 else "") + "}"
 
 
@@ -109,10 +112,13 @@ def _period(graph: sp.csr_array, states: Int[np.ndarray, "_"]) -> int:
 class Stationary(Shown):
     """The stationary law `d` [S], how it was found, its residual ||d P - d||_1, and whether `method` converged.
 
-    `error` estimates ||d - exact||_1 (docs/theory.md section 1, 1.9); NaN when nothing is known.
+    `converged`: finite, normalised, of small residual and of small `error`, which estimates ||d - exact||_1
+    (docs/theory.md section 1, 1.9); NaN when nothing is known.  log_d [S]: finite also where d is 0 in double
+    precision, -inf on transient states.
     """
 
     d: Float[np.ndarray, "S"]
+    log_d: Float[np.ndarray, "S"]
     residual: float
     converged: bool
     error: float
@@ -130,11 +136,11 @@ class Stationary(Shown):
 
 @dataclass(frozen=True)
 class _Law:
-    """A law on one closed class, its estimated error in the 1-norm, and whether it converged."""
+    """A law on one closed class, its estimated error in the 1-norm, and whether the method got there."""
 
-    d: Float[np.ndarray, "S"]
+    mass: Mass
     error: float
-    converged: bool
+    done: bool
 
 
 def stationary(
@@ -152,69 +158,54 @@ def stationary(
     whole = len(states) == transition.shape[0]
     inner = transition if whole else sp.csr_array(transition[states][:, states])
     method, law = _law(inner, tolerance, max_iterations)
-    d = np.zeros(transition.shape[0])
-    d[states] = law.d
-    return Stationary(d, float(np.abs(transition.T @ d - d).sum()), law.converged, law.error, method)
+    d, log_d = np.zeros(transition.shape[0]), np.full(transition.shape[0], -np.inf)
+    d[states], log_d[states] = law.mass.d, law.mass.log_d
+    residual = float(np.abs(transition.T @ d - d).sum())
+    good = np.isfinite(law.mass.log_d).all() and (d >= 0).all() and abs(d.sum() - 1) <= LAW_ACCURACY
+    small = residual <= LAW_ACCURACY and (law.error <= LAW_ACCURACY or np.isnan(law.error))
+    return Stationary(d, log_d, residual, bool(law.done and good and small), law.error, method)
 
 
 def _law(p: sp.csr_array, tolerance: float, limit: int) -> tuple[str, _Law]:
     """Method and law of an irreducible chain, from the cheapest method that gets there."""
     size = p.shape[0]
     if size <= DENSE_LIMIT:
-        return "elimination", _Law(_gth(p.toarray()), ELIMINATION_ROUNDING * size * _EPS, True)
+        return "elimination", _Law(*eliminate(p), True)
     law = _swept(p, min(limit, SWEEP_LIMIT))
-    if law.converged:
+    if law.done:
         return "accelerated sweeps", law
     order, width = band(p)
     if affordable(size, width):
-        d = np.empty(size)
-        d[order] = _gth_band(sp.csr_array(p[order][:, order]), width)
-        return "elimination in a band", _Law(d, ELIMINATION_ROUNDING * size * _EPS, True)
+        found, error = eliminate(sp.csr_array(p[order][:, order]), width)
+        place = np.argsort(order)
+        return "elimination in a band", _Law(Mass(found.d[place], found.log_d[place]), error, True)
     return "power iteration", _power(p, tolerance, limit)
 
 
-def _gth(p: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S"]:
-    """Stationary law by state reduction; only additions of non-negative numbers, so entrywise accurate."""
-    p, size = p.copy(), len(p)
-    if size >= COMPILED_FROM:
-        compiled().reduce_states(p)
-    else:
-        for k in range(size - 1, 0, -1):
-            p[:k, k] /= p[k, :k].sum()
-            p[:k, :k] += np.outer(p[:k, k], p[k, :k])
-    d = np.zeros(size)
-    d[0] = 1.0
-    for k in range(1, size):
-        d[k] = d[:k] @ p[:k, k]
-    return d / d.sum()
+def _mass(d: Float[np.ndarray, "S"]) -> Mass:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Mass(d, np.log(d))
 
 
-def _gth_band(p: sp.csr_array, width: int) -> Float[np.ndarray, "S"]:
-    """`_gth` of a chain whose jumps are at most `width` long: reduction never leaves the band."""
-    size, row = p.shape[0], 2 * width + 1
-    coo = p.tocoo()
-    stored = np.zeros(size * row)
-    np.add.at(stored, coo.row.astype(np.int64) * row + (coo.col - coo.row + width), coo.data)
+def _split(p: sp.csr_array, d: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+    """A change of d, of sum 0, that moves mass between two halves of the chain, 1 in the 1-norm.
 
-    def block(top: int, left: int, height: int, wide: int) -> Float[np.ndarray, "h w"]:
-        """Entries (top + i, left + j), a view: entry (i, j) lies at 2 width i + j + width."""
-        begin = top * (row - 1) + left + width
-        return as_strided(stored[begin:], (height, wide), (8 * (row - 1), 8))
-
-    for k in range(size - 1, 0, -1):
-        low = max(k - width, 0)
-        into, out = block(low, k, k - low, 1), block(k, low, 1, k - low)
-        into /= out.sum()
-        inner = block(low, low, k - low, k - low)
-        inner += into * out
-    d = np.zeros(size)
-    d[0] = 1.0
-    for k in range(1, size):
-        low = max(k - width, 0)
-        d[k] = d[low:k] @ block(low, k, k - low, 1)[:, 0]
-        if d[k] > 1e200:
-            d[: k + 1] *= 1e-200
-    return d / d.sum()
+    The halves are the ends of a search along strong edges, so that a wall inside the chain lies between them.
+    """
+    heaviest = p.max(axis=1).toarray().reshape(-1)
+    strong = p.copy()
+    strong.data = np.where(p.data >= STRONG * np.repeat(heaviest, np.diff(p.indptr)), p.data, 0.0)
+    strong.eliminate_zeros()
+    order = breadth_first_order(strong, 0, directed=True, return_predecessors=False)
+    place = np.full(len(d), len(d))
+    place[order] = np.arange(len(order))
+    order = np.argsort(place, kind="stable")
+    half = np.zeros(len(d), bool)
+    half[order[: max(int(np.searchsorted(np.cumsum(d[order]), 0.5)), 1)]] = True
+    weight = d[half].sum()
+    change = np.where(half, d / weight, -d / max(1 - weight, _EPS))
+    change -= change.sum() * d
+    return change / np.abs(change).sum()
 
 
 def _swept(p: sp.csr_array, limit: int) -> _Law:
@@ -233,43 +224,58 @@ def _swept(p: sp.csr_array, limit: int) -> _Law:
     for _ in range(POLISH):  # small entries again, relative to themselves
         loops.sweep(engine.policy, none, np.inf, d)
     if not (done and np.isfinite(d).all() and d.min() > 0):
-        return _Law(np.full(size, 1 / size), float("nan"), False)
+        return _Law(_mass(np.full(size, 1 / size)), float("nan"), False)
     d /= d.sum()
+
+    def solved(change: Float[np.ndarray, "S"], goal: float) -> Float[np.ndarray, "S"] | None:
+        """e = e P + change, which must sum to 0."""
+        e = np.zeros(size)
+        if not loops.evaluate(engine.policy, change, np.inf, e, goal, 0.0, limit):
+            return None
+        return e - e.sum() * d
+
     error = np.inf
     for _ in range(CORRECTIONS):
-        e = np.zeros(size)
         residual = transpose @ d - d
         residual -= residual.sum() * d  # or there is no solution
-        done = loops.evaluate(engine.policy, residual, np.inf, e, CORRECTION_GOAL, 0.0, limit)
-        e -= e.sum() * d
-        found, after = float(np.abs(e).sum()), d + e
-        if not (done and found < 0.5 * error and after.min() > 0):
+        e = solved(residual, CORRECTION_GOAL)
+        if e is None or not (found := float(np.abs(e).sum())) < 0.5 * error or (d + e).min() <= 0:
             break
-        d, error = after / after.sum(), max(found, 4 * _EPS)
-    return _Law(d, float(error) if np.isfinite(error) else float("nan"), bool(error <= LAW_ACCURACY))
+        d, error = (d + e) / (d + e).sum(), max(found, 4 * _EPS)
+    # A residual below rounding does not tell how mass is shared across a wall; how a probe across it grows does.
+    grown = solved(_split(p, d), PROBE_GOAL)
+    error = max(error, _EPS * float(np.abs(grown).sum())) if grown is not None else np.nan
+    return _Law(_mass(d), float(error) if np.isfinite(error) else float("nan"), bool(error <= LAW_ACCURACY))
 
 
 def _power(p: sp.csr_array, tolerance: float, limit: int) -> _Law:
-    """Power iteration of (I + P)/2, which has the same law and no period; the error from the rate it had."""
+    """Power iteration of (I + P)/2, which has the same law and no period; the error from the rate it had, and from a
+    second start, since what does not move at all has no rate.
+    """  # fmt: skip
     transpose = sp.csr_array(p.T)
-    d = np.full(p.shape[0], 1.0 / p.shape[0])
+    even = np.full(p.shape[0], 1.0 / p.shape[0])
+    x = np.column_stack([even, np.maximum(even + 0.5 * _split(p, even), 0.0)])
     past, rate, change = [np.inf] * 10, np.nan, np.inf
     for k in range(limit):
-        after = 0.5 * (d + transpose @ d)
-        after /= after.sum()
-        change = float(np.abs(after - d).sum())
+        after = 0.5 * (x + transpose @ x)
+        after /= after.sum(axis=0)
+        change = float(np.abs(after - x).sum(axis=0).max())
         if k >= 10 and change > 1e-13:  # below, rounding has no rate
             rate = (change / past[k % 10]) ** 0.1
         past[k % 10] = change
-        d = after
+        x = after
         if change <= tolerance:
             break
-    error = change * rate / (1 - rate) if rate < 1 else np.nan
-    return _Law(d, float(error), change <= tolerance and not error > LAW_ACCURACY)
+    apart = float(np.abs(x[:, 0] - x[:, 1]).sum())
+    error = max(change * rate / (1 - rate) if rate < 1 else np.nan, apart)
+    return _Law(_mass(x[:, 0]), float(error), change <= tolerance and apart <= LAW_ACCURACY)
 
 
-def slem(transition: sp.csr_array) -> float:
+def slem(transition: sp.csr_array, log_d: Float[np.ndarray, "S"] | None = None) -> float:
     """Second largest eigenvalue modulus; 1 for a periodic or multi-class chain.  NaN when ARPACK gives up.
+
+    log_d: logarithms of the law.  D^{1/2} P D^{-1/2} has the same eigenvalues, and entries of at most P_ij^{1/2}, since
+    d_j >= d_i P_ij; it is symmetric for a reversible chain, where those of P itself may be rounding.
 
     P' maps vectors of sum zero to such vectors, and there its eigenvalues are those of P without one eigenvalue 1.
     ARPACK looks for one of them; on a large random graph many have nearly the same modulus and it gives up.
@@ -278,6 +284,10 @@ def slem(transition: sp.csr_array) -> float:
     if size == 1:
         return 0.0
     if size <= DENSE_LIMIT:
+        if log_d is not None and np.isfinite(log_d).all():
+            coo = transition.tocoo()
+            coo.data = coo.data * np.exp((log_d[coo.row] - log_d[coo.col]) / 2)
+            transition = coo.tocsr()
         return float(min(np.sort(np.abs(np.linalg.eigvals(transition.toarray())))[-2], 1.0))
     transpose = sp.csr_array(transition.T)
 
@@ -298,10 +308,20 @@ def slem(transition: sp.csr_array) -> float:
 
 
 def deviation(transition: sp.csr_array, d: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S S"]:
-    """Deviation matrix Z = (I - P + 1 d')^{-1} - 1 d' (dense): Z h solves the Poisson equation of h - d h."""
-    size = len(d)
-    ones = np.broadcast_to(d, (size, size))
-    return np.linalg.inv(np.eye(size) - transition.toarray() + ones) - ones
+    """Deviation matrix Z = (I - P + 1 d')^{-1} - 1 d' (dense): Z h solves the Poisson equation of h - d h.
+
+    Raises NoNumber where the chain is so slow that rounding takes its digits.
+    """
+    ones = np.broadcast_to(d, (len(d), len(d)))
+    whole = np.eye(len(d)) - transition.toarray() + ones
+    try:
+        inverse = np.linalg.inv(whole)
+        lost = float(np.abs(whole @ inverse - np.eye(len(d))).sum(axis=1).max())
+    except np.linalg.LinAlgError:
+        lost = float("inf")
+    if not lost <= DEVIATION_ACCURACY:
+        raise NoNumber(Reason.TOO_SLOW, f"relative error {lost:.1e}")
+    return inverse - ones
 
 
 def tv_curve(

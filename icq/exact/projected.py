@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from icq.display import Shown
 from icq.exact.analysis import Model
-from icq.exact.fixed_point import greedy
+from icq.exact.fixed_point import greedy, root_sum
 from icq.reason import NoNumber, Reason
 
 LIMIT = 20_000  # policies and sweeps
@@ -123,7 +123,7 @@ class Affine(Shown):
 
     def distance(self, one: Float[np.ndarray, "p"], other: Float[np.ndarray, "p"]) -> float:
         """||basis (one - other)||_d."""
-        return float(np.sqrt(self.mass @ (self.basis @ (one - other)) ** 2))
+        return root_sum(self.mass, self.basis @ (one - other))
 
 
 def _dense(matrix: Any) -> Float[np.ndarray, "p q"]:
@@ -159,7 +159,7 @@ class Convex(Shown):
 
     def distance(self, one: Float[np.ndarray, "O A"], other: Float[np.ndarray, "O A"]) -> float:
         """||one - other||_d."""
-        return float(np.sqrt((self.mass * (one - other) ** 2).sum()))
+        return root_sum(self.mass, one - other)
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,8 @@ def expected_update(
         marks = np.array([iterations - max(iterations // 10, 1), iterations])
         tables, residual = _run_expected(expected, wide(cls), wide(params), optimiser, jnp.float64(step), marks)
         tables, residual = np.asarray(tables), np.asarray(residual)
-    weight = analysis.d_pair
-    drift = np.sqrt((weight * (tables[:, 1] - tables[:, 0]) ** 2).sum((-2, -1)))
-    moved = np.sqrt((weight * residual**2).sum((-2, -1)))
+    drift = np.array([analysis.norm_d(table) for table in tables[:, 1] - tables[:, 0]])
+    moved = np.array([analysis.norm_d(table) for table in residual])
     scale = analysis.norm_d(analysis.q_bar)
     still = np.maximum(drift, moved) <= tolerance * scale
     return PopulationRun(tables[:, 1], moved, drift, iterations, bool(still.all()))

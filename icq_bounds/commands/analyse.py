@@ -17,18 +17,22 @@ from bounds.core.statement import HEADER, term_rows
 from bounds.core.term import Observed, Rung, Term
 from bounds.interface import gap
 from estimators.statistics.estimate import finite
-from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, oracle_model
+from icq.exact import Analysis, AnalysisError, analyse, handoff_chain, optimum, oracle_model, recurrent
 from icq.exact import markov as chains
-from icq.exact.fixed_point import modulus
+from icq.exact.fixed_point import Solution, modulus
 from icq.reason import Reason
 from icq.smdp import ICSMDP
 from icq_bounds.plain import plain
 
+SHOWN = 400  # states times options up to which Q* is shown
+VISIBLE = 1e-9  # share of the range of values from which a solver's error is pointed out
 MIXING_LIMIT = 2000  # states up to which the exact mixing time (dense powers) is worth the wait
 MEANING = {
     "gamma_bar": "largest expected discount of an option (sup-norm modulus)",
     "kappa": "d-norm modulus of the interface operator; rungs that know only it need it below 1",
     "kappa_s": "the same for the oracle on global states",
+    "v_star_min": "oracle's value, smallest of any state",
+    "v_star_max": "and largest; neither needs a stationary law",
     "v_star_mean": "oracle's value, stationary mean",
     "v_bar_mean": "interface value Vbar, stationary mean",
     "policy_value_mean": "true value of the greedy interface policy, stationary mean",
@@ -79,7 +83,13 @@ def run(options: AnalyseOptions, console: Console) -> None:
     ladders = (SheetTable(caption, HEADER, term_rows(term)) for caption, term in terms.items())
     exact = SheetTable("Exact numbers", ("quantity", "value", "meaning"), tuple(rows))
     statement = "||.||_d weighs states by how often they occur; icq theorem has more bounds"
-    print(Sheet(plain(options.file), statement, (exact, *ladders)).text(max(console.width, 80)))
+    tables = [exact, *ladders]
+    if report["q_star"] is not None and not report["irreducible"]:
+        cells = (["-" if x is None else f"{x:.6g}" for x in row] for row in report["q_star"])
+        numbered = ((str(s), *row) for s, row in enumerate(cells))
+        head = ("state", *(f"option {a}" for a in range(len(report["q_star"][0]))))
+        tables.append(SheetTable("Q*, the optimum that sees the state", head, tuple(numbered)))
+    print(Sheet(plain(options.file), statement, tuple(tables)).text(max(console.width, 80)))
 
 
 def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
@@ -89,19 +99,38 @@ def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
     """
     report: dict[str, Any] = dict.fromkeys(MEANING) | {"bounds": {}}
     terms: dict[str, Term] = {}
+    refused: list[str] = []
+    a, solved = None, None
     try:
         a = analyse(m)
+        solved = a.oracle_solution
     except AnalysisError as error:
-        transition = handoff_chain(m)
-        structure, slem = chains.structure(transition), finite(chains.slem(transition))
-        refused = [] if error.why.reason is Reason.SEVERAL_CLASSES else [str(error)]  # which `structure` says itself
-        report["gamma_bar"] = modulus(oracle_model(m).kernel)
+        refused.append(error.why.need if error.why.reason is Reason.SEVERAL_CLASSES else str(error))
+        if error.why.reason is not Reason.NO_DISCOUNT:
+            solved = optimum(m)
+        if error.why.reason is Reason.NO_MASS:
+            a = analyse(recurrent(m))
+            refused.append(
+                f"numbers that rest on the stationary law, gaps and bounds are those of the {len(a.d)} of "
+                f"{m.num_states} states that recur; q_star, v_star_min and v_star_max are of all states"
+            )
+    transition = handoff_chain(m)
+    structure, slem = chains.structure(transition), None
+    if a is None:
+        slem = finite(chains.slem(transition))
         report["spectral_gap"] = None if slem is None else 1 - slem
     else:
-        structure, refused, slem, terms = a.chain, [], finite(a.slem), ladders(a)
+        slem, terms = finite(a.slem), ladders(a)
         report["bounds"] = {rung.bound.name: _bound(term, rung.bound) for term in terms.values() for rung in term.rungs}
         report |= {name: finite(value) for name, value in _numbers(a).items()}
         report |= {name: report["bounds"][bound]["bound"] for name, bound in BOUNDS.items()}
+    report |= _optimum(m, solved)
+    if a is not None:
+        if report["solver_error"] > VISIBLE * report["gap_trivial"]:
+            refused.append(
+                f"solver_error: values and gaps are known up to {report['solver_error']:.2g} only, "
+                "as gamma is so close to 1 that rounding shows"
+            )
         if len(a.d) > MIXING_LIMIT:
             refused.append(f"mixing_time: not computed above {MIXING_LIMIT} states")
     if slem is None:
@@ -111,6 +140,18 @@ def analysis_report(m: ICSMDP) -> tuple[dict[str, Any], dict[str, Term]]:
         "closed_classes": len(structure.closed), "period": list(structure.period),
         "problems": [*structure.problems(), *refused],
     }, terms  # fmt: skip
+
+
+def _optimum(m: ICSMDP, solved: Solution | None) -> dict[str, Any]:
+    """What needs no stationary law: of all states."""
+    model = oracle_model(m)
+    found: dict[str, Any] = {"gamma_bar": modulus(model.kernel), "q_star": None}
+    if solved is None:
+        return found
+    if solved.q.size <= SHOWN:
+        live = model.available
+        found["q_star"] = [[x if ok else None for x, ok in zip(*row)] for row in zip(solved.q.tolist(), live.tolist())]
+    return found | {"v_star_min": float(solved.v.min()), "v_star_max": float(solved.v.max())}
 
 
 def _numbers(a: Analysis) -> dict[str, float]:

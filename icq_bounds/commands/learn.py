@@ -21,7 +21,7 @@ from estimators.statistics import estimate
 from estimators.statistics.estimate import Estimate, as_dict, finite
 from icq.coerce import MOST, count
 from icq.display import number
-from icq.exact import analyse
+from icq.exact import analyse, units
 from icq.learn.learner import MOST_RUNS
 from icq.smdp import ICSMDP
 from icq_bounds.check import grid as check_grid
@@ -78,7 +78,9 @@ def run(options: LearnOptions, console: Console) -> None:
         if (value := getattr(options, name)) is not None:
             count(name, value, least=2 if name == "seeds" else 1, most=MOST_RUNS if name == "seeds" else MOST)
     chosen = _method(options)
-    a = analyse(ICSMDP.load(options.file))
+    m = ICSMDP.load(options.file)
+    unit = units.unit(m)
+    a = analyse(m if unit == 1.0 else units.scaled(m, unit))
     grid = check_grid(options.handoffs)
     start = time.perf_counter()
     with console.status("learning"):
@@ -87,35 +89,38 @@ def run(options: LearnOptions, console: Console) -> None:
     seconds = time.perf_counter() - start
     place = int(result["shown"])
     shown = {name: result[f"observed_{name}"][place] for name in TERMS}
-    terms = {name: [estimate.root_mean_square(e) for e in shown[name].T] for name in TERMS}
+    terms = {name: [estimate.root_mean_square(e).rescaled(unit) for e in shown[name].T] for name in TERMS}
+    bounds = {name: result[f"bound_{name}"][place] * unit for name in TERMS}
     verdicts = {kind: {term: tally(result[f"{kind}_verdict_{term}"]) for term in TERMS} for kind in KINDS}
     if options.json:
         said: dict[str, Any] = {name: [as_dict(e) for e in found] for name, found in terms.items()}
-        said |= {"handoffs": list(grid), "value_lost": as_dict(_lost(result)), "verdicts": verdicts}
+        said |= {"handoffs": list(grid), "value_lost": as_dict(_lost(result).rescaled(unit)), "verdicts": verdicts}
         said["value_gained_percent"] = as_dict(gained(result))
-        said["bound"] = {term: [finite(x) for x in result[f"bound_{term}"][place]] for term in TERMS}
+        said["bound"] = {term: [finite(x) for x in bounds[term]] for term in TERMS}
         if control is not None:
             said["split"] = [
-                {name: as_dict(getattr(part, name)) for name in SPLIT} for part in _splits(result, control)
+                {name: as_dict(getattr(part, name).rescaled(unit**power)) for name, power in SPLIT.items()}
+                for part in _splits(result, control)
             ]
             said["split_ratio_limit"] = finite(_limit(result, control))
         print(json.dumps(said, indent=2, allow_nan=False))
         return
     rows = [([str(k)], each) for k, *each in zip(grid, *terms.values(), strict=True)]
     _terms.show(console, "", ["handoffs"], rows, verdicts)
-    bounds = {term: float(result[f"bound_{term}"][place][-1]) for term in TERMS}
-    known = ", ".join(f"{term} {number(b) if np.isfinite(b) else 'unknown'}" for term, b in bounds.items())
-    console.print(f"known before, after {grid[-1]} handoffs at most: {known}")
+    known = (f"{term} {number(float(bounds[term][-1]))}" for term in TERMS)
+    console.print(f"known before, after {grid[-1]} handoffs at most: {', '.join(known)}")
     if not bool(result["reference_converged"]):
-        console.print(f"note: the reference Q_F still moves (residual {float(result['reference_residual']):.2e})")
+        residual = float(result["reference_residual"]) * unit
+        console.print(f"note: the reference Q_F still moves (residual {residual:.2e})")
     if control is not None:
-        console.print(_split_table(grid, result, control))
+        console.print(_split_table(grid, result, control, unit))
     share = gained(result)
     gain = f"{share} % of the way from random options to it" if share.known else str(share)
-    console.print(f"value: {_lost(result)} below the oracle, {gain}; {options.seeds} runs in {seconds:.1f} s")
+    below = _lost(result).rescaled(unit)
+    console.print(f"value: {below} below the oracle, {gain}; {options.seeds} runs in {seconds:.1f} s")
 
 
-SPLIT = ("markov", "iid", "excess", "excess_rms", "ratio")
+SPLIT = {"markov": 1, "iid": 1, "excess": 2, "excess_rms": 1, "ratio": 0}  # powers of reward
 
 
 def _splits(result: Arrays, control: Arrays) -> list[MixingSplit]:
@@ -148,14 +153,15 @@ def _limit(result: Arrays, control: Arrays) -> float:
     return float(np.sqrt(both[0] / both[1])) if (both > noise).all() else math.nan
 
 
-def _split_table(grid: Sequence[int], result: Arrays, control: Arrays) -> Table:
+def _split_table(grid: Sequence[int], result: Arrays, control: Arrays, unit: float) -> Table:
     limit = _limit(result, control)
     tends = "" if np.isnan(limit) else f"; the ratio tends to {limit:.4g}"
     title = f"residual along the trajectory and with i.i.d. handoffs, same random numbers{tends}"
     table = Table("handoffs", "trajectory", "control", "difference", "ratio", title=title)
     found = _splits(result, control)
     for handoffs, part in zip(grid, found, strict=True):
-        numbers = (text(x, "none") for x in (part.markov, part.iid, part.excess_rms, part.ratio))
+        shown = [x.rescaled(unit) for x in (part.markov, part.iid, part.excess_rms)]
+        numbers = (text(x, "none") for x in (*shown, part.ratio))
         table.add_row(str(handoffs), *numbers)
     saved = f"pairing the runs divides the variance of their mean difference by {found[-1].saved:.2f}"
     said = [saved] if np.isfinite(found[-1].saved) else []

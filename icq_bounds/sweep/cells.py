@@ -17,6 +17,7 @@ from icq import baselines
 from icq.exact import Analysis, analyse
 from icq.exact.fixed_point import greedy
 from icq.learn.learner import learn
+from icq.reason import NoNumber
 from icq_bounds.sweep.families import Family
 from icq_bounds.sweep.learning import Who
 from icq_bounds.sweep.measure import measured
@@ -67,7 +68,10 @@ def learn_and_measure(a: Analysis, method: Method, seeds: int, checkpoints: Sequ
     """IC-Q on an analysed instance: learned values (`values`) and every error with its evidence (`Measured.arrays`)."""
     found = measured(a, method, seeds, checkpoints, iid)
     lifted = found.q[1, :, -1][:, np.asarray(a.smdp.observation)]
-    limit = asymptote(method.population(a, method.build(a)), method.config(a, iid), iid)
+    try:
+        limit = asymptote(method.population(a, method.build(a)), method.config(a, iid), iid)
+    except NoNumber:  # a class without a fixed point has no limit; its bound says why
+        limit = np.array(np.nan)
     return values(a, lifted) | found.arrays() | {"asymptote": limit}
 
 

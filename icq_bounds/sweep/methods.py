@@ -30,6 +30,7 @@ from icq.learn.classes import FunctionClass, Linear, Tabular
 from icq.learn.learner import PLAIN, LearnerConfig, initial_params
 from icq.learn.networks import Network
 from icq.learn.population import expected_update
+from icq.reason import NoNumber, Reason, Why
 
 ADAM = optax.scale_by_adam()
 ROUNDS = 20_000  # expected updates behind the Q_F of a network whose kernel is singular
@@ -138,7 +139,12 @@ class Table:
         if self.clock == "global":
             return plain
         live = a.interface.available
-        scale = (1 / np.where(live, a.d_pair, 1.0)).astype(DTYPES[self.precision])
+        with np.errstate(divide="ignore", over="ignore"):
+            scale = (1 / np.where(live, a.d_pair, 1.0)).astype(DTYPES[self.precision])
+        if not np.isfinite(scale).all():
+            o, option = (int(i) for i in np.argwhere(~np.isfinite(scale))[0])
+            why = Why(Reason.NO_MASS, f"a mass of {a.d_pair[o, option]:.1e}", "use the global clock", option, o)
+            raise NoNumber(why)
         return replace(plain, step=self.schedule.step / int(live.sum()), scale=scale)
 
     def reference(self, a: Analysis, cls: FunctionClass, keys: Key[Array, "R"]) -> Reference:

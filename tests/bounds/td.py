@@ -130,6 +130,15 @@ def simulate(pop, alpha, theta_0, times, runs, seed, **options):
     return [np.array(part) for part in zip(*found)]
 
 
+def rare(share, gamma):
+    """One place with two options of no reward, the second chosen with probability `share`."""
+    return ICSMDP.create(
+        prob=np.ones((1, 2, 1)), next_state=np.zeros((1, 2, 1), int), duration=np.ones((1, 2, 1), int),
+        reward=np.zeros((1, 2, 1)), observation=np.zeros(1, int), agent=np.zeros(1, int), gamma=gamma,
+        behaviour=np.array([[1 - share, share]]),
+    )  # fmt: skip
+
+
 def chain(stay, reward, *, gamma=0.3, noise=0.0, observation=None, discount_spread=0):
     """Hidden states that stay with probability stay[s] and else move on cyclically; reward[s] +- noise[s]."""
     states = len(stay)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bounds.core.bound import Assumption, Bound, Verdict, below, conditional, verdict
+from bounds.core.term import Observed, Rung, Term
 
 GOOD = Assumption("kappa < 1", True, 0.2, "kappa = 0.8")
 BAD = Assumption("kappa < 1", False, -0.5, "kappa = 1.5")
@@ -62,10 +63,23 @@ def test_only_the_stated_slack_is_forgiven():
     assert verdict(bound(roundoff=2e-9), above, above, allowance=2e-9) is Verdict.HOLDS
 
 
-@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e3))
-def test_an_exact_observation_is_always_decided(value, observed, allowance):
-    got = verdict(bound(value, math.inf), observed, observed, allowance=allowance)
-    assert got is (Verdict.HOLDS if observed <= value + allowance else Verdict.VIOLATED)
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e3), st.sampled_from([1e7, 1e13, math.inf]))
+def test_an_error_is_never_forgiven_in_favour_of_a_bound(value, observed, allowance, trivial):
+    """Up to rounding, equal numbers hold; beyond, an observation that may be above its bound is undecided."""
+    got = verdict(bound(value, trivial), observed, observed, allowance=allowance)
+    rounding = allowance <= 1e-9 * (value if math.isinf(trivial) else trivial)
+    if observed > value + allowance:
+        assert got is Verdict.VIOLATED
+    elif rounding:
+        assert got is Verdict.HOLDS
+    else:
+        assert got is (Verdict.HOLDS if observed <= value - allowance else Verdict.UNDECIDED)
+
+
+def test_a_number_lost_in_solver_error_neither_holds_nor_has_a_ratio():
+    lost = Observed.exact(0.85, 6e16)
+    term = Term("gap", "", (Rung(bound(1.8, 2e16)),), 2e16, observed=lost)
+    assert term.verdict(term.best) is Verdict.UNDECIDED and math.isnan(term.ratio(1.8))
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6), st.floats(1e-3, 0.999))

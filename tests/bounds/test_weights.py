@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from strategies import garnet
-from td import TrueUpdate, chain, over_populations, simulate
+from td import TrueUpdate, chain, over_populations, rare, simulate
 
 from bounds.core.sector import Sector
 from bounds.residual.constants import constants
@@ -15,7 +15,6 @@ from bounds.residual.population import tabular
 from bounds.residual.sharp import constant_step
 from bounds.residual.weights import Weight, own_weight, sharp_weight, stationary
 from icq.exact import analyse
-from icq.smdp import ICSMDP
 from synthetic.dials import Dials, Shape, dials_instance
 from synthetic.topology import ring
 
@@ -131,15 +130,6 @@ def test_a_weight_certifies_where_kappa_does_not():
     for shift in directions(pop, rng, 200):
         found, size = drift_of(pop, weight.matrix, pop.theta_star + shift)
         assert found <= -weight.rate * size + 1e-9 * (1 + shift @ shift)
-
-
-def rare(share, gamma):
-    """One place with two options of no reward, the second chosen with probability `share`."""
-    return ICSMDP.create(
-        prob=np.ones((1, 2, 1)), next_state=np.zeros((1, 2, 1), int), duration=np.ones((1, 2, 1), int),
-        reward=np.zeros((1, 2, 1)), observation=np.zeros(1, int), agent=np.zeros(1, int), gamma=gamma,
-        behaviour=np.array([[1 - share, share]]),
-    )  # fmt: skip
 
 
 class Alike(Sector):

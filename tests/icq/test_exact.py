@@ -316,9 +316,8 @@ def test_a_periodic_chain_is_analysed_and_reported():
 
 def test_a_law_that_did_not_converge_is_no_law(monkeypatch):
     monkeypatch.setattr(markov, "DENSE_LIMIT", 0)
-    monkeypatch.setattr(
-        markov, "_swept", lambda p, limit: markov._Law(np.full(p.shape[0], np.nan), float("nan"), False)
-    )
+    failed = markov._Law(markov._mass(np.full(2, np.nan)), float("nan"), False)
+    monkeypatch.setattr(markov, "_swept", lambda p, limit: failed)
     monkeypatch.setattr(markov, "affordable", lambda size, width: False)
     slow = walk([[0, 1], [0, 1]])
     prob = np.array([[[1 - 1e-9, 1e-9]], [[2e-9, 1 - 2e-9]]])

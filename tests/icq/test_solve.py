@@ -291,7 +291,7 @@ def test_greedy_takes_the_first_of_ties_and_ignores_padding():
 
 @pytest.mark.parametrize("gbar", [1.0, 1.5])
 def test_no_contraction_is_refused(gbar):
-    with pytest.raises(ValueError, match=rf"the largest expected discount is {gbar}, it must be below 1"):
+    with pytest.raises(ValueError, match=rf"the largest expected discount is {gbar}\): choose gamma further below 1"):
         fixed_point.solve(np.ones((1, 1)), sp.csr_array([[gbar]]), np.ones((1, 1), bool))
 
 
