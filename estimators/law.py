@@ -85,7 +85,7 @@ class Law(Shown):
     """The law of one handoff: mass [S, A] of cells (sums to 1), mean reward [S, A], discount [E] = E[g 1{edge} | cell].
 
     Cells that do not occur have mass and reward 0.  moments: those of second order, where the noise of TD errors is
-    wanted; near: a law on the same frame whose greedy options are tried first.
+    wanted; near: a law on the same frame whose greedy options are tried first; length: handoffs that were added up.
     """
 
     frame: Frame
@@ -94,6 +94,24 @@ class Law(Shown):
     discount: Float[np.ndarray, "E"]
     moments: SecondMoments | None = None
     near: Law | None = None
+    length: float = 0.0
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The least and the largest of 0, mean rewards and values: the range of what a handoff was seen to be worth."""
+        alike = self.frame.onward and self.frame.states == len(self.frame.agent)  # then both fixed points are one
+        worth = np.concatenate([self.reward.reshape(-1), (self.q_star if alike else self.q_bar).reshape(-1)])
+        return min(float(worth.min(initial=0.0)), 0.0), max(float(worth.max(initial=0.0)), 0.0)
+
+    @property
+    def most_discount(self) -> float:
+        """The largest expected discount of a cell."""
+        return float(total(self.frame.source, self.discount, self.mass.size).max(initial=0.0))
+
+    @property
+    def rounding(self) -> float:
+        """What cannot be told from 0: the size of values x eps x the numbers that were added up."""
+        return negligible(max(-self.span[0], self.span[1]), max(self.length, float(self.mass.size)))
 
     @property
     def flat(self) -> Float[np.ndarray, "SA"]:
@@ -178,7 +196,14 @@ class Law(Shown):
         assert self.moments is not None
         square, cross, second = self.moments
         total = square + 2 * self.follow(v, cross) + self.follow(v**2, second)
-        return np.where(self.mass > 0, total - 2 * q * (self.reward + self.follow(v)) + q**2, 0.0).reshape(-1)
+        found = np.where(self.mass > 0, total - 2 * q * (self.reward + self.follow(v)) + q**2, 0.0).reshape(-1)
+        size = max(float(np.abs(x).max(initial=0.0)) for x in (self.reward, q, v))
+        return np.where(found > negligible(size**2, max(self.length, float(self.mass.size))), found, 0.0)
+
+
+def negligible(size: float, length: float) -> float:
+    """Rounding of a sum of so many numbers of this size: what is below it cannot be told from 0."""
+    return size * float(np.finfo(np.float64).eps) * length
 
 
 def fixed_point(model: Model, near: Int[np.ndarray, "n"] | None) -> Fixed:

@@ -211,7 +211,7 @@ def spread(values: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from outside for a terminal: control characters, such as those that begin escape sequences, as \\x1b."""
+    """Text from outside for a terminal: control characters, which may begin escape sequences, as their code."""
     return text if text.isprintable() else "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
 
 

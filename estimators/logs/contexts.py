@@ -15,13 +15,14 @@ from jaxtyping import Bool
 
 from estimators.logs.codes import Checks, Chunk, Codebook, Coded, Kind, indices, is_text, nulls
 
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 JSON = pa.binary()  # how a source hands over contexts that are JSON texts already
 
 
 def canonical(value: Any) -> str:
     """The same text for the same JSON value, and for no other.  Raises ValueError for what is no JSON value."""
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = ENCODER.encode(value)
         text.encode()
     except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair, which is no text") from None

@@ -170,9 +170,7 @@ class JsonLines:
         self, rows: list[dict[str, Any]], places: list[int], wanted: tuple[str, ...]
     ) -> Iterator[dict[str, pa.Array]]:
         """The rows as columns, without those that no column can hold."""
-        for row in rows:
-            if not row.keys() <= KNOWN:
-                self.ignored |= row.keys() - KNOWN
+        self.ignored |= set().union(*rows) - KNOWN
         wrong: dict[int, _Wrong] = {}
         columns = {name: self._column(name, [row.get(name) for row in rows], wrong) for name in wanted}
         good = np.array([i for i in range(len(rows)) if i not in wrong], np.int64)
@@ -305,7 +303,7 @@ def _real(name: str, value: Any) -> float:
 
 
 def _truth(name: str, value: Any) -> bool:
-    if not _is_whole(value) and not isinstance(value, bool) or value not in (0, 1):
+    if not (isinstance(value, bool) or _is_whole(value)) or value not in (0, 1):
         raise _Wrong(name, f"{name} = {_short(value)} is not true or false")
     return bool(value)
 

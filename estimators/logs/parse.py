@@ -56,16 +56,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _keys(value: Any) -> int:
+def _keys(value: dict[str, Any]) -> int:
     """How many keys there are, inside too."""
     count, left = 0, [value]
     while left:
         each = left.pop()
-        if isinstance(each, dict):
+        if type(each) is dict:
             count += len(each)
-            left += each.values()
-        elif isinstance(each, list):
-            left += each
+        left += [x for x in (each.values() if type(each) is dict else each) if type(x) is dict or type(x) is list]
     return count
 
 

@@ -5,6 +5,7 @@ Standard library only, as the recorder.  What is remembered is bounded: the rule
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from estimators.logs.schema import IDS, LogError
@@ -91,10 +92,8 @@ def _kind(value: Any) -> str:
 
 def learn(rules: Rules, row: dict[str, Any]) -> None:
     """Remember a row of a file that somebody else wrote, if it is one."""
-    try:
+    with suppress(TypeError, ValueError):  # the reader will name it
         rules.keep(row)
-    except (TypeError, ValueError):
-        pass  # the reader will name it
 
 
 def _key(observation: Any) -> Any:

@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tyro.conf import Positional
 
 from estimators.logs.reader import read
+from estimators.logs.schema import LogError
+from icq.display import printable
 from icq_bounds.console import Lines
 from icq_bounds.diagnosis import page
 from icq_bounds.diagnosis.diagnosis import diagnose
-from icq_bounds.diagnosis.words import as_json, words
+from icq_bounds.diagnosis.words import as_json, findings, words
 
 STEPS = 8  # about so many things are told while diagnosing
 
@@ -53,15 +55,17 @@ class DiagnoseOptions:
 
 def run(options: DiagnoseOptions, console: Console) -> None:
     """Diagnose a log.  Progress goes to stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     if options.html is not None and options.html.is_dir():
         raise IsADirectoryError(21, "is a folder; name the page itself", str(options.html))
     with Progress(*columns, console=Lines(stderr=True), transient=True) as progress:
-        bar = progress.add_task(f"reading {options.file.name}", total=1.0)
+        bar = progress.add_task(f"reading {printable(options.file.name)}", total=1.0)
         log, report = read(
             options.file, gamma=options.gamma, skip_bad=options.skip_bad,
             progress=lambda fraction: progress.update(bar, completed=fraction),
         )  # fmt: skip
+        if len(log) == 0:
+            raise LogError(f"{options.file}: no usable row is left: {'; '.join(findings(report))}")
         progress.update(bar, completed=0, total=STEPS)
         found = diagnose(
             log, width=options.width, double=options.double, seed=options.seed,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from estimators.decomposition import NAME
 from estimators.statistics.estimate import Estimate
+from icq.display import printable
 from icq_bounds.diagnosis.diagnosis import EACH, Agent, Diagnosis
 from icq_bounds.diagnosis.words import CHANNELS, MEANING, Said, said
 from icq_bounds.figures import style as plots
@@ -33,43 +34,48 @@ def _parts(agent: Agent) -> dict[str, Estimate]:
 
 def show(d: Diagnosis, s: Said, console: Console) -> None:
     """Print the page."""
-    console.print(Text(s.verdict.sentence, style="bold"))
+    console.print(_text(s.verdict.sentence, style="bold"))
     console.print()
     table = _table("  error", "values are off by", "because")
     for term, e in d.terms.items():
         mark = "> " if term == s.verdict.dominant else "  "
-        table.add_row(Text(mark + NAME[term]), Text(said(e)), Text(BRIEF[term], style="dim"))
+        table.add_row(_text(mark + NAME[term]), _text(said(e)), _text(BRIEF[term], style="dim"))
     console.print(table)
     for line in _remarks(d):
-        console.print(Text(line, style="dim"))
+        console.print(_text(line, style="dim"))
     if d.interface.agents:
         console.print()
         console.print(_agent_table(d.interface.agents))
         hidden = len(d.interface.agents) - SHOWN
         if hidden > 0:
-            console.print(Text(f"{hidden} more agents in --json and --html", style="dim"))
+            console.print(_text(f"{hidden} more agents in --json and --html", style="dim"))
     console.print()
-    console.print(Text("What one more unit buys", style="bold"))
+    console.print(_text("What one more unit buys", style="bold"))
     for move in s.moves:
         after = f" -> {said(move.after)}" if move.after.known else ""
         saves = f", saves {said(move.saves)}" if move.saves is not move.now else ""
         console.print(_indent(move.change))
         console.print(_indent(f"{move.error} {said(move.now)}{after}{saves}", 4, "dim"))
     console.print()
-    console.print(Text("Log: " + ", ".join(f"{key} {value}" for key, value in s.facts.items())))
+    console.print(_text("Log: " + ", ".join(f"{key} {value}" for key, value in s.facts.items())))
     for line in s.findings:
         console.print(_indent(line))
     if s.lacks:
-        console.print(Text("Could not be estimated", style="bold"))
+        console.print(_text("Could not be estimated", style="bold"))
         for lack in s.lacks:
             console.print(_indent(f"{lack.what}: {lack.why}"))
-    console.print(Text("What to log next time", style="bold"))
+    console.print(_text("What to log next time", style="bold"))
     for line in s.advice:
         console.print(_indent(line))
 
 
+def _text(text: str, style: str = "") -> Text:
+    """Text as it is, names and words of the log among it: neither markup nor escape sequences."""
+    return Text(printable(text), style=style)
+
+
 def _indent(text: str, by: int = 2, style: str = "") -> Padding:
-    return Padding(Text(text, style=style), (0, 0, 0, by))
+    return Padding(_text(text, style=style), (0, 0, 0, by))
 
 
 def _table(*header: str) -> Table:
@@ -84,7 +90,7 @@ def _agent_table(agents: tuple[Agent, ...]) -> Table:
         bar, share = "", "-"
         if agent.share.known:
             bar, share = "█" * round(BAR * agent.share.value / 100), f"{agent.share.value:.0f} %"
-        table.add_row(*(Text(x) for x in (agent.name, share, bar, said(agent.local), mostly)))
+        table.add_row(*(_text(x) for x in (agent.name, share, bar, said(agent.local), mostly)))
     return table
 
 
