@@ -21,7 +21,8 @@ UNSURE = 0.05  # CHANCE where values are compared: short logs that pass a laxer 
 @dataclass(frozen=True)
 class Doubt(Shown):
     """share: of handoffs expected to go to rows whose best option is another one than estimated; chance: that any best
-    option is (both by normal margins); row: the worst one; apart: standard errors between its best two; alike: these are equal within rounding, with and without every batch.
+    option is (both by normal margins); row: the worst one; apart: standard errors between its best two; alike:
+    these are equal within rounding, with and without every batch.
     """
 
     share: float

@@ -244,12 +244,15 @@ def jackknife(
     to be small.
     """
     count = len(without)
+    scaled, power = unit(np.append(without, whole))
+    without, whole, second = scaled[:-1], float(scaled[-1]), float(np.ldexp(second, -2 * power))
     centre = count * whole - (count - 1) * float(np.mean(without))
     found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
     stderr = float(np.sqrt(max(found - second, second)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     value, n = whole if plain else centre, float(count) if n_eff is None else n_eff
-    return Estimate(value, stderr, _around(value, centre - half, centre + half), n, confidence=confidence)
+    found = Estimate(value, stderr, _around(value, centre - half, centre + half), n, confidence=confidence)
+    return rescaled(found, power)
 
 
 def positive(
@@ -280,9 +283,10 @@ def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     n = float(len(samples))
     if n < 2:
         return missing(Reason.FEW_RUNS, f"{n:g}, at least 2 are needed", n_eff=n)
+    samples, power = unit(samples)
     value, stderr = float(np.mean(samples)), float(stats.sem(samples))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    return Estimate(value, stderr, (value - half, value + half), n, confidence=confidence)
+    return rescaled(Estimate(value, stderr, (value - half, value + half), n, confidence=confidence), power)
 
 
 def mean_squares(

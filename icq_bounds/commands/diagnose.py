@@ -58,7 +58,8 @@ def run(options: DiagnoseOptions, console: Console) -> None:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     if options.html is not None and options.html.is_dir():
         raise IsADirectoryError(21, "is a folder; name the page itself", str(options.html))
-    with Progress(*columns, console=Lines(stderr=True), transient=True) as progress:
+    aside = Lines(stderr=True)
+    with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as progress:
         bar = progress.add_task(f"reading {printable(options.file.name)}", total=1.0)
         log, report = read(
             options.file, gamma=options.gamma, skip_bad=options.skip_bad,

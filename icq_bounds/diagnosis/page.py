@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from rich.console import Console
@@ -18,6 +21,7 @@ from icq_bounds.figures import style as plots
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 
+T = TypeVar("T")
 SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
 LARGE = ("handoffs", "tasks", "agents", "effective handoffs")  # the facts of a log to remember
@@ -29,53 +33,65 @@ def _parts(agent: Agent) -> dict[str, Estimate]:
     return agent.channels._asdict()
 
 
+def _printable(part: T) -> T:
+    """The same with every text inside, names of the log among them, free of control characters and escape sequences."""
+    inside: Any = part
+    if isinstance(part, str):
+        inside = printable(part)
+    elif hasattr(part, "_fields"):
+        inside = type(part)(*map(_printable, part))
+    elif isinstance(part, tuple):
+        inside = tuple(map(_printable, part))
+    elif isinstance(part, dict):
+        inside = {key: _printable(value) for key, value in part.items()}
+    elif is_dataclass(part) and not isinstance(part, type):
+        inside = replace(part, **{f.name: _printable(getattr(part, f.name)) for f in fields(part) if f.init})
+    return inside
+
+
 # --- terminal -------------------------------------------------------------------------------------------------------
 
 
 def show(d: Diagnosis, s: Said, console: Console) -> None:
     """Print the page."""
-    console.print(_text(s.verdict.sentence, style="bold"))
+    d, s = _printable(d), _printable(s)
+    console.print(Text(s.verdict.sentence, style="bold"))
     console.print()
     table = _table("  error", "values are off by", "because")
     for term, e in d.terms.items():
         mark = "> " if term == s.verdict.dominant else "  "
-        table.add_row(_text(mark + NAME[term]), _text(said(e)), _text(BRIEF[term], style="dim"))
+        table.add_row(Text(mark + NAME[term]), Text(said(e)), Text(BRIEF[term], style="dim"))
     console.print(table)
     for line in _remarks(d):
-        console.print(_text(line, style="dim"))
+        console.print(Text(line, style="dim"))
     if d.interface.agents:
         console.print()
         console.print(_agent_table(d.interface.agents))
         hidden = len(d.interface.agents) - SHOWN
         if hidden > 0:
-            console.print(_text(f"{hidden} more agents in --json and --html", style="dim"))
+            console.print(Text(f"{hidden} more agents in --json and --html", style="dim"))
     console.print()
-    console.print(_text("What one more unit buys", style="bold"))
+    console.print(Text("What one more unit buys", style="bold"))
     for move in s.moves:
         after = f" -> {said(move.after)}" if move.after.known else ""
         saves = f", saves {said(move.saves)}" if move.saves is not move.now else ""
         console.print(_indent(move.change))
         console.print(_indent(f"{move.error} {said(move.now)}{after}{saves}", 4, "dim"))
     console.print()
-    console.print(_text("Log: " + ", ".join(f"{key} {value}" for key, value in s.facts.items())))
+    console.print(Text("Log: " + ", ".join(f"{key} {value}" for key, value in s.facts.items())))
     for line in s.findings:
         console.print(_indent(line))
     if s.lacks:
-        console.print(_text("Could not be estimated", style="bold"))
+        console.print(Text("Could not be estimated", style="bold"))
         for lack in s.lacks:
             console.print(_indent(f"{lack.what}: {lack.why}"))
-    console.print(_text("What to log next time", style="bold"))
+    console.print(Text("What to log next time", style="bold"))
     for line in s.advice:
         console.print(_indent(line))
 
 
-def _text(text: str, style: str = "") -> Text:
-    """Text as it is, names and words of the log among it: neither markup nor escape sequences."""
-    return Text(printable(text), style=style)
-
-
 def _indent(text: str, by: int = 2, style: str = "") -> Padding:
-    return Padding(_text(text, style=style), (0, 0, 0, by))
+    return Padding(Text(text, style=style), (0, 0, 0, by))
 
 
 def _table(*header: str) -> Table:
@@ -90,7 +106,7 @@ def _agent_table(agents: tuple[Agent, ...]) -> Table:
         bar, share = "", "-"
         if agent.share.known:
             bar, share = "█" * round(BAR * agent.share.value / 100), f"{agent.share.value:.0f} %"
-        table.add_row(*(_text(x) for x in (agent.name, share, bar, said(agent.local), mostly)))
+        table.add_row(*(Text(x) for x in (agent.name, share, bar, said(agent.local), mostly)))
     return table
 
 
@@ -123,6 +139,7 @@ def _remarks(d: Diagnosis) -> list[str]:
 
 def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
     """The self-contained page of a diagnosis."""
+    d, s, source = _printable(d), _printable(s), printable(source)
     agents = d.interface.agents
     known = any(a.local.known for a in agents[:SHOWN])
     return html.render(

@@ -93,7 +93,7 @@ def _constant(log: Log, found: Conclusion) -> Conclusion:
     """The verdict, behind a word about rewards that are all the same."""
     if len(log) < 2 or log.reward.min() < log.reward.max():
         return found
-    same = f"Rewards do not vary: all {len(log)} are {log.reward[0]:g}."
+    same = f"Rewards do not vary: all {len(log)} are {float(log.reward[0])!r}."
     return Conclusion(found.dominant, f"{same} {found.sentence}")
 
 

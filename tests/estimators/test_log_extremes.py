@@ -169,7 +169,7 @@ def test_rewards_of_zero_only_bound_what_was_never_seen():
         )
     assert found.terms["approximation"].known
     sentence = words(found, log, report(log)).verdict.sentence
-    assert sentence.startswith(f"Rewards do not vary: all {N} are 0. ") and "[0, 0]" not in sentence
+    assert sentence.startswith(f"Rewards do not vary: all {N} are 0.0. ") and "[0, 0]" not in sentence
     assert approximation.bellman_residual(log, Q).known  # a table that is given has an error all the same
 
 
