@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from icq.display import Shown, shown
 from icq.exact import Analysis, Model, contraction
+from icq.reason import NoNumber, Reason
 
 TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sorting
 
@@ -207,7 +208,14 @@ def negligible(size: float, length: float) -> float:
 
 
 def fixed_point(model: Model, near: Int[np.ndarray, "n"] | None) -> Fixed:
-    """The fixed point of a model, certified; if the options `near` are still greedy, it is one linear solve."""
+    """The fixed point of a model, certified; if the options `near` are still greedy, it is one linear solve.
+
+    Raises NoNumber where a discount cannot be told from 1: values have no limit then.
+    """
+    most = float(model.kernel.sum(axis=1).max()) if model.kernel.nnz else 0.0
+    if most >= 1:
+        place = f"a handoff discounts by {most!r}, which cannot be told from 1"
+        raise NoNumber(Reason.NOT_CONTRACTING, place, "give a gamma further below 1, or log tasks that end")
     solution = model.solve(near)
     return Fixed(solution.q, solution.policy, solution.v)
 

@@ -160,7 +160,7 @@ def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0)
     """
     scaled, power = log.in_unit()
     if power and isinstance(cls, Linear):
-        cls = cls.replace(offset=in_units(np.asarray(cls.offset, np.float64), power))
+        cls = replace(cls, offset=in_units(np.asarray(cls.offset, np.float64), power))
     known, unsure = scaled.once("noise", lambda: _noise(scaled, cls), cls)
     unsure.check(share=SHARE, chance=chance, n_eff=known.n_eff)
     return replace(known, power=power)

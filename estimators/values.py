@@ -97,6 +97,12 @@ def _apart(q: Float[np.ndarray, "O A"] | float, law: Law) -> Float[np.ndarray, "
     return np.where(law.flat > 0, np.sqrt(law.flat) * (q - law.q_star).reshape(-1), 0.0)
 
 
+def _squares(x: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Infinite where a square is beyond float64, which the caller says."""
+    with np.errstate(over="ignore"):
+        return x**2
+
+
 def typical_value(known: TDNoise, *, confidence: float = 0.95) -> Estimate:
     """||Qbar||_d: the size of the values themselves, which errors are compared with; known: noise at the table."""
     parts = np.stack([_apart(0.0, law) for law, _ in known.parts])
@@ -118,7 +124,7 @@ def sent_error(log: Log, known: TDNoise, *, confidence: float = 0.95) -> Estimat
     for b, rows in enumerate(slices(len(log))):
         use = np.isfinite(log.scalar[rows]) & ~log.done[rows] & (log.next_observation[rows] >= 0)
         arrive, sent = log.next_observation[rows][use], in_units(log.scalar[rows][use], known.power)
-        for sums, weight in ((count, None), (total, sent), (square, sent**2)):
+        for sums, weight in ((count, None), (total, sent), (square, _squares(sent))):
             sums[b] = np.bincount(arrive, weights=weight, minlength=size)
     often = (count > 0).sum(0) >= 2
     count, total, square = (np.where(acted & often, sums, 0.0) for sums in (count, total, square))
@@ -138,8 +144,8 @@ def sent_error(log: Log, known: TDNoise, *, confidence: float = 0.95) -> Estimat
     ends = limits(known.law, known.n_eff, confidence, mean[None])
     found = rescaled(length(vector(None, known.fixed), without, known.n_eff, confidence, ends), known.power)
     scatter = float(np.sqrt(max((s2 - n * mean**2).sum() / n.sum(), 0.0)))
-    size = float(np.sqrt(s2.sum() / n.sum()))
-    if scatter <= 1e-6 * size:
+    usual = float(np.sqrt(s2.sum() / n.sum()))
+    if scatter <= 1e-6 * usual:
         return found
-    note = f"scalars on one observation scatter by {scatter / size:.2g} of their size: their means are compared"
+    note = f"scalars on one observation scatter by {scatter / usual:.2g} of their size: their means are compared"
     return replace(found, note="; ".join(filter(None, (note, found.note))))

@@ -119,5 +119,5 @@ def _check_text(name: str, value: str) -> None:
         raise LogError(f"{name}: {value!r} holds half of a surrogate pair, which is no text") from None
 
 
-def _short(value: int) -> str:
+def _short(value: float) -> str:
     return str(value) if abs(value) < 10**60 else "an integer of more than 60 digits"

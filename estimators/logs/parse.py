@@ -58,7 +58,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _keys(value: dict[str, Any]) -> int:
     """How many keys there are, inside too."""
-    count, left = 0, [value]
+    count = 0
+    left: list[Any] = [value]
     while left:
         each = left.pop()
         if type(each) is dict:

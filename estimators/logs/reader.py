@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -88,6 +89,10 @@ def _read(
         source=str(path), unit=source.unit, rows=size, kept=len(log), tasks=int(log.task.max(initial=-1)) + 1,
         torn=source.torn, unreadable=source.unreadable, bad=bad, ignored=tuple(sorted(source.ignored)), **rows.found,
     )  # fmt: skip
+
+
+def _said(why: str, row: int) -> str:
+    return why
 
 
 def _refusals(source: Source) -> str:
@@ -194,7 +199,7 @@ class _Gather:
         for name in ("context", "chain"):
             if name in columns and len(columns["task"]):
                 bad, why = minority(rows.columns[name] < 0)
-                self.refuse(rows, name, bad, lambda row, why=why: why)
+                self.refuse(rows, name, bad, partial(_said, why))
                 if (rows.columns[name] < 0).all():
                     del rows.columns[name], coded[name]
         return rows, coded

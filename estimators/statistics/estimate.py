@@ -188,6 +188,8 @@ def rescaled(e: Estimate, power: int) -> Estimate:
     if np.isinf(value) or (value == 0 != e.value):
         place = f"{e.value:.3g} times 2^{power}"
         return missing(Reason.OUT_OF_RANGE, place, "give rewards in another unit", n_eff=e.n_eff)
+    least = float(np.nextafter(0.0, 1.0))  # a limit that is not 0 stays so
+    low, high = (-least if low == 0 > e.interval[0] else low), (least if high == 0 < e.interval[1] else high)
     return replace(e, value=value, stderr=stderr, interval=(low, high))
 
 
@@ -251,8 +253,8 @@ def jackknife(
     stderr = float(np.sqrt(max(found - second, second)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     value, n = whole if plain else centre, float(count) if n_eff is None else n_eff
-    found = Estimate(value, stderr, _around(value, centre - half, centre + half), n, confidence=confidence)
-    return rescaled(found, power)
+    ends = _around(value, centre - half, centre + half)
+    return rescaled(Estimate(value, stderr, ends, n, confidence=confidence), power)
 
 
 def positive(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +37,6 @@ LOCAL = 3  # the whole, after its three channels
 MOST = 50  # agents whose channels are estimated, those with the largest shares
 
 UNITLESS = ("share", "correlation", "covered")
-D = TypeVar("D")
 Tell = Callable[[str], None]
 
 
@@ -163,18 +162,16 @@ def diagnose(
 def _rescaled(d: Diagnosis, power: int) -> Diagnosis:
     """A diagnosis in units of 2^power in units of reward: shares and factors have none."""
 
-    def back(found: D) -> D:
+    def back(found: Any) -> Any:
         if isinstance(found, Estimate):
             return rescaled(found, power)
-        if isinstance(found, tuple) and not hasattr(found, "_fields"):
-            return type(found)(map(back, found))
-        if hasattr(found, "_fields"):
-            return type(found)(*map(back, found))
-        if not is_dataclass(found):
+        if isinstance(found, tuple):
+            return type(found)(*map(back, found)) if hasattr(found, "_fields") else tuple(map(back, found))
+        if not is_dataclass(found) or isinstance(found, type):
             return found
         return replace(found, **{f.name: back(getattr(found, f.name)) for f in fields(found) if f.name not in UNITLESS})
 
-    return back(d)
+    return Diagnosis(back(d.interface), back(d.approximation), back(d.residual))
 
 
 def name(names: tuple[str, ...], code: int, kind: str) -> str:
@@ -291,9 +288,12 @@ def _split(log: Log, cells: Cells, local: Estimate) -> Split | None:
             np.sqrt((law.mass * interface.residual(law) ** 2).sum()) - np.sqrt((law.mass * without(law) ** 2).sum())
         )
 
+    less = interface.scalar(rest, saves)
+    if less.known and less.interval[0] == less.interval[1]:
+        less = missing(Reason.NO_SCATTER, n_eff=less.n_eff)
     return Split(
         observation_name(log, int(cells.frame.code[worst])), interface.norm(rest, interface.residual),
-        interface.norm(rest, without), interface.scalar(rest, saves),
+        interface.norm(rest, without), less,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -21,7 +21,6 @@ from icq_bounds.figures import style as plots
 from icq_bounds.pages import html
 from icq_bounds.pages.html import Drawing, Entry, Grid, Page
 
-T = TypeVar("T")
 SHOWN = 12  # agents in the chart and in the terminal
 BAR = 20  # letters of the longest bar
 LARGE = ("handoffs", "tasks", "agents", "effective handoffs")  # the facts of a log to remember
@@ -33,20 +32,17 @@ def _parts(agent: Agent) -> dict[str, Estimate]:
     return agent.channels._asdict()
 
 
-def _printable(part: T) -> T:
+def _printable(part: Any) -> Any:
     """The same with every text inside, names of the log among them, free of control characters and escape sequences."""
-    inside: Any = part
     if isinstance(part, str):
-        inside = printable(part)
-    elif hasattr(part, "_fields"):
-        inside = type(part)(*map(_printable, part))
-    elif isinstance(part, tuple):
-        inside = tuple(map(_printable, part))
-    elif isinstance(part, dict):
-        inside = {key: _printable(value) for key, value in part.items()}
-    elif is_dataclass(part) and not isinstance(part, type):
-        inside = replace(part, **{f.name: _printable(getattr(part, f.name)) for f in fields(part) if f.init})
-    return inside
+        return printable(part)
+    if isinstance(part, tuple):
+        return type(part)(*map(_printable, part)) if hasattr(part, "_fields") else tuple(map(_printable, part))
+    if isinstance(part, dict):
+        return {key: _printable(value) for key, value in part.items()}
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{f.name: _printable(getattr(part, f.name)) for f in fields(part) if f.init})
+    return part
 
 
 # --- terminal -------------------------------------------------------------------------------------------------------

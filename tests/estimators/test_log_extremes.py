@@ -234,3 +234,20 @@ def test_a_log_that_falls_into_parts_says_so():
         assert "each part as a log of its own" in e.why.need
     assert Reason.SHORT not in {e.why.reason for _, e in estimates(found) if not e.known}
     assert diagnose(halves[0]).interface.gap.known  # the advice, followed
+
+
+def test_a_discount_that_cannot_be_told_from_one_is_said():
+    log = replace(log_of(hidden, tasks=10**9), gamma=float(np.nextafter(1.0, 0.0)), duration=np.ones(N, int))
+    found = [e for _, e in estimates(diagnose(log)) if not e.known]
+    assert any(e.why.reason is Reason.NOT_CONTRACTING and "cannot be told from 1" in e.why.place for e in found)
+
+
+def test_limits_that_are_not_zero_stay_so_and_scalars_may_be_huge():
+    e = rescaled(Estimate(0.0, 0.1, (0.0, 0.5), 9.0), -1080)
+    assert e.interval == (0.0, 5e-324) and rescaled(Estimate(1.0, 0.1, (0.5, 2.0), 9.0), 2000).why.reason is (
+        Reason.OUT_OF_RANGE
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        huge = values.sent_error(replace(LOG, scalar=LOG.scalar * 1e300), td_noise.noise(LOG))
+    assert huge.why.reason is Reason.NOT_FINITE
