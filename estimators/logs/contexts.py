@@ -78,6 +78,7 @@ def _texts(column: str, values: pa.Array, checks: Checks) -> pa.Array:
     numbers = pa.types.is_nested(values.type) and not pa.types.is_struct(values.type)
     missing, bad = nulls(values), np.zeros(len(values), bool)
     out: list[str | None] = []
+    first: ValueError | None = None
     for i, value in enumerate(values.to_pylist()):
         out.append(None)
         if missing[i] or value != value:  # a data frame writes NaN for null
@@ -87,11 +88,9 @@ def _texts(column: str, values: pa.Array, checks: Checks) -> pa.Array:
                 raise ValueError("is not finite")
             out[i] = canonical(value)
         except ValueError as error:
-            if not bad.any():
-                why = str(error)
-            bad[i] = True
-    if bad.any():
-        checks.refuse(column, bad, values, why)
+            first, bad[i] = first or error, True
+    if first is not None:
+        checks.refuse(column, bad, values, f"{first}")
     return pa.array(out, pa.large_string())
 
 

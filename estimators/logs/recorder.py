@@ -12,8 +12,7 @@ import time
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from estimators.logs.fields import identity, integer, json_value, number, truth, view
-from estimators.logs.rules import Rules, learn
+from estimators.logs.rules import Rules, identity, integer, json_value, learn, number, truth, view
 from estimators.logs.schema import REQUIRED, SCHEMA, LogError, check_gamma
 
 # What callers pass, checked by hand at the call: NumPy and tensor scalars and arrays are as good as Python's numbers.
