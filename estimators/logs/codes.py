@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from estimators.logs.schema import LogError
-from icq.display import Shown
+from icq.display import Shown, shown
 
 SMALL = 65_536  # integers below this are codes as they are, whatever is missing between them
 
@@ -30,6 +30,7 @@ class Kind(Enum):
     JSON = "JSON values"
 
 
+@shown
 class Chunk(NamedTuple):
     """One encoded batch of a column: codes (-1 null), and what they stand for unless they are integers themselves."""
 
