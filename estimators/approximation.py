@@ -12,9 +12,18 @@ from jaxtyping import Float
 
 from estimators.doubt import SHARE, doubt
 from estimators.fixed import Span, check_rest, class_fixed_point, span
-from estimators.law import Fixed, Law
+from estimators.law import Fixed, Law, negligible
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, estimator, exact, jackknife
+from estimators.statistics.estimate import (
+    Estimate,
+    estimator,
+    exact,
+    jackknife,
+    rule_of_three,
+    scale_free,
+    settled,
+    unrewarded,
+)  # fmt: skip
 from estimators.statistics.jackknife import BATCHES, leave_one_out, norm
 from estimators.sums import Sums, pair_law, sums
 from estimators.view import LEAVES, effective
@@ -26,15 +35,30 @@ from icq.reason import NoNumber, Reason, Why
 
 
 def length(
-    whole: Float[np.ndarray, "p"], without: Float[np.ndarray, "B p"], n_eff: float, confidence: float = 0.95
-) -> Estimate:
+    whole: Float[np.ndarray, "p"], without: Float[np.ndarray, "B p"], n_eff: float, confidence: float = 0.95,
+    limits: tuple[float, float] = (0.0, 0.0),
+) -> Estimate:  # fmt: skip
     """|v| from the vector of everything and the vectors of everything but one batch.
 
-    Noise in v adds its variance to |v|^2; the jackknife takes it off (`estimators.statistics.jackknife.norm`).
+    limits: what it is rounding up to, and how large it may be where nothing differed (`limits`).  Noise in v adds its
+    variance to |v|^2; the jackknife takes it off (`estimators.statistics.jackknife.norm`).
     """
     influence = (len(without) - 1) * (whole - without)
     pseudo = leave_one_out(float(whole @ whole), (without**2).sum(1))
-    return norm(pseudo, influence, n_eff=n_eff, confidence=confidence)
+    return settled(norm(pseudo, influence, n_eff=n_eff, confidence=confidence), *limits)
+
+
+def limits(law: Law, n_eff: float, confidence: float, *tables: Float[np.ndarray, "O A"]) -> tuple[float, float]:
+    """Rounding of the differences of values and of such tables, and how large what was never seen may be.
+
+    Raises NoNumber where all of them are 0, as all rewards are.
+    """
+    low, high = law.span
+    low, high = min([low, *(float(q.min()) for q in tables)]), max([high, *(float(q.max()) for q in tables)])
+    size = max(-low, high)
+    if size == 0:
+        raise unrewarded(round(law.length), n_eff, law.most_discount, confidence)
+    return negligible(size, law.length), rule_of_three(n_eff, confidence) * (high - low)
 
 
 def table(
@@ -66,6 +90,7 @@ def residual_vector(law: Law, q: Float[np.ndarray, "O A"]) -> Float[np.ndarray, 
 
 
 @estimator
+@scale_free(1, "q")
 def bellman_residual(source: Analysis | Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - That q||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
 
@@ -78,10 +103,13 @@ def bellman_residual(source: Analysis | Log, q: Numbers, *, confidence: float = 
     q = table(q, source.available)
     found, n_eff = enough(source)
     without = np.stack([residual_vector(part, q) for part in found.without])
-    return length(residual_vector(found.whole, q), without, n_eff, confidence)
+    return length(
+        residual_vector(found.whole, q), without, n_eff, confidence, limits(found.whole, n_eff, confidence, q)
+    )  # fmt: skip
 
 
 @estimator
+@scale_free(1, "cls")
 def class_error(source: Analysis | Log, cls: FunctionClass | None = None, *, confidence: float = 0.95) -> Estimate:
     """||Q_F - Qbar||_d: what the class cannot represent.  0 for a table (cls None or `Tabular`), else `Linear`.
 
@@ -101,9 +129,13 @@ def class_error(source: Analysis | Log, cls: FunctionClass | None = None, *, con
     whole, inside = error_vector(known, members)
     parts = [(*error_vector(part, members), part.solution) for part in found.without]
     for q, others in ((inside.q, [part[1].q for part in parts]), (known.q_star, [part[2].q for part in parts])):
-        doubt(q, np.stack(others), known.model.available, known.mass.sum(1)).check(share=SHARE, n_eff=n_eff)
+        doubt(q, np.stack(others), known.model.available, known.mass.sum(1), known.rounding).check(
+            share=SHARE, n_eff=n_eff
+        )
     check_rest(known, members, inside, len(source), n_eff)
-    return length(whole, np.stack([part[0] for part in parts]), n_eff, confidence)
+    return length(
+        whole, np.stack([part[0] for part in parts]), n_eff, confidence, limits(known, n_eff, confidence, inside.q)
+    )  # fmt: skip
 
 
 def error_vector(law: Law, span: Span) -> tuple[Float[np.ndarray, "X"], Fixed]:
@@ -113,6 +145,7 @@ def error_vector(law: Law, span: Span) -> tuple[Float[np.ndarray, "X"], Fixed]:
 
 
 @estimator
+@scale_free(0)
 def kappa(source: Analysis | Log, *, confidence: float = 0.95) -> Estimate:
     """kappa, the modulus of That in ||.||_d (docs/theory.md section 4).
 
@@ -159,6 +192,7 @@ def behaviour_of(log: Log, n_eff: float = 0.0) -> Float[np.ndarray, "O A"]:
 
 
 @estimator
+@scale_free(1, "q")
 def certificate(source: Analysis | Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - That q||_d/(1 - kappa) >= ||q - Qbar||_d, the a-posteriori certificate (docs/theory.md section 4).
 
@@ -176,7 +210,11 @@ def certificate(source: Analysis | Log, q: Numbers, *, confidence: float = 0.95)
     if high >= 1:
         raise NoNumber(Reason.NOT_CONTRACTING, f"kappa is in [{low:.4g}, {high:.4g}]", n_eff=n_eff)
     parts = [residual_vector(law, q) / (1 - one) for law, one in zip(found.without, without, strict=True)]
-    return length(residual_vector(found.whole, q) / (1 - whole), np.stack(parts), n_eff, confidence)
+    rounding, most = limits(found.whole, n_eff, confidence, q)
+    return length(
+        residual_vector(found.whole, q) / (1 - whole), np.stack(parts), n_eff, confidence,
+        (rounding / (1 - whole), most / (1 - whole)),
+    )  # fmt: skip
 
 
 def enough(log: Log) -> tuple[Sums, float]:

@@ -6,7 +6,7 @@ docs/theory.md sections 1 and 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 
 from estimators.doubt import MANY, Doubt, doubt
 from estimators.law import Frame, compress
-from estimators.logs.log import Log
+from estimators.logs.log import SAFE, Log, in_units, power_of
 from estimators.statistics.jackknife import BATCHES, slices
 from estimators.sums import Batch, Sums, add
+from estimators.view import disconnected
 from icq.display import Fact
 from icq.reason import Reason, Why
 
@@ -40,6 +41,17 @@ class Cells(Sums):
     covered: float
 
     KEPT: ClassVar[float] = np.inf  # each law keeps fixed points, which several tables share
+
+    def in_unit(self) -> tuple[Cells, int]:
+        """The same with rewards in units of 2^power (`estimators.logs.log.Log.in_unit`)."""
+        return self._scaled
+
+    @cached_property
+    def _scaled(self) -> tuple[Cells, int]:
+        power = power_of(self.cell[1], 2 * SAFE)
+        return (
+            (replace(self, cell=np.stack([self.cell[0], in_units(self.cell[1], power)])), power) if power else (self, 0)
+        )
 
     @cached_property
     def visits(self) -> Float[np.ndarray, "B S"]:
@@ -74,7 +86,8 @@ class Cells(Sums):
     def doubt(self) -> Doubt:
         """How sure the greedy options of Qbar are."""
         tables = np.stack([law.q_bar for law in self.without])
-        return doubt(self.whole.q_bar, tables, self.whole.interface.available, self.whole.pair_mass.sum(axis=1))
+        law = self.whole
+        return doubt(law.q_bar, tables, law.interface.available, law.pair_mass.sum(axis=1), law.rounding)
 
     def lacking(self, *, optimum: bool = True) -> Why | None:
         """Why there is too little data, and what to do; None when there is enough.
@@ -89,6 +102,8 @@ class Cells(Sums):
             reason = Reason.RARELY_VISITED_CELLS if self.frame.onward else Reason.RARE_CELLS
             place = f"{1 - self.covered:.2%} of them, at most {1 - least:.1%} may be; a cell needs "
             return Why(reason, f"{place}{BATCHES_OF_A_CELL} batches{often}", "log longer, or log a coarser context")
+        if self.memory > CORRELATED and (parts := self._parts()) is not None:
+            return parts
         if self.memory > CORRELATED:
             place = f"visits of neighbouring batches have correlation {self.memory:.2f}, above {CORRELATED}"
             return Why(Reason.SHORT, place, "log longer")
@@ -99,6 +114,13 @@ class Cells(Sums):
             )
             return Why(Reason.IN_DOUBT, place, "log longer")
         return None
+
+    def _parts(self) -> Why | None:
+        """That the observations fall into parts that nothing leads between."""
+        frame = self.frame
+        source, every = frame.observation[frame.source // frame.options], np.arange(len(frame.code))
+        why = disconnected(source, frame.arrival, every, len(frame.code))
+        return None if why is None else replace(why, observation=int(frame.code[why.observation or 0]))
 
     @cached_property
     def led_once(self) -> float:

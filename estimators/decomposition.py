@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from estimators.statistics import estimate
-from estimators.statistics.estimate import Estimate, attempt, jackknife, mean_squares, positive
+from estimators.statistics.estimate import Estimate, attempt, jackknife, mean_squares, positive, rescaled, unit
 from icq import coerce
 from icq.coerce import Numbers
 from icq.display import Fact, Shown, spread
@@ -125,7 +125,8 @@ def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], co
     """
     if markov.shape != iid.shape:
         raise ValueError(f"markov has {len(markov)} runs, iid {len(iid)}: run r of both must have the same key")
-    variance, apart = float(np.var(markov) + np.var(iid)), float(np.var(markov - iid))
+    scaled, _ = unit(np.stack([markov, iid, markov - iid]))
+    variance, apart = float(np.var(scaled[0]) + np.var(scaled[1])), float(np.var(scaled[2]))
     pairs = np.stack([markov, iid], axis=1)
     return MixingSplit(
         markov=estimate.root_mean_square(markov, confidence), iid=estimate.root_mean_square(iid, confidence),
@@ -136,11 +137,13 @@ def mixing_split(markov: Float[np.ndarray, "R"], iid: Float[np.ndarray, "Q"], co
 
 def _difference(pairs: Float[np.ndarray, "R 2"], confidence: float) -> Estimate:
     """Of the root mean squares of two columns."""
+    pairs, power = unit(pairs)
     whole, without = (np.sqrt(square) for square in mean_squares(pairs, FEWEST))
-    return jackknife(float(whole[0] - whole[1]), without[:, 0] - without[:, 1], confidence=confidence, plain=True)
+    apart = jackknife(float(whole[0] - whole[1]), without[:, 0] - without[:, 1], confidence=confidence, plain=True)
+    return rescaled(apart, power)
 
 
 def _quotient(pairs: Float[np.ndarray, "R 2"], confidence: float) -> Estimate:
     """The same, on the log scale."""
-    whole, without = (np.sqrt(square) for square in mean_squares(pairs, FEWEST))
+    whole, without = (np.sqrt(square) for square in mean_squares(unit(pairs)[0], FEWEST))
     return positive(float(whole[0] / whole[1]), without[:, 0] / without[:, 1], confidence=confidence, plain=True)

@@ -24,9 +24,9 @@ from scipy.spatial.distance import cdist
 
 from estimators.cells import COVERED_ONWARD, Cells
 from estimators.interface import LOWER, Source, law_of, norm, scalar, weight
-from estimators.law import Law, total
+from estimators.law import Law, negligible, total
 from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, estimator, jackknife
+from estimators.statistics.estimate import Estimate, estimator, jackknife, rule_of_three, scale_free, settled
 from icq.reason import NoNumber, Reason
 
 Witness: TypeAlias = Callable[
@@ -54,12 +54,14 @@ def _sign(p: Float[np.ndarray, "SA O"], q: Float[np.ndarray, "SA O"]) -> Float[n
 
 
 @estimator
+@scale_free(0)
 def total_variation(source: Source, *, agent: int | None = None) -> Estimate:
     """Mean of TV(p, q) = (1/2) sum |p - q| over handoffs, in [0, 1]; from a log with a guaranteed interval."""
-    return _mean(source, lambda law: _sign, agent)
+    return _mean(source, lambda law: _sign, agent, 1.0)
 
 
 @estimator
+@scale_free(0)
 def mean_discrepancy(
     source: Source, kernel: Float[np.ndarray, "O O"] | None = None, *, agent: int | None = None
 ) -> Estimate:
@@ -79,7 +81,10 @@ def mean_discrepancy(
     if isinstance(found, Cells) and found.led_once > 1 - COVERED_ONWARD:
         place = f"{found.led_once:.2%} of them, at most {1 - COVERED_ONWARD:.1%} may be"
         raise NoNumber(Reason.LED_ONCE, place, "log longer", n_eff=found.n_eff)
-    return norm(found if isinstance(found, Cells) else source, table, agent=agent, optimum=False, note=LOWER)
+    far = float(np.sqrt(2.0)) * (1.0 if factor is None else float(np.linalg.norm(factor, axis=1).max()))
+    return norm(
+        found if isinstance(found, Cells) else source, table, agent=agent, optimum=False, note=LOWER, span=(0.0, far)
+    )  # fmt: skip
 
 
 def _factor(kernel: Float[np.ndarray, "O O"]) -> Float[np.ndarray, "O O"]:
@@ -96,6 +101,7 @@ def _factor(kernel: Float[np.ndarray, "O O"]) -> Float[np.ndarray, "O O"]:
 
 
 @estimator
+@scale_free(0)
 def wasserstein(
     source: Source, features: Float[np.ndarray, "O k"] | None = None, *, agent: int | None = None
 ) -> Estimate:
@@ -118,7 +124,7 @@ def wasserstein(
             return partial(_line, place=here[:, 0])
         return partial(_potential, metric=cdist(here, here))
 
-    return _mean(source, potential, agent)
+    return _mean(source, potential, agent, float(np.linalg.norm(np.ptp(place, axis=0))))
 
 
 def _line(
@@ -154,8 +160,10 @@ def _along(law: Law, f: Float[np.ndarray, "SA O"], agent: int | None) -> float:
     return float(weight(law, agent).reshape(-1) @ ((p - q) * f).sum(axis=1))
 
 
-def _mean(source: Source, witness: Callable[[Law], Witness], agent: int | None, confidence: float = 0.95) -> Estimate:
-    """The mean over handoffs of max over f of (p - q).f.
+def _mean(
+    source: Source, witness: Callable[[Law], Witness], agent: int | None, far: float, confidence: float = 0.95
+) -> Estimate:
+    """The mean over handoffs of max over f of (p - q).f, which is `far` at most.
 
     Lemma: E[(p - q).f] with f chosen on other batches <= distance <= E[plug-in].  So the lower limit is that of the
     mean of two halves, each with f from the other one, the upper limit that of the plug-in value; the interval is
@@ -183,4 +191,5 @@ def _mean(source: Source, witness: Callable[[Law], Witness], agent: int | None, 
     low = max(0.5 * (under[0].value + under[1].value) - t * spread, 0.0)
     t = float(stats.t.ppf(0.5 + confidence / 2, cells.batches - 1))
     high = max(plug_in(cells.whole) + t * found.stderr, low)
-    return replace(found, value=min(max(found.value, low), high), interval=(low, high))
+    found = replace(found, value=min(max(found.value, low), high), interval=(low, high))
+    return settled(found, negligible(far, cells.whole.length), far * rule_of_three(found.n_eff, confidence))

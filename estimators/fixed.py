@@ -118,7 +118,7 @@ def rests_on(law: Law, span: Span, fixed: Fixed, handoffs: int) -> tuple[float, 
     """
     part = law.flat * law.noise(fixed.q, fixed.v) * (influence(law, span, fixed.policy) ** 2).sum(1)
     each = np.divide(part**2, law.flat, out=np.zeros_like(part), where=law.flat > 0)
-    if each.sum() == 0:
+    if not each.sum() > 0:
         return float("inf"), Why(Reason.RESTS_ON_FEW)
     count = handoffs * part.sum() ** 2 / each.sum()
     worst = int(each.argmax())

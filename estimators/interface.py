@@ -23,10 +23,19 @@ from jaxtyping import Float
 
 from estimators.cells import Cells, gather
 from estimators.doubt import MANY
-from estimators.law import Law, exact_law
-from estimators.logs.log import Log
+from estimators.law import Law, exact_law, negligible
+from estimators.logs.log import Log, in_units, power_of
 from estimators.statistics import estimate, jackknife
-from estimators.statistics.estimate import Estimate, estimator, exact, expect
+from estimators.statistics.estimate import (
+    Estimate,
+    estimator,
+    exact,
+    expect,
+    rule_of_three,
+    scale_free,
+    settled,
+    unrewarded,
+)  # fmt: skip
 from icq import coerce
 from icq.coerce import Numbers
 from icq.display import shown
@@ -83,6 +92,7 @@ def weight(law: Law, agent: int | None) -> Float[np.ndarray, "S A"]:
 
 
 @estimator
+@scale_free(1)
 def norm(
     source: Source,
     table: TableOfLaw,
@@ -92,17 +102,21 @@ def norm(
     optimum: bool = True,
     note: str = "",
     confidence: float = 0.95,
+    span: tuple[float, float] | None = None,
 ) -> Estimate:
     """||F||_d of a table of cells, or over the handoffs of one agent, (E[F^2 | agent acts])^{1/2}.
 
     table: law -> F [S, A], or vectors [S, A, k]; onward: it needs the process of contexts; optimum: it needs a fixed
-    point.  From a log: `estimators.statistics.jackknife.norm` of one batch left out at a time; of halves of the batches
-    where an optimum over contexts is taken or best options are in doubt.  If ties move the number by more than `KINK`
-    standard errors, its interval is longer by what that may be, and its note says so.
+    point; span: what its entries may be, in the place of values.  From a log: `estimators.statistics.jackknife.norm` of
+    one batch left out at a time; of halves of the batches where an optimum over contexts is taken or best options are
+    in doubt.  If ties move the number by more than `KINK` standard errors, its interval is longer by what that may be,
+    and its note says so.  What cannot be told from 0 is 0, and its upper limit then that of what was never seen.
     """
     found = law_of(source, onward)
     if isinstance(found, Law):
-        return exact(float(np.sqrt(_square(found, table(found), agent))))
+        whole = table(found)
+        power = power_of(whole)
+        return exact(float(np.ldexp(np.sqrt(_square(found, in_units(whole, power), agent)), power)))
     if why := found.lacking(optimum=optimum and not onward):
         raise NoNumber(why, n_eff=found.n_eff)
     whole = table(found.whole)
@@ -119,7 +133,23 @@ def norm(
         if abs(off) > KINK * stderr and np.sqrt(square) > ROUNDING * np.abs(found.whole.reward).max():
             bias, note = jackknife.bias_of(off), f"{note}; {TIES}"
     estimated = jackknife.norm(pseudo, influence, n_eff=found.n_eff, confidence=confidence, bias=bias)
-    return replace(estimated, note=note)
+    return settled(replace(estimated, note=note), *_limits(found, whole, agent, span, confidence))
+
+
+def _limits(
+    found: Cells, whole: Float[np.ndarray, "S A *k"], agent: int | None, span: tuple[float, float] | None,
+    confidence: float,
+) -> tuple[float, float]:  # fmt: skip
+    """What a norm is rounding up to, and how large it may be where nothing differed.
+
+    Raises NoNumber where every reward is 0 and so is the table: then there is not even a range.
+    """
+    law, (low, high) = found.whole, found.whole.span if span is None else span
+    share = 1.0 if agent is None else float(law.mass[(law.frame.agent == agent)[law.frame.observation]].sum())
+    size, n = max(-low, high, float(np.abs(whole).max(initial=0.0))), found.n_eff * share
+    if size == 0:
+        raise unrewarded(round(found.handoffs * share), n, law.most_discount, confidence)
+    return negligible(size, law.length), rule_of_three(n, confidence) * (high - low)
 
 
 def _left_out(
@@ -208,6 +238,7 @@ def _own(law: Law, q: Numbers) -> Float[np.ndarray, "O A"]:
     return np.asarray(every[law.frame.code])
 
 
+@scale_free(1, "q")
 def local_gap(source: Source, q: Numbers | None = None, *, agent: int | None = None) -> Estimate:
     """||b||_d, reward units: the local gap at Qbar, or the residual b_q in the true process of any table q [O, A].
 
@@ -296,6 +327,7 @@ def modulus(law: Law) -> float:
 
 
 @estimator
+@scale_free(0)
 def oracle_contraction(source: Source) -> Estimate:
     """kappa_S = ||D^{1/2} K Dmin^{-1/2}||_2, without unit; below 1 the oracle's operator contracts in ||.||_d."""
     found = law_of(source, onward=True)
@@ -305,6 +337,7 @@ def oracle_contraction(source: Source) -> Estimate:
 
 
 @estimator
+@scale_free(1)
 def certified_gap(source: Source, *, agent: int | None = None) -> Estimate:
     """||b||_d/(1 - kappa_S) >= the interface gap, in reward; no number unless kappa_S is below 1 beyond its interval.
 

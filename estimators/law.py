@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from icq.display import Shown, shown
 from icq.exact import Analysis, Model, contraction
+from icq.reason import NoNumber, Reason
 
 TABLE = 1 << 26  # codes up to which a table of all of them is cheaper than sorting
 
@@ -85,7 +86,7 @@ class Law(Shown):
     """The law of one handoff: mass [S, A] of cells (sums to 1), mean reward [S, A], discount [E] = E[g 1{edge} | cell].
 
     Cells that do not occur have mass and reward 0.  moments: those of second order, where the noise of TD errors is
-    wanted; near: a law on the same frame whose greedy options are tried first.
+    wanted; near: a law on the same frame whose greedy options are tried first; length: handoffs that were added up.
     """
 
     frame: Frame
@@ -94,6 +95,24 @@ class Law(Shown):
     discount: Float[np.ndarray, "E"]
     moments: SecondMoments | None = None
     near: Law | None = None
+    length: float = 0.0
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The least and the largest of 0, mean rewards and values: the range of what a handoff was seen to be worth."""
+        alike = self.frame.onward and self.frame.states == len(self.frame.agent)  # then both fixed points are one
+        worth = np.concatenate([self.reward.reshape(-1), (self.q_star if alike else self.q_bar).reshape(-1)])
+        return min(float(worth.min(initial=0.0)), 0.0), max(float(worth.max(initial=0.0)), 0.0)
+
+    @property
+    def most_discount(self) -> float:
+        """The largest expected discount of a cell."""
+        return float(total(self.frame.source, self.discount, self.mass.size).max(initial=0.0))
+
+    @property
+    def rounding(self) -> float:
+        """What cannot be told from 0: the size of values x eps x the numbers that were added up."""
+        return negligible(max(-self.span[0], self.span[1]), max(self.length, float(self.mass.size)))
 
     @property
     def flat(self) -> Float[np.ndarray, "SA"]:
@@ -178,11 +197,25 @@ class Law(Shown):
         assert self.moments is not None
         square, cross, second = self.moments
         total = square + 2 * self.follow(v, cross) + self.follow(v**2, second)
-        return np.where(self.mass > 0, total - 2 * q * (self.reward + self.follow(v)) + q**2, 0.0).reshape(-1)
+        found = np.where(self.mass > 0, total - 2 * q * (self.reward + self.follow(v)) + q**2, 0.0).reshape(-1)
+        size = max(float(np.abs(x).max(initial=0.0)) for x in (self.reward, q, v))
+        return np.where(found > negligible(size**2, max(self.length, float(self.mass.size))), found, 0.0)
+
+
+def negligible(size: float, length: float) -> float:
+    """Rounding of a sum of so many numbers of this size: what is below it cannot be told from 0."""
+    return size * float(np.finfo(np.float64).eps) * length
 
 
 def fixed_point(model: Model, near: Int[np.ndarray, "n"] | None) -> Fixed:
-    """The fixed point of a model, certified; if the options `near` are still greedy, it is one linear solve."""
+    """The fixed point of a model, certified; if the options `near` are still greedy, it is one linear solve.
+
+    Raises NoNumber where a discount cannot be told from 1: values have no limit then.
+    """
+    most = float(model.kernel.sum(axis=1).max()) if model.kernel.nnz else 0.0
+    if most >= 1:
+        place = f"a handoff discounts by {most!r}, which cannot be told from 1"
+        raise NoNumber(Reason.NOT_CONTRACTING, place, "give a gamma further below 1, or log tasks that end")
     solution = model.solve(near)
     return Fixed(solution.q, solution.policy, solution.v)
 

@@ -25,6 +25,7 @@ from icq.reason import NoNumber, Reason
 
 HORIZON = 10  # powers over which the pseudo-spectral gap is maximised
 APART = 3.0  # standard errors that decide which of two eigenvalues is the slower one
+ROUNDING = 1e-12  # relative, of eigenvalues of at most DENSE_LIMIT states
 GUARANTEED = "guaranteed, hence wide; of the Markov chain with the one-step probabilities of the view"
 
 
@@ -39,7 +40,14 @@ def kemeny(source: Analysis | Log, *, context: bool = False, confidence: float =
         return exact(_kemeny(transition(source, context=context)))
     seen, n_eff = _pieces(source, context)
     without = np.array([_kemeny(part) for part in seen.without])
-    return jackknife(_kemeny(seen.whole()), without, n_eff=n_eff, confidence=confidence)
+    return _varied(jackknife(_kemeny(seen.whole()), without, n_eff=n_eff, confidence=confidence))
+
+
+def _varied(e: Estimate) -> Estimate:
+    """Raise NoNumber for an estimate that no part of the log moved: it has no interval."""
+    if e.stderr <= ROUNDING * abs(e.value):
+        raise NoNumber(Reason.NO_SCATTER, "every state was always left for the same one", n_eff=e.n_eff)
+    return e
 
 
 def _kemeny(p: sp.csr_array) -> float:
@@ -56,14 +64,22 @@ def relaxation_time(source: Analysis | Log, *, context: bool = False, confidence
     slow within sampling error have no number: their maximum has no normal law; `kemeny` has one.
     """
     if isinstance(source, Analysis):
-        return exact(1 / (1 - _moduli(transition(source, context=context))[0]))
+        return exact(_relaxation(_moduli(transition(source, context=context))[0]))
     seen, n_eff = _pieces(source, context)
     whole = _moduli(seen.whole())
     without = np.array([_moduli(part) for part in seen.without])
     _check_apart(
         whole[0] - whole[1], without[:, 0] - without[:, 1], f"eigenvalues {whole[0]:.4g}, {whole[1]:.4g}", n_eff
     )
-    return positive(1 / (1 - whole[0]), 1 / (1 - without[:, 0]), n_eff=n_eff, confidence=confidence)
+    times = np.array([_relaxation(float(modulus)) for modulus in without[:, 0]])
+    return _varied(positive(_relaxation(whole[0]), times, n_eff=n_eff, confidence=confidence))
+
+
+def _relaxation(modulus: float) -> float:
+    """1/(1 - |lambda_2|).  Raises NoNumber for a modulus that cannot be told from 1."""
+    if modulus >= 1 - ROUNDING:
+        raise NoNumber(Reason.PERIODIC, f"its second eigenvalue has modulus {modulus:.4g}", "use contraction_rate")
+    return 1 / (1 - modulus)
 
 
 def _moduli(p: sp.csr_array) -> tuple[float, float]:
@@ -92,7 +108,7 @@ def pseudo_spectral_gap(source: Analysis | Log, *, context: bool = False, confid
     without = np.array([_pseudo(part) for part in seen.without])
     for i, what in ((1, "directions"), (2, "powers")):
         _check_apart(whole[i], without[:, i], f"two {what}, {whole[i]:.3g} apart", n_eff)
-    return positive(whole[0], without[:, 0], n_eff=n_eff, confidence=confidence)
+    return _varied(positive(whole[0], without[:, 0], n_eff=n_eff, confidence=confidence))
 
 
 def _check_apart(whole: float, without: Float[np.ndarray, "B"], what: str, n_eff: float) -> None:

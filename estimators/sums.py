@@ -75,7 +75,7 @@ class Sums(Shown):
         of = each[self.frame.source]
         moments = SecondMoments((square[0] * each).reshape(shape), others[0] * of, others[1] * of) if square else None
         mass, mean = (count / count.sum()).reshape(shape), (reward * each).reshape(shape)
-        return Law(self.frame, mass, mean, np.maximum(discount, 0.0) * of, moments, near)
+        return Law(self.frame, mass, mean, np.maximum(discount, 0.0) * of, moments, near, float(count.sum()))
 
     @cached_property
     def whole(self) -> Law:

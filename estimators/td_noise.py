@@ -17,7 +17,7 @@ the correlation of what it contains, whatever the hidden state is.  Letters and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -26,9 +26,20 @@ from scipy import stats
 from estimators.approximation import enough
 from estimators.doubt import CHANCE, SHARE, Doubt, doubt
 from estimators.fixed import Span, check_rest, class_fixed_point, influence, span
-from estimators.law import Fixed, Law
-from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, estimator, exact, jackknife, positive
+from estimators.law import Fixed, Law, negligible
+from estimators.logs.log import Log, in_units
+from estimators.statistics.estimate import (
+    UNSEEN,
+    Estimate,
+    estimator,
+    exact,
+    jackknife,
+    positive,
+    rescaled,
+    rule_of_three,
+    scale_free,
+    unrewarded,
+)  # fmt: skip
 from estimators.statistics.jackknife import BATCHES, slices
 from estimators.sums import pair_law
 from icq.display import Fact, Shown
@@ -40,6 +51,7 @@ FINE = 4  # short batches in a long one; the difference between the two shows th
 INFLATION = (FINE**2 - 2 + 1 / FINE) / (FINE - 1) ** 2  # of the variance, by taking the bias off
 LENGTH = 5.0  # a short batch holds at least this many autocorrelation times
 MOST = 1024  # long batches
+FREEDOM = 1.0  # least degrees of freedom with which a long-run variance has limits
 TABLE = 20_000_000  # entries of the table of batch sums
 
 
@@ -80,7 +92,10 @@ def batch_means(fine: Float[np.ndarray, "b p"], n: int) -> BatchMeans:
 
 @dataclass(frozen=True, eq=False)
 class TDNoise(Shown):
-    """The noise of a log at the fixed point of a class: its law with and without each batch, and sums per batch."""
+    """The noise of a log at the fixed point of a class: its law with and without each batch, and sums per batch.
+
+    power: all of it is in units of 2^power of reward (`estimators.logs.log.Log.in_unit`).
+    """
 
     law: Law
     fixed: Fixed
@@ -89,6 +104,20 @@ class TDNoise(Shown):
     table: Float[np.ndarray, "b X"]
     n: int
     n_eff: float
+    power: int = 0
+
+    @property
+    def rounding(self) -> float:
+        """A mean square of TD errors that cannot be told from 0."""
+        return negligible(max(-self.law.span[0], self.law.span[1]) ** 2, self.law.length)
+
+    def unseen(self, rows: Float[np.ndarray, "X k"], confidence: float) -> Estimate:
+        """E |rows(x) delta|^2 where no TD error was seen: what is rare may be as large as values differ."""
+        low, high = self.law.span
+        if high == low:
+            raise unrewarded(self.n, self.n_eff, self.law.most_discount, confidence)
+        most = rule_of_three(self.n_eff, confidence) * (high - low) ** 2 * float((rows**2).sum(1).max())
+        return Estimate(0.0, 0.0, (0.0, most), self.n_eff, note=UNSEEN, confidence=confidence)
 
     def maps(self) -> Float[np.ndarray, "X k"]:
         """Rows G^{1/2} J^{-1} psi(x)."""
@@ -102,6 +131,8 @@ class TDNoise(Shown):
             held = max(found.value / alone, 1.0) if alone > 0 else 1.0
             length = self.n / len(fine)
             if length >= LENGTH * held:
+                if not (found.value > 0 and found.freedom >= FREEDOM):
+                    raise NoNumber(Reason.NOT_POSITIVE, need="log longer", n_eff=self.n_eff)
                 return found
             if found.batches <= BATCHES:
                 place = f"noise is correlated over about {held:.3g} handoffs and batches are {length:.3g} long"
@@ -127,19 +158,26 @@ def noise(log: Log, cls: Tabular | Linear | None = None, *, chance: float = 1.0)
     rests on few handoffs (`estimators.fixed.rests_on`).  chance: accepted probability that any of them is wrong
     (CHANCE where the Jacobian is wanted, which jumps with them).
     """
-    known, unsure = log.once("noise", lambda: _noise(log, cls), cls)
+    scaled, power = log.in_unit()
+    if power and isinstance(cls, Linear):
+        cls = replace(cls, offset=in_units(np.asarray(cls.offset, np.float64), power))
+    known, unsure = scaled.once("noise", lambda: _noise(scaled, cls), cls)
     unsure.check(share=SHARE, chance=chance, n_eff=known.n_eff)
-    return known
+    return replace(known, power=power)
 
 
 def _noise(log: Log, cls: Tabular | Linear | None) -> tuple[TDNoise, Doubt]:
     found, n_eff = enough(log)
     members = log.once("span", lambda: span(cls, log.available), cls)
     whole = found.whole
+    if whole.span == (0.0, 0.0):
+        raise unrewarded(len(log), n_eff, whole.most_discount)
     fixed = class_fixed_point(whole, members)
     parts = tuple((part, class_fixed_point(part, members)) for part in found.without)
     check_rest(whole, members, fixed, len(log), n_eff)
-    unsure = doubt(fixed.q, np.stack([part.q for _, part in parts]), whole.model.available, whole.mass.sum(1))
+    unsure = doubt(
+        fixed.q, np.stack([part.q for _, part in parts]), whole.model.available, whole.mass.sum(1), whole.rounding
+    )
     return TDNoise(whole, fixed, members, parts, _batch_table(log, fixed), len(log), n_eff), unsure
 
 
@@ -160,10 +198,14 @@ def _batch_table(log: Log, fixed: Fixed) -> Float[np.ndarray, "b X"]:
 
 @dataclass(frozen=True, eq=False)
 class NoisePower(Shown):
-    """Exact iid = E|u|^2 and markov = sum over k != 0 of E[u_0'u_k] of u = rows(x) delta at a fixed point."""
+    """Exact iid = E|u|^2 and markov = sum over k != 0 of E[u_0'u_k] of u = rows(x) delta at a fixed point.
+
+    rounding: what cannot be told from 0 in iid, and in markov what times the memory of the chain.
+    """
 
     iid: float
     markov: float
+    rounding: float = 0.0
 
 
 def power(a: Analysis, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> NoisePower:
@@ -181,7 +223,9 @@ def power(a: Analysis, fixed: Fixed, rows: Float[np.ndarray, "X k"]) -> NoisePow
     arrive = np.bincount(
         slot.reshape(-1), weights=(a.d[:, None, None] * weight * delta).reshape(-1), minlength=states * rows.shape[0]
     ).reshape(states, -1)
-    return NoisePower(iid, 2 * float(((arrive @ rows) * (a.deviation @ mean)).sum()))
+    size = max(float(np.abs(x).max(initial=0.0)) for x in (m.reward, value)) ** 2 * float((rows**2).sum(1).max())
+    markov = 2 * float(((arrive @ rows) * (a.deviation @ mean)).sum())
+    return NoisePower(iid, markov, negligible(size, float(weight.size)))
 
 
 def _exact(a: Analysis, cls: Tabular | Linear | None, *, whitened: bool) -> NoisePower:
@@ -192,6 +236,7 @@ def _exact(a: Analysis, cls: Tabular | Linear | None, *, whitened: bool) -> Nois
 
 
 @estimator
+@scale_free(2, "cls")
 def sigma_0(source: Analysis | Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
     """tr Sigma_0 = E[|psi(x)|^2 delta^2] at Q_F; for a table E[delta^2], squared reward units."""
     if isinstance(source, Analysis):
@@ -202,11 +247,15 @@ def sigma_0(source: Analysis | Log, cls: Tabular | Linear | None = None, *, conf
 def _alone(found: TDNoise, confidence: float) -> Estimate:
     """tr Sigma_0 by the jackknife on the log scale, every fixed point solved again."""
     rows = found.span.psi
+    whole = _second(found.law, found.fixed, rows)
+    if whole == 0:
+        return found.unseen(rows, confidence)
     without = np.array([_second(part, fixed, rows) for part, fixed in found.parts])
-    return positive(_second(found.law, found.fixed, rows), without, n_eff=found.n_eff, confidence=confidence)
+    return positive(whole, without, n_eff=found.n_eff, confidence=confidence)
 
 
 @estimator
+@scale_free(2, "cls")
 def sigma_mix(source: Analysis | Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95) -> Estimate:
     """tr Sigma_mix = sum over k != 0 of E[z_0'z_k] at Q_F: what correlation along the trajectory adds, of either sign.
 
@@ -215,7 +264,10 @@ def sigma_mix(source: Analysis | Log, cls: Tabular | Linear | None = None, *, co
     if isinstance(source, Analysis):
         return exact(_exact(source, cls, whitened=False).markov)
     found = noise(source, cls)
-    run, alone = found.long_run(found.span.psi), _alone(found, confidence)
+    alone = _alone(found, confidence)
+    if alone.value == 0:
+        raise NoNumber(Reason.NO_NOISE, n_eff=found.n_eff)
+    run = found.long_run(found.span.psi)
     low, high = run.interval(confidence)
     less, more = alone.interval
     value = run.value - alone.value
@@ -225,6 +277,7 @@ def sigma_mix(source: Analysis | Log, cls: Tabular | Linear | None = None, *, co
 
 
 @estimator
+@scale_free(0, "cls")
 def autocorrelation_time(
     source: Analysis | Log, cls: Tabular | Linear | None = None, *, confidence: float = 0.95
 ) -> Estimate:
@@ -234,9 +287,14 @@ def autocorrelation_time(
     """
     if isinstance(source, Analysis):
         known = _exact(source, cls, whitened=False)
+        if known.iid <= known.rounding:
+            raise NoNumber(Reason.NO_NOISE, n_eff=float("inf"))
         return exact(1 + known.markov / known.iid)
     found = noise(source, cls)
-    run, alone = found.long_run(found.span.psi), _alone(found, confidence)
+    alone = _alone(found, confidence)
+    if alone.value == 0:
+        raise NoNumber(Reason.NO_NOISE, n_eff=found.n_eff)
+    run = found.long_run(found.span.psi)
     return _scaled(run, 1 / alone.value, alone.stderr / alone.value, found.n_eff, confidence)
 
 
@@ -254,8 +312,12 @@ def control_constant(
     without = np.array([
         _second(part, fixed, influence(part, found.span, fixed.policy)) for part, fixed in found.parts
     ])  # fmt: skip
-    whole = _second(found.law, found.fixed, found.maps())
-    return positive(whole, without, n_eff=found.n_eff, confidence=confidence)
+    rows = found.maps()
+    whole = _second(found.law, found.fixed, rows)
+    if whole == 0:
+        return rescaled(found.unseen(rows, confidence), 2 * found.power)
+    constant = positive(whole, without, n_eff=found.n_eff, confidence=confidence)
+    return rescaled(constant, 2 * found.power)
 
 
 @estimator
@@ -271,13 +333,20 @@ def residual_constant(
         known = _exact(source, cls, whitened=True)
         return exact(known.iid + known.markov)
     found = source if isinstance(source, TDNoise) else noise(source, cls, chance=CHANCE)
-    run = found.long_run(found.maps())
+    rows = found.maps()
+    if _second(found.law, found.fixed, rows) == 0:
+        return rescaled(found.unseen(rows, confidence), 2 * found.power)
+    run = found.long_run(rows)
     logs = []
-    for part, fixed in found.parts:
-        fine = found.table @ influence(part, found.span, fixed.policy)
-        logs.append(np.log(batch_means(_at(fine, run.batches), found.n).value))
+    for law, fixed in found.parts:
+        fine = found.table @ influence(law, found.span, fixed.policy)
+        part = batch_means(_at(fine, run.batches), found.n).value
+        if not part > 0:
+            raise NoNumber(Reason.NOT_POSITIVE, need="log longer", n_eff=found.n_eff)
+        logs.append(np.log(part))
     shape = jackknife(float(np.log(run.value)), np.array(logs), n_eff=found.n_eff)
-    return _scaled(run, float(np.exp(shape.value)) / run.value, shape.stderr, found.n_eff, confidence)
+    constant = _scaled(run, float(np.exp(shape.value)) / run.value, shape.stderr, found.n_eff, confidence)
+    return rescaled(constant, 2 * found.power)
 
 
 def _at(fine: Float[np.ndarray, "b k"], batches: int) -> Float[np.ndarray, "c k"]:

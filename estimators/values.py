@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from estimators.approximation import enough, length, table
+from estimators.approximation import enough, length, limits, table
 from estimators.doubt import UNSURE, doubt
 from estimators.fixed import DIMENSION_LIMIT, check_rest, span
 from estimators.law import Fixed, Law
-from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, estimator, exact, jackknife
+from estimators.logs.log import Log, in_units
+from estimators.statistics.estimate import Estimate, estimator, exact, jackknife, rescaled, scale_free
 from estimators.statistics.jackknife import BATCHES, degenerate, slices
 from estimators.td_noise import TDNoise
 from icq.coerce import Numbers
@@ -28,6 +28,7 @@ SMALL = 0.05  # scatter of the squared noise, in squares of an error, up to whic
 
 
 @estimator
+@scale_free(1, "q")
 def value_error(source: Analysis | Log, q: Numbers, *, confidence: float = 0.95) -> Estimate:
     """||q - Qbar||_d of a fixed table q [O, A], in reward units; for a log, q must not come from the same rows.
 
@@ -38,10 +39,12 @@ def value_error(source: Analysis | Log, q: Numbers, *, confidence: float = 0.95)
         return exact(source.norm_d(table(q, source.interface.available, whole=True) - source.q_bar))
     q = table(q, source.available)
     whole, parts, n_eff = _laws(source)
-    return length(_apart(q, whole), np.stack([_apart(q, part) for part in parts]), n_eff, confidence)
+    without = np.stack([_apart(q, part) for part in parts])
+    return length(_apart(q, whole), without, n_eff, confidence, limits(whole, n_eff, confidence, q))
 
 
 @estimator
+@scale_free(1, "before", "after")
 def value_error_change(
     log: Log, before: Float[np.ndarray, "O A"], after: Float[np.ndarray, "O A"], *, confidence: float = 0.95
 ) -> Estimate:
@@ -59,12 +62,13 @@ def value_error_change(
         return np.stack([_apart(first, law), _apart(second, law)])
 
     whole, without = pair(law), np.stack([pair(part) for part in parts])
-    old, new = (length(whole[k], without[:, k], n_eff, (1 + confidence) / 2) for k in (0, 1))
+    ends = limits(law, n_eff, confidence, first, second)
+    old, new = (length(whole[k], without[:, k], n_eff, (1 + confidence) / 2, ends) for k in (0, 1))
     noise = degenerate((len(without) - 1) * (whole[0] - without[:, 0])).variance
     if min(old.interval[0], new.interval[0]) <= 0 or noise**0.5 > SMALL * min(old.value, new.value) ** 2:
-        limits = (old.interval[0] - new.interval[1], old.interval[1] - new.interval[0])
+        apart = (old.interval[0] - new.interval[1], old.interval[1] - new.interval[0])
         return Estimate(
-            old.value - new.value, old.stderr + new.stderr, limits, n_eff, confidence=confidence,
+            old.value - new.value, old.stderr + new.stderr, apart, n_eff, confidence=confidence,
             note="errors are small against the noise of this log, so the limits of both are subtracted",
         )  # fmt: skip
     sizes, each = np.linalg.norm(whole, axis=-1), np.linalg.norm(without, axis=-1)
@@ -79,7 +83,9 @@ def _laws(log: Log) -> tuple[Law, list[Law], float]:
     """The law of everything and without each batch, and n_eff.  Raises NoNumber when Qbar is not known well enough."""
     found, n_eff = enough(log)
     law, parts = found.whole, list(found.without)
-    unsure = doubt(law.q_star, np.stack([part.q_star for part in parts]), law.model.available, law.mass.sum(1))
+    unsure = doubt(
+        law.q_star, np.stack([part.q_star for part in parts]), law.model.available, law.mass.sum(1), law.rounding
+    )  # fmt: skip
     unsure.check(chance=UNSURE, n_eff=n_eff)
     if log.available.sum() <= DIMENSION_LIMIT:
         check_rest(law, span(None, log.available), law.solution, len(log), n_eff)
@@ -91,10 +97,17 @@ def _apart(q: Float[np.ndarray, "O A"] | float, law: Law) -> Float[np.ndarray, "
     return np.where(law.flat > 0, np.sqrt(law.flat) * (q - law.q_star).reshape(-1), 0.0)
 
 
+def _squares(x: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Infinite where a square is beyond float64, which the caller says."""
+    with np.errstate(over="ignore"):
+        return x**2
+
+
 def typical_value(known: TDNoise, *, confidence: float = 0.95) -> Estimate:
     """||Qbar||_d: the size of the values themselves, which errors are compared with; known: noise at the table."""
     parts = np.stack([_apart(0.0, law) for law, _ in known.parts])
-    return length(_apart(0.0, known.law), parts, known.n_eff, confidence)
+    ends = limits(known.law, known.n_eff, confidence)
+    return rescaled(length(_apart(0.0, known.law), parts, known.n_eff, confidence, ends), known.power)
 
 
 @estimator
@@ -110,13 +123,15 @@ def sent_error(log: Log, known: TDNoise, *, confidence: float = 0.95) -> Estimat
     count, total, square = (np.zeros((BATCHES, size)) for _ in range(3))
     for b, rows in enumerate(slices(len(log))):
         use = np.isfinite(log.scalar[rows]) & ~log.done[rows] & (log.next_observation[rows] >= 0)
-        arrive, sent = log.next_observation[rows][use], log.scalar[rows][use]
-        for sums, weight in ((count, None), (total, sent), (square, sent**2)):
+        arrive, sent = log.next_observation[rows][use], in_units(log.scalar[rows][use], known.power)
+        for sums, weight in ((count, None), (total, sent), (square, _squares(sent))):
             sums[b] = np.bincount(arrive, weights=weight, minlength=size)
     often = (count > 0).sum(0) >= 2
     count, total, square = (np.where(acted & often, sums, 0.0) for sums in (count, total, square))
     if count.sum() == 0:
         raise NoNumber(Reason.NO_SCALAR, need="log the column `scalar`")
+    if not np.isfinite(square).all():
+        raise NoNumber(Reason.NOT_FINITE, "the square of a scalar, which is far larger than the rewards")
 
     def vector(drop: int | None, fixed: Fixed) -> Float[np.ndarray, "O"]:
         n, s = (x.sum(0) - (0.0 if drop is None else x[drop]) for x in (count, total))
@@ -124,10 +139,13 @@ def sent_error(log: Log, known: TDNoise, *, confidence: float = 0.95) -> Estimat
         return np.sqrt(n / n.sum()) * np.where(n > 0, mean - fixed.v, 0.0)
 
     without = np.stack([vector(b, fixed) for b, (_, fixed) in enumerate(known.parts)])
-    found = length(vector(None, known.fixed), without, known.n_eff, confidence)
     n, s, s2 = count.sum(0), total.sum(0), square.sum(0)
-    mean = np.divide(s, n, out=np.zeros(size), where=n > 0)
+    mean = np.divide(s, n, out=np.zeros(len(n)), where=n > 0)
+    ends = limits(known.law, known.n_eff, confidence, mean[None])
+    found = rescaled(length(vector(None, known.fixed), without, known.n_eff, confidence, ends), known.power)
     scatter = float(np.sqrt(max((s2 - n * mean**2).sum() / n.sum(), 0.0)))
-    if scatter <= 1e-6 * max(float(np.sqrt(s2.sum() / n.sum())), 1e-300):
+    usual = float(np.sqrt(s2.sum() / n.sum()))
+    if scatter <= 1e-6 * usual:
         return found
-    return replace(found, note=f"scalars on one observation scatter by {scatter:.3g}: their means are compared")
+    note = f"scalars on one observation scatter by {scatter / usual:.2g} of their size: their means are compared"
+    return replace(found, note="; ".join(filter(None, (note, found.note))))

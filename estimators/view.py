@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
+from scipy.sparse.csgraph import connected_components
 
 from estimators.law import compress
 from estimators.logs.log import Log
@@ -145,6 +146,33 @@ def check_one_class(p: sp.csr_array) -> None:
         raise NoNumber(Reason.REDUCIBLE, structure.problems()[0], "log until every state has been left")
 
 
+def disconnected(
+    source: Int[np.ndarray, "n"], target: Int[np.ndarray, "n"], seen: Int[np.ndarray, "m"], size: int
+) -> Why | None:
+    """That observations fall into parts between which no step of these leads; None where they do not.
+
+    seen: the observations that occur.  The first of the smallest part is named.
+    """
+    steps = sp.csr_array((np.ones(len(source)), (source, target)), shape=(size, size))
+    part = connected_components(steps, directed=False)[1][seen]
+    labels, first, count = np.unique(part, return_index=True, return_counts=True)
+    if len(labels) < 2:
+        return None
+    smallest = int(count.argmin())
+    place = f"it is in one of {len(labels)} parts, with {count[smallest] - 1} other observations"
+    need = "diagnose each part as a log of its own; no longer log brings them together"
+    return Why(Reason.DISCONNECTED, place, need, observation=int(seen[first[smallest]]))
+
+
+def _parts(log: Log) -> Why | None:
+    """The same of a log, by the steps inside its tasks and chains."""
+    onward = np.flatnonzero(log.next_observation >= 0)
+    follows = np.flatnonzero(log.follows[1:])
+    source = np.concatenate([log.observation[onward], log.observation[follows]])
+    target = np.concatenate([log.next_observation[onward], log.observation[follows + 1]])
+    return disconnected(source, target, np.unique(log.observation), log.num_observations)
+
+
 def effective(log: Log, *, context: bool = False) -> float:
     """n_eff, how many independent handoffs a log is worth: its rows over the memory of the view.
 
@@ -157,6 +185,8 @@ def effective(log: Log, *, context: bool = False) -> float:
     seen = counts(log, context=context)
     seen.check(context)
     held = memory(seen.whole())
+    if not n / held >= least and (why := _parts(log)) is not None:
+        raise NoNumber(why, n_eff=n / held)
     if not n / held >= least:
         place = f"{'contexts' if context else 'observations'} are remembered for about {held:.3g} handoffs, so {n} rows"
         place += f" are {n / held:.3g} effective ones"

@@ -210,9 +210,14 @@ def spread(values: Any) -> str:
     return (low if low == high else f"{low} to {high}") + (f" ({lost} of {every.size} not finite)" if lost else "")
 
 
+def printable(text: str) -> str:
+    """Text from outside for a terminal: control characters, which may begin escape sequences, as their code."""
+    return text if text.isprintable() else "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+
+
 def _short(words: str, longest: int) -> str:
     """On one line, cut to so many letters."""
-    line = " ".join(words.split())
+    line = printable(" ".join(words.split()))
     return line if len(line) <= longest else line[: longest - 3].rstrip() + "..."
 
 

@@ -64,6 +64,12 @@ class Reason(Enum):
     NOTHING_HIDDEN = "the local gap may be zero"
     NO_ERROR = "the error is 0"
     NOTHING_TO_GAIN = "random options are as good as the optimum, within rounding"
+    SAME_REWARD = "no reward differed from 0, so nothing is known of values"
+    NO_NOISE = "no noise was seen: handoffs that began alike earned alike and led alike"
+    NO_SCATTER = "all parts of the log say exactly the same, so there is no scatter to speak of"
+    PERIODIC = "the chain is periodic and never forgets where in its period it is"
+    DISCONNECTED = "the log falls into parts that nothing was handed over between"
+    OUT_OF_RANGE = "the number is too large or too small for float64"
     # what was not asked or kept
     NOT_LOOKED_AT = "looked at in detail are only the agents with the largest shares"
     ONLY_CHANGE = "only the change is estimated"

@@ -45,4 +45,4 @@ def _places(value: float, width: float) -> int:
     """Decimals that show two digits of an interval of this width, but at most six."""
     if not (math.isfinite(value) and math.isfinite(width)):
         return 4
-    return min(max(1 - math.floor(math.log10(width / 2)), 0), 6 if abs(value) < 0.01 else 4)
+    return min(max(1 - math.floor(math.log10(width / 2 or width)), 0), 6 if abs(value) < 0.01 else 4)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
 
-# What a terminal obeys or breaks a line at, what turns the text around it, and halves of letters (of odd file names).
-ORDERS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
 
 def plain(text: object) -> str:
     r"""A text on one line, with everything that is no letter written as an escape: \x1b[31m for the order `red`."""
-    return ORDERS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    from icq.display import printable  # here: the command line begins without JAX
+
+    return printable(str(text))
 
 
 def plain_lines(text: str) -> str:

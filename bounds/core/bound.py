@@ -18,8 +18,8 @@ from icq.display import Fact, Shown, latex_number, latex_text
 
 # The powers of reward that named numbers of bounds are in, where it is not the first.
 POWER = {"noise": 2, "omega": 2} | dict.fromkeys((
-    "F", "a_1", "backups", "c", "c_bar", "chi", "gamma_bar", "growth", "kappa", "kappa_f", "kappa_s", "kick_c", "lam_2", "lipschitz",
-    "modulus", "mu", "power", "pull", "rate", "spread",
+    "F", "a_1", "backups", "c", "c_bar", "chi", "gamma_bar", "growth", "kappa", "kappa_f", "kappa_s", "kick_c", "lam_2",
+    "lipschitz", "modulus", "mu", "power", "pull", "rate", "spread",
 ), 0)  # fmt: skip
 
 

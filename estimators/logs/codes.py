@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from estimators.logs.schema import LogError
-from icq.display import Shown
+from icq.display import Shown, shown
 
 SMALL = 65_536  # integers below this are codes as they are, whatever is missing between them
 
@@ -26,6 +27,16 @@ class Kind(Enum):
     INTEGER = "integers"
     TEXT = "text"
     VECTOR = "lists of numbers"
+    JSON = "JSON values"
+
+
+@shown
+class Chunk(NamedTuple):
+    """One encoded batch of a column: codes (-1 null), and what they stand for unless they are integers themselves."""
+
+    codes: Int[np.ndarray, "n"]
+    words: pa.Array | None
+    kind: Kind | None = None
 
 
 class Checks:
@@ -73,10 +84,11 @@ def integers(column: str, values: pa.Array, missing: Bool[np.ndarray, "n"], chec
         return np.where(missing | ~whole, -1.0, raw).astype(np.int64)
     if not (pa.types.is_integer(values.type) or pa.types.is_null(values.type)):
         raise LogError(f"column {column} holds {values.type}, integers are needed")
-    try:
-        return values.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid as error:
-        raise LogError(f"column {column}: {error}") from None
+    if pa.types.is_uint64(values.type):
+        large = pc.greater(values, pa.scalar(2**63 - 1, pa.uint64())).fill_null(False)
+        checks.refuse(column, large.to_numpy(zero_copy_only=False), values, "is too large; write such ids as text")
+        values = pc.if_else(large, pa.scalar(0, pa.uint64()), values)
+    return values.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True)
@@ -95,35 +107,50 @@ class Codebook:
         self.columns, self.vectors, self.named = columns, vectors, named
         self.kind: Kind | None = None
         self.width = 0
-        self._chunks: dict[str, list[tuple[np.ndarray, pa.Array | None]]] = {name: [] for name in columns}
+        self._chunks: dict[str, list[Chunk]] = {name: [] for name in columns}
 
-    def add(self, column: str, values: pa.Array, checks: Checks) -> tuple[np.ndarray, pa.Array | None]:
-        """Encode one batch of a column: codes (-1 null), and the batch's own dictionary unless codes are integers."""
-        if pa.types.is_dictionary(values.type) and not _is_text(values.type.value_type):
+    def add(self, column: str, values: pa.Array, checks: Checks) -> Chunk:
+        """Encode one batch of a column, with a dictionary of its own."""
+        if pa.types.is_dictionary(values.type) and (
+            not is_text(values.type.value_type) or values.dictionary.null_count
+        ):
             values = values.dictionary_decode()
         kind = self._kind(column, values.type)
         if kind is None:
-            return np.full(len(values), -1, np.int32), None
+            return Chunk(np.full(len(values), -1, np.int32), None)
         if self.kind is not None and kind != self.kind:
             raise LogError(f"column {column} holds {kind.value}, but before there were {self.kind.value}")
         self.kind = kind
         if kind is Kind.TEXT:
-            coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-            return _indices(coded), coded.dictionary.cast(pa.string())
+            return self._texts(column, values, checks)
         if kind is Kind.INTEGER:
             missing = unknown(values)
             out = integers(column, values, missing, checks)
             checks.refuse(
                 column, ~missing & (out < 0), values, "is negative; integer ids are 0, 1, 2, ..., null is none"
             )
-            return _narrow(out), None
+            return Chunk(_narrow(out), None, kind)
         return self._vectors(column, values, checks)
+
+    def _texts(self, column: str, values: pa.Array, checks: Checks) -> Chunk:
+        """Codes of texts; a table may hold bytes that are none."""
+        coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+        codes, words = indices(coded), coded.dictionary
+        try:
+            words.validate(full=True)
+        except pa.ArrowInvalid:
+            raw = words.cast(pa.large_binary()).to_pylist()
+            whole = [word.decode(errors="replace") for word in raw]
+            broken = np.append([word != text.encode() for word, text in zip(raw, whole, strict=True)], False)
+            words = pa.array(whole, pa.large_string())
+            checks.refuse(column, broken[codes], words.take(pa.array(codes, mask=codes < 0)), "is not UTF-8")
+        return Chunk(codes, words.cast(pa.large_string()), Kind.TEXT)
 
     def _kind(self, column: str, arrow: pa.DataType) -> Kind | None:
         """The kind of an Arrow type; None for a column of nulls."""
         if pa.types.is_null(arrow):
             return None
-        if _is_text(arrow) or pa.types.is_dictionary(arrow):
+        if is_text(arrow) or pa.types.is_dictionary(arrow):
             return Kind.TEXT
         if pa.types.is_integer(arrow) or pa.types.is_floating(arrow):
             return Kind.INTEGER
@@ -133,7 +160,7 @@ class Codebook:
         allowed = "text, integers or lists of numbers" if self.vectors else "text or integers"
         raise LogError(f"column {column} holds {arrow}; ids are {allowed} (write anything else as its JSON text)")
 
-    def _vectors(self, column: str, values: pa.Array, checks: Checks) -> tuple[np.ndarray, pa.Array]:
+    def _vectors(self, column: str, values: pa.Array, checks: Checks) -> Chunk:
         """Codes of vectors: their 8F bytes are the name."""
         missing = nulls(values)
         length = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
@@ -149,24 +176,24 @@ class Codebook:
         raw = pa.Array.from_buffers(pa.binary(8 * table.shape[1]), len(table), [None, pa.py_buffer(table)])
         coded = raw.dictionary_encode()
         codes = np.full(len(values), -1, np.int32)
-        codes[fits] = _indices(coded)
-        return codes, coded.dictionary
+        codes[fits] = indices(coded)
+        return Chunk(codes, coded.dictionary, Kind.VECTOR)
 
-    def keep(self, column: str, chunk: tuple[np.ndarray, pa.Array | None], good: Bool[np.ndarray, "n"] | None) -> None:
+    def keep(self, column: str, chunk: Chunk, good: Bool[np.ndarray, "n"] | None) -> None:
         """Store an encoded batch (its good rows)."""
-        self._chunks[column].append(chunk if good is None else (chunk[0][good], chunk[1]))
+        self._chunks[column].append(chunk if good is None else chunk._replace(codes=chunk.codes[good]))
 
     def finish(self) -> Coded:
         """One set of codes for all batches and columns; the batches are released."""
         if self.kind in (None, Kind.INTEGER):
             return Coded({name: self._pop(name) for name in self.columns})
-        dictionaries = [words for name in self.columns for _, words in self._chunks[name] if words is not None]
+        dictionaries = [chunk.words for name in self.columns for chunk in self._chunks[name] if chunk.words is not None]
         whole = pa.concat_arrays(dictionaries).dictionary_encode()
-        target = np.append(_indices(whole), np.int32(-1))  # position in all dictionaries -> code
+        target = np.append(indices(whole), np.int32(-1))  # position in all dictionaries -> code
         codes, offset = {}, 0
         for name in self.columns:
             parts = []
-            for local, words in self._chunks.pop(name):
+            for local, words, _ in self._chunks.pop(name):
                 size = 0 if words is None else len(words)
                 parts.append(np.append(target[offset : offset + size], np.int32(-1))[local])
                 offset += size
@@ -174,7 +201,7 @@ class Codebook:
         return self._sorted(codes, whole.dictionary) if self.named else Coded(codes)
 
     def _pop(self, column: str) -> Int[np.ndarray, "n"]:
-        parts = [codes for codes, _ in self._chunks.pop(column)]
+        parts = [chunk.codes for chunk in self._chunks.pop(column)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def _sorted(self, codes: dict[str, np.ndarray], words: pa.Array) -> Coded:
@@ -234,11 +261,13 @@ def by_appearance(codes: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     return rank[inverse]
 
 
-def _is_text(arrow: pa.DataType) -> bool:
+def is_text(arrow: pa.DataType) -> bool:
+    """Whether a column of this type holds text."""
     return pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_string_view(arrow)
 
 
-def _indices(coded: pa.DictionaryArray) -> Int[np.ndarray, "n"]:
+def indices(coded: pa.DictionaryArray) -> Int[np.ndarray, "n"]:
+    """The codes of a dictionary array, -1 where null."""
     return coded.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
 
 

@@ -1,7 +1,7 @@
 """JSON Lines as batches of columns, with the number of every line.
 
-Blocks of lines go through Arrow's parser; a block that it does not take, or that is not one handoff per line, is read
-again line by line, which is slow and exact about what is wrong where.
+Every line goes through one parser (`estimators.logs.parse`), and a column of a batch through Arrow as a whole where all
+its values are of the known type; otherwise value by value, which is slow and exact about what is wrong where.
 """
 
 from __future__ import annotations
@@ -10,33 +10,39 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import orjson
+import numpy as np
 import pyarrow as pa
-import pyarrow.json as pj
+from jaxtyping import Int
 
 from estimators.logs.codes import Kind
+from estimators.logs.contexts import JSON, canonical
+from estimators.logs.parse import Unreadable, behind, cut, is_header, parse
 from estimators.logs.report import Finding
-from estimators.logs.schema import COLUMNS, IDS, REQUIRED, SCHEMA, LogError, check_gamma
+from estimators.logs.schema import COLUMNS, IDS, OPTIONAL, REQUIRED, SCHEMA, LogError, check_gamma
+from icq.display import printable
 
-BLOCK = 1 << 25  # bytes read at once
-PARSE = 1 << 22  # bytes per parser thread
-HEAD = 1000  # lines read one by one to learn what the ids are
-ROW = b'{"task":'  # how the recorder begins a row
+BLOCK = 1 << 24  # bytes read at once
+ROWS = 1 << 14  # lines made a batch of columns at once
+BOM = b"\xef\xbb\xbf"
 
 ARROW = {Kind.INTEGER: pa.int64(), Kind.TEXT: pa.string(), Kind.VECTOR: pa.list_(pa.float64())}
+PYTHON = {Kind.INTEGER: {int}, Kind.TEXT: {str}, Kind.VECTOR: {list}}
 NUMBERS = {
     "k": pa.int64(), "duration": pa.int64(), "done": pa.bool_(), "reward": pa.float64(), "scalar": pa.float64(),
     "probability": pa.float64(),
 }  # fmt: skip
+TYPES: dict[str, set[type]] = {"k": {int}, "duration": {int}, "done": {bool}}
 KNOWN = frozenset(COLUMNS)
-VECTORS = ("observation", "next_observation", "context")
+VECTORS = ("observation", "next_observation")
+NONE = type(None)
 
 
 class JsonLines:
-    """The lines of a file; torn lines are counted, other lines that are no handoffs raise or are counted as `bad`."""
+    """The lines of a file; a line that was cut is counted, other lines that are no handoffs raise or are counted."""
 
     unit = "line"
 
@@ -45,168 +51,208 @@ class JsonLines:
         self.gamma: float | None = None
         self.ignored: set[str] = set()
         self.bad: dict[str, Finding] = {}
-        self.torn, self.refused = Finding(), 0
+        self.torn, self.unreadable, self.refused = Finding(), Finding(), 0
+        self.lost: list[int] = []  # lines that may have been handoffs
+        self._line = 0  # lines looked at so far
         self._row = 0  # rows delivered so far
         self._passed: list[int] = []  # for each line that is no row: how many rows came before it
-        self._kinds: dict[str, Kind | None] = dict.fromkeys(IDS)
-        self._any_json = False  # contexts are of several kinds: each is known by its JSON text
+        self._kinds: dict[str, Kind | None] = {name: None for name in IDS if name != "context"}
+        self._cut: tuple[int, str] | None = None  # a line that may have been cut: the next one tells
 
     def number(self, row: int) -> int:
         """Lines are counted from 1; those that are no rows count too."""
         return row + 1 + bisect_right(self._passed, row)
 
+    def numbers(self, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """The numbers of several rows."""
+        return rows + 1 + np.searchsorted(self._passed, rows, side="right")
+
     def batches(self, wanted: tuple[str, ...]) -> Iterator[tuple[dict[str, pa.Array], float]]:
-        """All wanted columns of one block after the other, of type null where nothing was logged."""
+        """All wanted columns of one batch of lines after the other, of type null where nothing was logged."""
         total, read, rest = self.path.stat().st_size, 0, b""
         with open(self.path, "rb") as file:
             while block := file.read(BLOCK):
                 read += len(block)
-                block, _, rest = (rest + block).rpartition(b"\n")
-                for batch in self._parse(block, wanted):
-                    yield batch, read / max(total, 1)
-        for batch in self._parse(rest, wanted):
-            yield batch, 1.0
+                block, newline, rest = (rest + block).rpartition(b"\n")
+                if newline:
+                    for batch in self._parse(block.split(b"\n"), wanted):
+                        yield batch, read / max(total, 1)
+        if rest:
+            for batch in self._parse([rest], wanted, whole=False):
+                yield batch, 1.0
+        self._settle(torn=False)
 
-    def _parse(self, block: bytes, wanted: tuple[str, ...]) -> Iterator[dict[str, pa.Array]]:
-        """The rows of whole lines."""
-        if self._row == 0 and block:
-            lines = block.split(b"\n", HEAD)
-            yield from self._line_by_line(lines[:HEAD], wanted)
-            block = lines[HEAD] if len(lines) > HEAD else b""
-        if not block:
-            return
-        table = self._fast(block, wanted)
-        if table is None:
-            yield from self._line_by_line(block.split(b"\n"), wanted)
-            return
-        for batch in table.to_batches():
-            self._row += batch.num_rows
-            yield {name: batch.column(name) for name in wanted}
+    def _parse(self, lines: list[bytes], wanted: tuple[str, ...], whole: bool = True) -> Iterator[dict[str, pa.Array]]:
+        """The rows of some lines; whole: their end was written."""
+        for first in range(0, len(lines), ROWS):
+            rows, places, stopped = [], [], None
+            for line in lines[first : first + ROWS]:
+                self._line += 1
+                try:
+                    row = self._row_of(line, whole)
+                except LogError as error:  # the rows before it may hold an earlier one
+                    stopped = error
+                    break
+                if row is not None:
+                    rows.append(row)
+                    places.append(self._line)
+            if rows:
+                yield from self._columns(rows, places, wanted)
+            if stopped is not None:
+                raise stopped
 
-    def _fast(self, block: bytes, wanted: tuple[str, ...]) -> pa.Table | None:
-        """The block through Arrow's parser; None when it is not exactly one handoff of the known types per line."""
-        types = {name: ARROW[kind] if kind else pa.null() for name, kind in self._shared_kinds().items()} | NUMBERS
-        apart = self._any_json and "context" in wanted
-        schema = pa.schema([(name, types[name]) for name in wanted if not (apart and name == "context")])
-        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        try:
-            table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=PARSE), options)
-        except pa.ArrowException:
-            return None
-        whole = table.num_rows == block.count(b"\n") + 1 and table.column("task").null_count == 0
-        if not whole or not table.schema.equals(schema):
-            return None
-        if apart:
-            found = (orjson.loads(line).get("context") for line in block.split(b"\n"))
-            table = table.append_column("context", pa.array(map(_canonical, found), pa.string()))
-        return table
-
-    def _shared_kinds(self) -> dict[str, Kind | None]:
-        """Columns that share a vocabulary share its kind."""
-        return {name: self._kinds[name.removeprefix("next_")] for name in IDS}
-
-    def _line_by_line(self, lines: list[bytes], wanted: tuple[str, ...]) -> Iterator[dict[str, pa.Array]]:
-        """The same, one line at a time."""
-        columns: dict[str, list[Any]] = {name: [] for name in wanted}
-        start = self._row
-        for line in lines:
-            row = self._row_of(line)
-            if row is None:
-                self._passed.append(self._row)
-                continue
-            self.ignored |= row.keys() - KNOWN
-            try:
-                values = {name: self._value(name, row.get(name)) for name in wanted}
-            except _Wrong as wrong:
-                self._refuse(wrong.column, wrong.message)
-                continue
-            for name, value in values.items():
-                columns[name].append(value)
-            self._row += 1
-        if self._row > start:
-            kinds = self._shared_kinds()
-            types = {name: ARROW[kind] if kind else pa.null() for name, kind in kinds.items()} | NUMBERS
-            if self._any_json:
-                types["context"] = pa.string()
-            yield {name: pa.array(values, types[name]) for name, values in columns.items()}
-
-    def _row_of(self, line: bytes) -> dict[str, Any] | None:
-        """The handoff on a line; None for blank and torn lines, headers, and refused lines."""
+    def _row_of(self, line: bytes, whole: bool) -> dict[str, Any] | None:
+        """The handoff on a line; None for blank lines, headers and lines that are left out."""
+        line = line.removeprefix(BOM) if self._line == 1 else line
         if not line.strip():
             return None
         try:
-            row = _loads(line)
-        except ValueError:
-            self.torn += Finding(1, self.number(self._row))
-            return self._behind_torn(line)
-        if isinstance(row, dict) and "schema" in row and "task" not in row:
+            row = parse(line)
+        except Unreadable as why:
+            self._settle(torn=False)
+            row = behind(line)
+            if row is None:
+                self._cut = (self._line, str(why))
+                if not (cut(line) and whole):
+                    self._settle(torn=not whole and cut(line))
+                return None
+            self._torn(self._line)
+        self._settle(torn=is_header(row))
+        if is_header(row):
             self._header(row)
             return None
         if not isinstance(row, dict):
-            self._refuse("task", "the line is not a JSON object", passed=False)
+            self._refuse("task", "the line is not a JSON object", self._line)
             return None
         return row
 
-    def _behind_torn(self, line: bytes) -> dict[str, Any] | None:
-        """A whole row written right behind a torn one."""
-        start = line.find(ROW, 1)
-        while start > 0:
-            try:
-                row = _loads(line[start:])
-            except ValueError:
-                start = line.find(ROW, start + 1)
-                continue
-            return row if isinstance(row, dict) else None
-        return None
-
-    def _header(self, row: dict[str, Any]) -> None:
-        where = f"line {self.number(self._row)}"
-        if row["schema"] != SCHEMA:
-            raise LogError(f"{where}: the schema is {row['schema']}, this reader knows {SCHEMA}")
-        if row.get("gamma") is None:
+    def _settle(self, torn: bool) -> None:
+        """An unreadable line is torn if it is the last one and was cut, or the last before a recorder went on."""
+        if self._cut is None:
             return
-        gamma = check_gamma(row["gamma"])
-        if self.gamma is not None and gamma != self.gamma:
-            raise LogError(f"{where}: gamma = {gamma}, but {self.gamma} before")
-        self.gamma = gamma
+        (line, why), self._cut = self._cut, None
+        if torn:
+            self._torn(line)
+            return
+        if not self.skip_bad:
+            raise LogError(f"line {line} cannot be read: {why}")
+        self.unreadable += Finding(1, line)
+        self.refused += 1
+        self.lost.append(line)
 
-    def _refuse(self, column: str, why: str, passed: bool = True) -> None:
-        """Raise for the current line, or count it."""
-        line = self.number(self._row)
+    def _torn(self, line: int) -> None:
+        self.torn += Finding(1, line)
+        self.lost.append(line)
+
+    def _refuse(self, column: str, why: str, line: int) -> None:
+        """Raise for a line, or count it."""
         if not self.skip_bad:
             raise LogError(f"line {line}, column {column}: {why}")
         self.bad[column] = self.bad.get(column, Finding()) + Finding(1, line)
         self.refused += 1
-        if passed:
-            self._passed.append(self._row)
+        self.lost.append(line)
+
+    def _header(self, row: dict[str, Any]) -> None:
+        where = f"line {self._line}"
+        if row["schema"] != SCHEMA:
+            raise LogError(f"{where}: the schema is {printable(str(row['schema'])[:60])}, this reader knows {SCHEMA}")
+        if row.get("gamma") is None:
+            return
+        try:
+            gamma = check_gamma(row["gamma"])
+        except LogError as error:
+            raise LogError(f"{where}: {error}") from None
+        if self.gamma is not None and gamma != self.gamma:
+            raise LogError(f"{where}: gamma = {gamma}, but {self.gamma} before")
+        self.gamma = gamma
+
+    def _columns(
+        self, rows: list[dict[str, Any]], places: list[int], wanted: tuple[str, ...]
+    ) -> Iterator[dict[str, pa.Array]]:
+        """The rows as columns, without those that no column can hold."""
+        self.ignored |= set().union(*rows) - KNOWN
+        wrong: dict[int, _Wrong] = {}
+        columns = {name: self._column(name, [row.get(name) for row in rows], wrong) for name in wanted}
+        good = np.array([i for i in range(len(rows)) if i not in wrong], np.int64)
+        if wrong and not self.skip_bad:
+            good = good[good < min(wrong)]
+        if len(good):
+            self._deliver(np.array(places)[good])
+            take = pa.array(good)
+            yield {name: column.take(take) if wrong else column for name, column in columns.items()}
+        for i in sorted(wrong):
+            self._refuse(wrong[i].column, wrong[i].message, places[i])
+
+    def _deliver(self, places: np.ndarray) -> None:
+        """Keep the numbers of rows that are handed over: only what lies between them takes room."""
+        rows = self._row + np.arange(len(places))
+        before = places - 1 - rows  # lines so far that were no rows
+        self._passed += np.repeat(rows, np.diff(before, prepend=len(self._passed))).tolist()
+        self._row += len(places)
+
+    def _column(self, name: str, values: list[Any], wrong: dict[int, _Wrong]) -> pa.Array:
+        """The values of a column; a row that another column refused, or that this one refuses, has null."""
+        arrow = self._uniform(name, values)
+        if arrow is not None:
+            try:
+                return pa.array(values, arrow)
+            except (ValueError, OverflowError, TypeError):
+                pass  # value by value, then
+        out: list[Any] = [None] * len(values)
+        for i, value in enumerate(values):
+            if value is not None or (name in REQUIRED and not name.startswith("next_")):
+                try:
+                    out[i] = None if i in wrong else self._value(name, value)
+                except _Wrong as found:
+                    wrong[i] = found
+        return pa.array(out, JSON if name == "context" else NUMBERS.get(name) or self._arrow(name))
+
+    def _uniform(self, name: str, values: list[Any]) -> pa.DataType | None:
+        """The type of a column whose values are all of it; None where that is not sure."""
+        types = set(map(type, values))
+        if name in OPTIONAL or name.startswith("next_"):
+            if types == {NONE}:
+                return pa.null()
+            types = types - {NONE}
+        if name in NUMBERS:
+            return NUMBERS[name] if types <= TYPES.get(name, {float, int}) else None
+        if name == "context":
+            return pa.int64() if types == {int} else pa.string() if types == {str} else None
+        kind = self._kinds[name.removeprefix("next_")]
+        if kind is Kind.VECTOR and types == {list}:
+            types = {list, *map(type, chain.from_iterable(filter(None, values)))} - {int, float}
+        return ARROW[kind] if kind is not None and types == PYTHON[kind] else None
+
+    def _arrow(self, name: str) -> pa.DataType:
+        """Columns that share a vocabulary share its kind."""
+        kind = self._kinds[name.removeprefix("next_")]
+        return ARROW[kind] if kind else pa.null()
 
     def _value(self, name: str, value: Any) -> Any:
         """A JSON value as what its column holds.  Raises _Wrong."""
         if value is None:
-            if name in REQUIRED and not name.startswith("next_"):
-                raise _Wrong(name, f"{name} = null is needed")
-            return None
+            raise _Wrong(name, f"{name} = null is needed")
         if name in NUMBERS:
             return CONVERT[name](name, value)
-        return self._id(name, value)
+        if name != "context":
+            return self._id(name, value)
+        try:
+            return canonical(value).encode()
+        except ValueError as error:
+            raise _Wrong(name, f"{name} = {_short(value)} {error}") from None
 
     def _id(self, name: str, value: Any) -> Any:
-        if name == "context" and self._any_json:
-            return _canonical(value)
         known = self._kinds[name.removeprefix("next_")]
         if isinstance(value, str):
             kind = Kind.TEXT
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise _Wrong(name, f"{name} = {_short(value)} holds half of a surrogate pair, which is no text")
         elif _is_whole(value):
             kind, value = Kind.INTEGER, int(value)
             if abs(value) >= 2**63:
                 raise _Wrong(name, f"{name} = {_short(value)} is too large; write such ids as text")
         elif name in VECTORS and isinstance(value, list) and all(_is_number(x) for x in value):
             kind, value = Kind.VECTOR, [_real(name, x) for x in value]
-        elif name == "context" and known is None:
-            self._any_json = True
-            return _canonical(value)
-        elif name == "context" and known is not None:
-            raise _Wrong(name, f"{name} = {_short(value)}, but before there were {known.value}")
         else:
             allowed = "text, an integer or a list of numbers" if name in VECTORS else "text or an integer"
             raise _Wrong(name, f"{name} = {_short(value)}: an id is {allowed}")
@@ -215,19 +261,6 @@ class JsonLines:
         elif known is not kind:
             raise _Wrong(name, f"{name} = {_short(value)}, but before there were {known.value}")
         return value
-
-
-def _loads(line: bytes) -> Any:
-    """Python's parser where the fast one refuses: it knows NaN and integers of any size, and gets better errors."""
-    try:
-        return orjson.loads(line)
-    except ValueError:
-        return json.loads(line)
-
-
-def _canonical(value: Any) -> str | None:
-    """The same text for the same JSON value."""
-    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class _Wrong(Exception):
@@ -247,7 +280,10 @@ def _is_whole(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a very deep value
+        return f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -263,11 +299,11 @@ def _real(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf  # as the fast parser reads it
+        return math.inf if value > 0 else -math.inf
 
 
 def _truth(name: str, value: Any) -> bool:
-    if value not in (0, 1):
+    if not (isinstance(value, bool) or _is_whole(value)) or value not in (0, 1):
         raise _Wrong(name, f"{name} = {_short(value)} is not true or false")
     return bool(value)
 

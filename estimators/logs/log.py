@@ -7,7 +7,7 @@ keeps the names.  Notation: docs/theory.md sections 1 and 7.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ from icq.reason import NoNumber, Why
 from icq.smdp import ICSMDP
 
 T = TypeVar("T")
+SAFE = 64  # binary orders of a reward whose powers are far from the limits of float64
 
 
 class Missed(NamedTuple):
@@ -29,6 +30,19 @@ class Missed(NamedTuple):
 
     why: Why
     n_eff: float
+
+
+def power_of(rewards: Float[np.ndarray, "*n"], safe: int = 0) -> int:
+    """The exponent of the power of two just below the largest |reward|; 0 where it is below `safe` either way."""
+    largest = float(np.abs(rewards).max(initial=0.0))
+    power = int(np.frexp(largest)[1]) - 1 if 0 < largest < np.inf else 0
+    return 0 if abs(power) < safe else power
+
+
+def in_units(x: Float[np.ndarray, "*n"], power: int) -> Float[np.ndarray, "*n"]:
+    """x / 2^power, exact unless it leaves the range of float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(x, -power)
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,19 @@ class Log(Shown):
         if isinstance(made, Missed):
             raise NoNumber(made.why, n_eff=made.n_eff)
         return made
+
+    def in_unit(self) -> tuple[Log, int]:
+        """The same log in units of 2^power of reward; this log and 0 where powers of rewards are far from overflow.
+
+        Exact, so what is estimated does not depend on the unit of reward.
+        """
+        return self.once("in unit", lambda: self.in_units_of(power_of(self.reward, SAFE)))
+
+    def in_units_of(self, power: int) -> tuple[Log, int]:
+        """Rewards and scalars in units of 2^power."""
+        if power == 0:
+            return self, 0
+        return replace(self, reward=in_units(self.reward, power), scalar=in_units(self.scalar, power)), power
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -25,12 +25,22 @@ class FileRows:
     columns: Columns
     place: Int[np.ndarray, "n"] | None
     unit: str  # how places are called, `row` or `line`
-    number: Callable[[int], int]  # the number of a place; increasing
+    numbers: Callable[[Int[np.ndarray, "n"]], Int[np.ndarray, "n"]]  # the numbers of places; increasing
     found: dict[str, Finding] = field(default_factory=dict)
+    lost: list[Int[np.ndarray, "m"]] = field(default_factory=list)  # numbers of what was left out, or could not be read
 
     def where(self, index: int | np.integer) -> int:
         """The number in the file of row `index`."""
-        return self.number(int(index if self.place is None else self.place[index]))
+        return int(self.standing(np.array([index]))[0])
+
+    def standing(self, index: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
+        """The numbers in the file of some rows."""
+        return self.numbers(index if self.place is None else self.place[index])
+
+    def leave_out(self, bad: Bool[np.ndarray, "n"]) -> None:
+        """Keep the other rows, and remember where these stood."""
+        self.lost.append(self.standing(np.flatnonzero(bad)))
+        self.take(np.flatnonzero(~bad))
 
     def take(self, index: np.ndarray) -> None:
         """Keep or permute rows, column by column."""
@@ -44,7 +54,8 @@ class FileRows:
         if mask.any():
             marked = np.flatnonzero(mask) + offset
             first = marked[0] if self.place is None else self.place[marked].min()
-            self.found[name] = self.found.get(name, Finding()) + Finding(len(marked), self.number(int(first)))
+            found = Finding(len(marked), int(self.numbers(np.array([first]))[0]))
+            self.found[name] = self.found.get(name, Finding()) + found
 
 
 def arrange(rows: FileRows, *, skip_bad: bool) -> Bool[np.ndarray, "n"]:
@@ -127,7 +138,9 @@ def _drop_copies(rows: FileRows, copy: Bool[np.ndarray, "m"], skip_bad: bool) ->
     rows.note("conflicts", left_out)
     extra = np.concatenate(([False], copy)) & ~left_out
     rows.note("duplicates", extra)
-    rows.take(np.flatnonzero(~left_out & ~extra))
+    if left_out.any():
+        rows.leave_out(left_out)
+    rows.take(np.flatnonzero(~extra[~left_out]))
 
 
 def _count_missing(rows: FileRows, same: Bool[np.ndarray, "m"], step: Int[np.ndarray, "m"]) -> None:
@@ -152,7 +165,7 @@ def _link(rows: FileRows, next_k: Bool[np.ndarray, "m"], same: Bool[np.ndarray, 
     false = next_k & ~done & differs
     links = next_k & ~done & ~differs
     if "chain" in c:
-        onward = ~same & (c["chain"][1:] == c["chain"][:-1]) & done & (c["k"][1:] == 0)
+        onward = ~same & (c["chain"][1:] == c["chain"][:-1]) & done & (c["k"][1:] == 0) & ~_between(rows)
         false |= onward & named & differs
         links |= onward & ~(named & differs)
     rows.note("contradictions", false)
@@ -167,3 +180,13 @@ def _link(rows: FileRows, next_k: Bool[np.ndarray, "m"], same: Bool[np.ndarray, 
     follows[1:] = links
     rows.note("breaks", ~follows)
     return follows
+
+
+def _between(rows: FileRows) -> Bool[np.ndarray, "m"]:
+    """Whether something was lost in the file between two neighbours: it may have been a whole task of their chain."""
+    size = len(rows.columns["k"])
+    if not any(map(len, rows.lost)):
+        return np.zeros(max(size - 1, 0), bool)
+    lost, places = np.sort(np.concatenate(rows.lost)), rows.standing(np.arange(size))
+    first, last = np.minimum(places[1:], places[:-1]), np.maximum(places[1:], places[:-1])
+    return np.searchsorted(lost, last) > np.searchsorted(lost, first)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from estimators.logs.codes import Checks, Codebook, Coded, compact, integers, nulls
+from estimators.logs.codes import Checks, Chunk, Codebook, Coded, compact, integers, nulls
+from estimators.logs.contexts import ContextBook, minority
 from estimators.logs.lines import JsonLines
 from estimators.logs.log import Log, Vocabulary
 from estimators.logs.order import Columns, FileRows, arrange
@@ -48,6 +50,8 @@ def read(
     FileNotFoundError.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise LogError(f"{path}: is not a regular file; save the log to one first")
     try:
         with open(path, "rb") as file:
             parquet = file.read(4) == b"PAR1"
@@ -69,9 +73,11 @@ def _read(
             progress(fraction)
     size = gather.rows + source.refused
     if size == 0:
-        torn = f" ({source.torn.count} unreadable lines, the first is line {source.torn.first})" if source.torn else ""
+        torn = f" ({source.torn.count} torn lines, the first is line {source.torn.first})" if source.torn else ""
         raise LogError(f"holds no handoffs{torn}")
     known = _agree(gamma, source.gamma)
+    if gather.rows == 0:
+        raise LogError(f"no readable row is left of {size}: {_refusals(source)}")
     rows, coded = gather.finish()
     _owners(rows, coded, gather)
     follows = arrange(rows, skip_bad=skip_bad)
@@ -81,8 +87,22 @@ def _read(
     bad = {name: gather.bad.get(name, Finding()) + source.bad.get(name, Finding()) for name in gather.bad | source.bad}
     return log, ReaderReport(
         source=str(path), unit=source.unit, rows=size, kept=len(log), tasks=int(log.task.max(initial=-1)) + 1,
-        torn=source.torn, bad=bad, ignored=tuple(sorted(source.ignored)), **rows.found,
+        torn=source.torn, unreadable=source.unreadable, bad=bad, ignored=tuple(sorted(source.ignored)), **rows.found,
     )  # fmt: skip
+
+
+def _said(why: str, row: int) -> str:
+    return why
+
+
+def _refusals(source: Source) -> str:
+    """What was left out, and where it began."""
+    said = [
+        f"column {column} in {found.count}, first {source.unit} {found.first}" for column, found in source.bad.items()
+    ]
+    if source.unreadable:
+        said.append(f"{source.unreadable.count} are not JSON objects in UTF-8, first line {source.unreadable.first}")
+    return "; ".join(said)
 
 
 def _agree(given: float | None, stored: float | None) -> float:
@@ -107,11 +127,12 @@ class _Gather:
         self.books = (
             Codebook("task", named=False), Codebook("agent", "next_agent"),
             Codebook("observation", "next_observation", vectors=True), Codebook("option"),
-            Codebook("context", vectors=True), Codebook("chain", named=False),
+            ContextBook(), Codebook("chain", named=False),
         )  # fmt: skip
         self._book = {name: book for book in self.books for name in book.columns}
         self._numbers: dict[str, list[np.ndarray]] = {name: [] for name in ("k", "duration", "done", *REALS)}
         self._kept: list[np.ndarray] = []
+        self._lost: list[np.ndarray] = []  # numbers of the rows that were left out
 
     def add(self, batch: dict[str, pa.Array]) -> None:
         """Check a batch and keep its good rows.  Raises LogError for the first bad one unless they are skipped."""
@@ -119,16 +140,16 @@ class _Gather:
         checks = Checks(size)
         numbers = _numeric(batch, checks)
         ended = numbers["done"]
-        chunks = {}
+        chunks: dict[str, Chunk] = {}
         for name, values in batch.items():
             if name in self._book:
                 chunks[name] = chunk = self._book[name].add(name, values, checks)
-                absent = chunk[0] == -1
+                absent = chunk.codes == -1
                 if name.startswith("next_"):
                     checks.refuse(name, absent & ~ended, values, "is needed where done is false")
                 elif name in REQUIRED:
                     checks.refuse(name, absent, values, "is needed")
-        half = (chunks["next_agent"][0] == -1) != (chunks["next_observation"][0] == -1)
+        half = (chunks["next_agent"].codes == -1) != (chunks["next_observation"].codes == -1)
         checks.refuse(
             "next_agent", half & ended, batch["next_agent"], "but next_observation is not alike: give both or none"
         )
@@ -153,6 +174,7 @@ class _Gather:
         if not self._kept:
             self._kept.append(np.arange(self.rows, dtype=np.int32))
         self._kept.append((self.rows + np.flatnonzero(~checks.bad)).astype(np.int32))
+        self._lost.append(self.source.numbers(self.rows + np.flatnonzero(checks.bad)))
         return ~checks.bad
 
     def _count(self, column: str, found: Finding) -> None:
@@ -167,13 +189,19 @@ class _Gather:
             if name in OPTIONAL and book.kind is None:
                 continue
             found = book.finish()
+            if name in OPTIONAL and (found.codes[name] < 0).all():
+                continue
             coded[name] = compact(found) if book.named else found
             columns |= coded[name].codes
         place = np.concatenate(self._kept) if self._kept else None
-        rows = FileRows(columns, place, self.source.unit, self.source.number)
+        rows = FileRows(columns, place, self.source.unit, self.source.numbers)
+        rows.lost = [np.array(self.source.lost, np.int64), *self._lost]
         for name in ("context", "chain"):
-            if name in columns:
-                self.refuse(rows, name, columns[name] < 0, lambda row: "null, but other rows have one")
+            if name in columns and len(columns["task"]):
+                bad, why = minority(rows.columns[name] < 0)
+                self.refuse(rows, name, bad, partial(_said, why))
+                if (rows.columns[name] < 0).all():
+                    del rows.columns[name], coded[name]
         return rows, coded
 
     def refuse(self, rows: FileRows, column: str, bad: Bool[np.ndarray, "n"], why: Callable[[int], str]) -> None:
@@ -184,7 +212,7 @@ class _Gather:
         if not self.skip_bad:
             raise LogError(f"{rows.unit} {rows.where(first)}, column {column}: {why(first)}")
         self._count(column, Finding(int(bad.sum()), rows.where(first)))
-        rows.take(np.flatnonzero(~bad))
+        rows.leave_out(bad)
 
 
 def _numeric(batch: dict[str, pa.Array], checks: Checks) -> Columns:

@@ -7,13 +7,13 @@ loses at most the row it was writing.  Standard library only.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from estimators.logs.schema import SCHEMA, LogError, check_gamma
+from estimators.logs.rules import Rules, identity, integer, json_value, learn, number, truth, view
+from estimators.logs.schema import REQUIRED, SCHEMA, LogError, check_gamma
 
 # What callers pass, checked by hand at the call: NumPy and tensor scalars and arrays are as good as Python's numbers.
 Id: TypeAlias = Any  # text or an integer from 0
@@ -46,7 +46,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         self.path, self.gamma = os.fspath(path), check_gamma(gamma)
         self._sync_rows, self._sync_seconds = sync_rows, sync_seconds
-        self._context: bool | None = None  # whether rows have one; None before the first
+        self._rules = Rules()
+        self._torn = False  # a row was written in part: begin a new line
         self._unsynced, self._synced_at = 0, time.monotonic()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         self._file: int | None = os.open(self.path, flags, 0o666)
@@ -61,32 +62,39 @@ class Recorder:
 
         Two processes that begin a file together may both write the header: readers allow that.
         """
-        header = json.dumps({"schema": SCHEMA, "gamma": self.gamma}).encode() + b"\n"
+        header = self._header()
         if os.fstat(file).st_size:
             with open(self.path, "rb") as old:
                 head = [line for line in (old.readline(1 << 16) for _ in range(HEAD)) if line]
                 old.seek(-1, os.SEEK_END)
                 whole = old.read(1) == b"\n"
-            torn_header = len(head) == 1 and not whole and header.startswith(head[0])
-            if not torn_header:
+            self._torn = not whole
+            if not (len(head) == 1 and not whole and header.startswith(head[0])):
                 self._check_header(head)
-            if not whole:
-                self._append(b"\n")
-            if not torn_header:
-                return
-        self._append(header)
+                if whole:
+                    return
+        self._append(b"" if self._torn else header)
+
+    def _header(self) -> bytes:
+        return json.dumps({"schema": SCHEMA, "gamma": self.gamma}).encode() + b"\n"
 
     def _check_header(self, head: list[bytes]) -> None:
-        """Find the header among the first lines: torn ones may stand before it."""
+        """Find the header among the first lines, torn ones may stand before it, and learn from the rows behind it."""
+        known = False
         for line in head:
             try:
                 found = json.loads(line)
-                schema, gamma = found["schema"], found["gamma"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError):
                 continue
-            if schema != SCHEMA or gamma != self.gamma:
-                had = f"is a log of {schema} with gamma = {gamma}"
-                raise LogError(f"{self.path}: {had}, not {SCHEMA} with {self.gamma}")
+            if isinstance(found, dict) and found.keys() >= {"schema", "gamma"} and not known:
+                schema, gamma = found["schema"], found["gamma"]
+                if schema != SCHEMA or gamma != self.gamma:
+                    had = f"is a log of {schema} with gamma = {gamma}"
+                    raise LogError(f"{self.path}: {had}, not {SCHEMA} with {self.gamma}")
+                known = True
+            elif known and isinstance(found, dict) and found.keys() >= set(REQUIRED):
+                learn(self._rules, found)
+        if known:
             return
         raise LogError(f"{self.path}: has no header of a handoff log in its first lines; record into another file")
 
@@ -103,44 +111,49 @@ class Recorder:
         probability: Number = None, chain: Id = None,
     ) -> None:  # fmt: skip
         """Append one row.  Raises LogError naming the field that is wrong, and then nothing is written."""
+        if self._file is None:
+            raise ValueError(f"{self.path}: the recorder is closed")
         row: dict[str, Any] = {
-            "task": _identity("task", task), "k": _integer("k", k, 0), "agent": _identity("agent", agent),
-            "observation": _view("observation", observation), "option": _identity("option", option),
-            "reward": _number("reward", reward), "duration": _integer("duration", duration, 1),
-            "done": _truth("done", done), "next_agent": None, "next_observation": None,
+            "task": identity("task", task), "k": integer("k", k, 0), "agent": identity("agent", agent),
+            "observation": view("observation", observation), "option": identity("option", option),
+            "reward": number("reward", reward), "duration": integer("duration", duration, 1),
+            "done": truth("done", done), "next_agent": None, "next_observation": None,
         }  # fmt: skip
         if (next_agent is None) != (next_observation is None):
             missing = "next_agent" if next_agent is None else "next_observation"
             raise LogError(f"{missing}: None, but its counterpart is given; give both or neither")
         if next_agent is not None:
-            row["next_agent"] = _identity("next_agent", next_agent)
-            row["next_observation"] = _view("next_observation", next_observation)
+            row["next_agent"] = identity("next_agent", next_agent)
+            row["next_observation"] = view("next_observation", next_observation)
         elif not row["done"]:
             raise LogError("next_agent: needed, because done is false")
+        if row["done"] and next_agent is not None and chain is None:
+            raise LogError(
+                "next_agent: the task has ended; leave it out, or give the chain in which the next task follows"
+            )
         if scalar is not None:
-            row["scalar"] = _number("scalar", scalar)
+            row["scalar"] = number("scalar", scalar)
         if context is not None:
-            row["context"] = _json("context", context)
-        if context is None and self._context:
-            raise LogError("context: None, but earlier handoffs had one; give it always or never")
-        if context is not None and self._context is False:
-            raise LogError("context: given, but earlier handoffs had none; give it always or never")
+            row["context"] = json_value("context", context)
         if probability is not None:
-            row["probability"] = _number("probability", probability)
+            row["probability"] = number("probability", probability)
             if not 0 < row["probability"] <= 1:
                 raise LogError(f"probability: {probability} is not in (0, 1]; it is that of the chosen option")
         if chain is not None:
-            row["chain"] = _identity("chain", chain)
+            row["chain"] = identity("chain", chain)
+        self._rules.check(row)
         self._append(json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        self._context = context is not None
+        self._rules.keep(row)
         self._sync_if_due()
 
     def _append(self, line: bytes) -> None:
         if self._file is None:
             raise ValueError(f"{self.path}: the recorder is closed")
+        if self._torn:  # a header behind it tells the reader that the line before was cut
+            line = b"\n" + self._header() + line
         written = os.write(self._file, line)
-        if written < len(line):  # the disk is full: end the fragment, so that only this row is lost
-            os.write(self._file, b"\n")
+        self._torn = written < len(line)
+        if self._torn:  # the disk is full
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes of a row could be written")
 
     def _sync_if_due(self) -> None:
@@ -179,9 +192,9 @@ class Task:
 
     def __init__(self, recorder: Recorder, name: Id, agent: Id, observation: View, context: Json, k: Number) -> None:
         self.recorder = recorder
-        self.name, self.k = _identity("task", name), _integer("k", k, 0)
-        self.agent, self.observation = _identity("agent", agent), _view("observation", observation)
-        self.context = None if context is None else _json("context", context)
+        self.name, self.k = identity("task", name), integer("k", k, 0)
+        self.agent, self.observation = identity("agent", agent), view("observation", observation)
+        self.context = None if context is None else json_value("context", context)
         self.done = False
 
     def handoff(
@@ -196,7 +209,7 @@ class Task:
         """
         if self.done:
             raise LogError(f"done: task {self.name!r} has ended")
-        following = None if next_context is None else _json("next_context", next_context)
+        following = None if next_context is None else json_value("next_context", next_context)
         if not done and (following is None) != (self.context is None):
             raise LogError("next_context: give the context of every decision of a task, or of none")
         self.recorder.handoff(
@@ -206,74 +219,5 @@ class Task:
         )  # fmt: skip
         self.k, self.done = self.k + 1, bool(done)
         if next_agent is not None:
-            self.agent, self.observation = _identity("agent", next_agent), _view("observation", next_observation)
+            self.agent, self.observation = identity("agent", next_agent), view("observation", next_observation)
         self.context = following
-
-
-def _plain(value: Any) -> Any:
-    """Array and tensor scalars as Python numbers, arrays as lists."""
-    for method in ("tolist", "item"):
-        if hasattr(value, method):
-            return getattr(value, method)()
-    return value
-
-
-def _identity(name: str, value: Any) -> str | int:
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise LogError(f"{name}: {value!r} is a {type(value).__name__}; an id is text or an integer")
-    if isinstance(value, int) and not 0 <= value < 2**63:
-        raise LogError(f"{name}: {value} is not in 0..2^63-1; use text for such ids")
-    return value
-
-
-def _view(name: str, value: Any) -> str | int | list[float]:
-    """An id, or a vector of finite numbers."""
-    value = _plain(value)
-    if isinstance(value, list | tuple):
-        if not value:
-            raise LogError(f"{name}: an empty vector")
-        return [_number(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
-    return _identity(name, value)
-
-
-def _integer(name: str, value: Any, least: int) -> int:
-    value = _plain(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise LogError(f"{name}: {value!r} is a {type(value).__name__}; an integer is needed")
-    if not least <= value < 2**31:
-        raise LogError(f"{name}: {value} is not in {least}..{2**31 - 1}")
-    return value
-
-
-def _number(name: str, value: Any) -> float:
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise LogError(f"{name}: {value!r} is a {type(value).__name__}; a number is needed")
-    if not math.isfinite(value):
-        raise LogError(f"{name}: {value} is not finite")
-    return float(value)
-
-
-def _truth(name: str, value: Any) -> bool:
-    value = _plain(value)
-    if not isinstance(value, bool):
-        raise LogError(f"{name}: {value!r} is a {type(value).__name__}; True or False is needed")
-    return value
-
-
-def _json(name: str, value: Any) -> Any:
-    """Any JSON value, copied, so that what the loop changes later is not recorded."""
-    try:
-        return json.loads(json.dumps(_plain(value), allow_nan=False, default=_plain_or_refuse))
-    except (TypeError, ValueError) as error:
-        raise LogError(f"{name}: not a JSON value ({error})") from None
-
-
-def _plain_or_refuse(value: Any) -> Any:
-    plain = _plain(value)
-    if plain is value:
-        raise TypeError(f"{type(value).__name__} cannot be written")
-    return plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from icq.display import Fact, Shown
+from icq.display import Fact, Shown, printable
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Finding(Shown):
 NONE = Finding()
 MENDED = {
     "torn": "torn lines, cut off when a process was killed: not readable, left out",
+    "unreadable": "lines that are not one JSON object in UTF-8: left out, as was asked for",
     "duplicates": "exact copies of a handoff (same task and k, all columns equal): one kept, these left out",
     "conflicts": "handoffs logged twice with different content: all of them left out",
     "missing": "handoffs missing before or between the ones logged (k jumps); first is the row after a gap",
@@ -56,6 +57,7 @@ class ReaderReport(Shown):
     kept: int
     tasks: int
     torn: Finding = NONE
+    unreadable: Finding = NONE
     duplicates: Finding = NONE
     conflicts: Finding = NONE
     missing: Finding = NONE
@@ -77,7 +79,7 @@ class ReaderReport(Shown):
         return not self.bad and not any(getattr(self, name) for name in MENDED)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.kept} of {self.rows} handoffs kept, {self.tasks} tasks"]
+        lines = [f"{printable(self.source)}: {self.kept} of {self.rows} handoffs kept, {self.tasks} tasks"]
         for name, text in (MENDED | NOTED).items():
             found: Finding = getattr(self, name)
             if found:
@@ -85,7 +87,7 @@ class ReaderReport(Shown):
         for column, found in self.bad.items():
             lines.append(f"  {found.count} rows left out because of column {column}; first: {self.unit} {found.first}")
         if self.ignored:
-            lines.append(f"  columns not part of the format, ignored: {', '.join(self.ignored)}")
+            lines.append(f"  columns not part of the format, ignored: {', '.join(map(printable, self.ignored))}")
         return "\n".join(lines)
 
     def _facts_(self) -> list[Fact]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -45,10 +46,11 @@ class LogWriter:
         self._task, self._chain = -1, -1  # of the last row written
 
     def write(self, log: Log) -> None:
-        """Append the rows of a log.  Raises ValueError for a reward that is not finite."""
-        if (bad := ~np.isfinite(log.reward)).any():
-            first = int(np.argmax(bad))
-            raise ValueError(f"reward[{first}] = {log.reward[first]} is not finite")
+        """Append the rows of a log.  Raises ValueError for a number that the reader would refuse."""
+        for name, column, bad in _refused(log):
+            if bad.any():
+                first = int(np.argmax(bad))
+                raise ValueError(f"{name}[{first}] = {column[first]} is not finite")
         for start in range(0, len(log), PIECE):
             self._write(pa.table(self._columns(log, slice(start, start + PIECE))))
 
@@ -115,6 +117,14 @@ class LogWriter:
                     self._parquet.close()
             self._file.close()
             self._part.unlink(missing_ok=True)
+
+
+def _refused(log: Log) -> Iterator[tuple[str, np.ndarray, Bool[np.ndarray, "n"]]]:
+    """Where each column of numbers has one that no log may have; NaN is null where it may be."""
+    yield "reward", log.reward, ~np.isfinite(log.reward)
+    yield "scalar", log.scalar, np.isinf(log.scalar)
+    if log.features is not None:
+        yield "features", log.features, ~np.isfinite(log.features).all(axis=1)
 
 
 def write(log: Log, path: str | os.PathLike[str]) -> None:

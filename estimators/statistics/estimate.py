@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from icq import coerce
 from icq.display import Fact, Shown, number
 from icq.reason import NoNumber, Reason, Why
 
 P = ParamSpec("P")
+UNSEEN = "no difference was seen: at most the share of what never happened (rule of three) times the range of values"
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,92 @@ def estimator(of: Callable[P, Estimate]) -> Callable[P, Estimate]:
     return asked
 
 
+def scale_free(degree: int, *amounts: str) -> Callable[[Callable[P, Estimate]], Callable[P, Estimate]]:
+    """Work a function of a log out in the log's own unit of reward, a power of two: exact, and far from overflow.
+
+    degree: the power of reward that the number has; amounts: arguments in units of reward, tables or classes.  Sources
+    that have no unit of their own are passed on as they are.
+    """
+
+    def decorate(of: Callable[P, Estimate]) -> Callable[P, Estimate]:
+        about = signature(of)
+
+        @wraps(of)
+        def scaled(*args: P.args, **kwargs: P.kwargs) -> Estimate:
+            given = about.bind(*args, **kwargs)
+            source = next(iter(given.arguments))
+            if not hasattr(given.arguments[source], "in_unit"):
+                return of(*args, **kwargs)
+            given.arguments[source], power = given.arguments[source].in_unit()
+            if power == 0:
+                return of(*args, **kwargs)
+            for name in amounts:
+                given.arguments[name] = _in_units(name, given.arguments.get(name), power)
+            return rescaled(of(*given.args, **given.kwargs), degree * power)
+
+        return scaled
+
+    return decorate
+
+
+def _in_units(name: str, amount: Any, power: int) -> Any:
+    """A table, or a class with an offset, in units of 2^power."""
+    if amount is None or (hasattr(amount, "init") and not hasattr(amount, "offset")):
+        return amount
+    if hasattr(amount, "offset"):
+        return amount.replace(offset=np.ldexp(np.asarray(amount.offset, np.float64), -power))
+    return np.ldexp(coerce.numbers(name, amount), -power)
+
+
+def rescaled(e: Estimate, power: int) -> Estimate:
+    """An estimate times 2^power; no number where that leaves the range of float64."""
+    if not e.known or power == 0:
+        return e
+    with np.errstate(over="ignore", under="ignore"):
+        value, stderr, low, high = (float(x) for x in np.ldexp([e.value, e.stderr, *e.interval], power))
+    if np.isinf(value) or (value == 0 != e.value):
+        place = f"{e.value:.3g} times 2^{power}"
+        return missing(Reason.OUT_OF_RANGE, place, "give rewards in another unit", n_eff=e.n_eff)
+    least = float(np.nextafter(0.0, 1.0))  # a limit that is not 0 stays so
+    low, high = (-least if low == 0 > e.interval[0] else low), (least if high == 0 < e.interval[1] else high)
+    return replace(e, value=value, stderr=stderr, interval=(low, high))
+
+
+def rule_of_three(n: float, confidence: float = 0.95) -> float:
+    """The largest share of what was never seen in n independent observations, 3/n at 95 %."""
+    return min(-float(np.log(1 - confidence)) / n, 1.0) if n > 0 else 1.0
+
+
+def settled(e: Estimate, rounding: float, most: float) -> Estimate:
+    """An estimate of something that is not negative, without what cannot be told from 0.
+
+    rounding: sizes up to which it cannot; most: how large what was never seen may be, the upper limit where nothing
+    was.
+    """
+    if not e.known:
+        return e
+    value, (low, high) = (0.0 if e.value <= rounding else e.value), e.interval
+    low, note = (low if low > rounding else 0.0), e.note
+    if high <= rounding:
+        high, note = most, "; ".join(filter(None, (note, UNSEEN)))
+    return replace(e, value=value, interval=(min(low, value), max(high, value)), note=note)
+
+
+def unrewarded(handoffs: int, n_eff: float, discount: float, confidence: float = 0.95) -> NoNumber:
+    """That every reward is 0, and what follows: how often something may be earned all the same."""
+    rare = rule_of_three(n_eff, confidence)
+    place = (
+        f"all {handoffs} rewards are 0, so at most {rare:.2g} of the handoffs earn anything (rule of three), and this"
+        f" is at most {rare / max(1 - discount, rare):.2g} times the range of rewards"
+    )
+    return NoNumber(Reason.SAME_REWARD, place, "log until rewards differ", n_eff=n_eff)
+
+
+def _around(value: float, low: float, high: float) -> tuple[float, float]:
+    """An interval that holds its estimate: that of a bias-corrected centre may miss the plain value."""
+    return min(low, value), max(high, value)
+
+
 def jackknife(
     whole: float,
     without: Float[np.ndarray, "B"],
@@ -165,12 +253,15 @@ def jackknife(
     to be small.
     """
     count = len(without)
+    scaled, power = unit(np.append(without, whole))
+    without, whole, second = scaled[:-1], float(scaled[-1]), float(np.ldexp(second, -2 * power))
     centre = count * whole - (count - 1) * float(np.mean(without))
     found = (count - 1) / count * float(np.sum((without - np.mean(without)) ** 2))
     stderr = float(np.sqrt(max(found - second, second)))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, count - 1))
     value, n = whole if plain else centre, float(count) if n_eff is None else n_eff
-    return Estimate(value, stderr, (centre - half, centre + half), n, confidence=confidence)
+    ends = _around(value, centre - half, centre + half)
+    return rescaled(Estimate(value, stderr, ends, n, confidence=confidence), power)
 
 
 def positive(
@@ -192,7 +283,8 @@ def positive(
         raise NoNumber(Reason.ONE_BATCH, need="log more handoffs", n_eff=n)
     logs = jackknife(float(np.log(whole)), np.log(without), n_eff=n, confidence=confidence)
     value, (low, high) = whole if plain else float(np.exp(logs.value)), np.exp(logs.interval)
-    return Estimate(value, value * logs.stderr, (float(low), float(high)), n, confidence=confidence)
+    ends = _around(value, float(low), float(high))
+    return Estimate(value, value * logs.stderr, ends, n, confidence=confidence)
 
 
 def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
@@ -200,9 +292,10 @@ def mean(samples: Float[np.ndarray, "R"], confidence: float = 0.95) -> Estimate:
     n = float(len(samples))
     if n < 2:
         return missing(Reason.FEW_RUNS, f"{n:g}, at least 2 are needed", n_eff=n)
+    samples, power = unit(samples)
     value, stderr = float(np.mean(samples)), float(stats.sem(samples))
     half = stderr * float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-    return Estimate(value, stderr, (value - half, value + half), n, confidence=confidence)
+    return rescaled(Estimate(value, stderr, (value - half, value + half), n, confidence=confidence), power)
 
 
 def mean_squares(
@@ -233,6 +326,18 @@ def root_mean_square(errors: Float[np.ndarray, "R"], confidence: float = 0.95) -
 
 
 def _root_mean_square(errors: Float[np.ndarray, "R"], confidence: float) -> Estimate:
+    errors, power = unit(errors)
+    return rescaled(_root_of_squares(errors, confidence), power)
+
+
+def unit(errors: Float[np.ndarray, "*n"]) -> tuple[Float[np.ndarray, "*n"], int]:
+    """Errors in units of 2^power, the power of two just below the largest: squares neither overflow nor vanish."""
+    largest = float(np.abs(errors).max(initial=0.0))
+    power = int(np.frexp(largest)[1]) - 1 if 0 < largest < np.inf else 0
+    return np.ldexp(errors, -power), power
+
+
+def _root_of_squares(errors: Float[np.ndarray, "R"], confidence: float) -> Estimate:
     square = errors**2
     if len(square) > 1 and np.isfinite(square[0]) and (square == square[0]).all():
         value = float(np.sqrt(square.mean()))
@@ -249,6 +354,6 @@ def log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], c
 def _log_log_slope(x: Float[np.ndarray, "K"], curves: Float[np.ndarray, "R K"], confidence: float) -> Estimate:
     if len(x) < 2:
         raise NoNumber(Reason.FEW_POINTS, f"{len(x)}, at least 2 are needed", n_eff=float(len(curves)))
-    whole, without = mean_squares(curves)
+    whole, without = mean_squares(unit(curves)[0])
     slopes = np.polyfit(np.log(x), 0.5 * np.log(np.vstack([whole, without]).T), 1)[0]
     return jackknife(float(slopes[0]), slopes[1:], confidence=confidence, plain=True)

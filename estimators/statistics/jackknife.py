@@ -117,7 +117,9 @@ def norm(
         low = square - t * pure
     low, high = float(np.sqrt(max(low - bias[1], 0.0))), float(np.sqrt(max(high - bias[0], 0.0)))
     value = float(np.sqrt(max(square, 0.0)))
-    return Estimate(value, (high - low) / (2 * t), (low, high), n_eff, confidence=confidence)
+    return Estimate(
+        value, (high - low) / (2 * t), (min(low, value), max(high, value)), n_eff, confidence=confidence
+    )  # fmt: skip
 
 
 def leave_one_out(whole: float, without: Float[np.ndarray, "B"]) -> Float[np.ndarray, "B"]:

@@ -12,10 +12,12 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from tyro.conf import Positional
 
 from estimators.logs.reader import read
+from estimators.logs.schema import LogError
 from icq_bounds.console import Lines, says
 from icq_bounds.diagnosis import page
 from icq_bounds.diagnosis.diagnosis import diagnose
-from icq_bounds.diagnosis.words import as_json, words
+from icq_bounds.diagnosis.words import as_json, findings, words
+from icq_bounds.plain import plain
 
 STEPS = 8  # about so many things are told while diagnosing
 
@@ -58,12 +60,15 @@ def run(options: DiagnoseOptions, console: Console) -> None:
         raise IsADirectoryError(21, "is a folder; name the page itself", str(options.html))
     if options.html is not None and options.html.exists() and options.html.samefile(options.file):
         raise ValueError(f"html: {options.html} is the log itself; give the page another name")
-    with Progress(*columns, console=Lines(stderr=True), transient=True) as progress:
-        bar = progress.add_task(f"reading {options.file.name}", total=1.0)
+    aside = Lines(stderr=True)
+    with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as progress:
+        bar = progress.add_task(f"reading {plain(options.file.name)}", total=1.0)
         log, report = read(
             options.file, gamma=options.gamma, skip_bad=options.skip_bad,
             progress=lambda fraction: progress.update(bar, completed=fraction),
         )  # fmt: skip
+        if len(log) == 0:
+            raise LogError(f"{options.file}: no usable row is left: {'; '.join(findings(report))}")
         progress.update(bar, completed=0, total=STEPS)
         found = diagnose(
             log, width=options.width, double=options.double, seed=options.seed,

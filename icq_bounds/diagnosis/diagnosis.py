@@ -9,8 +9,9 @@ the other), and the residual sqrt(C/T) that T handoffs leave to an averaged tabu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,8 +25,8 @@ from estimators.doubt import CHANCE, UNSURE
 from estimators.fit import Fit, fit, network_of, rows_of
 from estimators.interface import Channels
 from estimators.law import Law
-from estimators.logs.log import Log
-from estimators.statistics.estimate import Estimate, attempt, estimator, exact, jackknife, missing
+from estimators.logs.log import Log, power_of
+from estimators.statistics.estimate import Estimate, attempt, estimator, exact, jackknife, missing, rescaled
 from estimators.values import sent_error, typical_value, value_error, value_error_change
 from icq.display import Fact, Shown
 from icq.reason import NoNumber, Reason
@@ -35,6 +36,7 @@ EACH = 1 - (1 - CONFIDENCE) / 3  # of each of the three terms: together they hol
 LOCAL = 3  # the whole, after its three channels
 MOST = 50  # agents whose channels are estimated, those with the largest shares
 
+UNITLESS = ("share", "correlation", "covered")
 Tell = Callable[[str], None]
 
 
@@ -152,7 +154,24 @@ def diagnose(
     """
     if double and width is None:
         raise ValueError("double needs a width: what would twice the width of a network buy?")
-    return Diagnosis(_interface(log, tell), _approximation(log, width, double, seed, tell), _residual(log, tell))
+    log, power = log.in_unit()
+    found = Diagnosis(_interface(log, tell), _approximation(log, width, double, seed, tell), _residual(log, tell))
+    return found if power == 0 else _rescaled(found, power)
+
+
+def _rescaled(d: Diagnosis, power: int) -> Diagnosis:
+    """A diagnosis in units of 2^power in units of reward: shares and factors have none."""
+
+    def back(found: Any) -> Any:
+        if isinstance(found, Estimate):
+            return rescaled(found, power)
+        if isinstance(found, tuple):
+            return type(found)(*map(back, found)) if hasattr(found, "_fields") else tuple(map(back, found))
+        if not is_dataclass(found) or isinstance(found, type):
+            return found
+        return replace(found, **{f.name: back(getattr(found, f.name)) for f in fields(found) if f.name not in UNITLESS})
+
+    return Diagnosis(back(d.interface), back(d.approximation), back(d.residual))
 
 
 def name(names: tuple[str, ...], code: int, kind: str) -> str:
@@ -269,9 +288,12 @@ def _split(log: Log, cells: Cells, local: Estimate) -> Split | None:
             np.sqrt((law.mass * interface.residual(law) ** 2).sum()) - np.sqrt((law.mass * without(law) ** 2).sum())
         )
 
+    less = interface.scalar(rest, saves)
+    if less.known and less.interval[0] == less.interval[1]:
+        less = missing(Reason.NO_SCATTER, n_eff=less.n_eff)
     return Split(
         observation_name(log, int(cells.frame.code[worst])), interface.norm(rest, interface.residual),
-        interface.norm(rest, without), interface.scalar(rest, saves),
+        interface.norm(rest, without), less,
     )  # fmt: skip
 
 
@@ -303,7 +325,10 @@ def _approximation(log: Log, width: int | None, double: bool, seed: int, tell: T
 
 
 def _fit(log: Log, learned: Log, width: int, seed: int) -> Fit:
-    return fit(learned, network_of(log, width), jax.random.key(seed))
+    """Networks fitted in a unit of the largest reward: float32 and the steps of Adam are made for values near 1."""
+    scaled, power = learned.in_units_of(power_of(learned.reward))
+    found = fit(scaled, network_of(log, width), jax.random.key(seed))
+    return replace(found, q=np.ldexp(found.q, power), change=float(np.ldexp(found.change, power)))
 
 
 # --- residual -------------------------------------------------------------------------------------------------------
@@ -327,6 +352,8 @@ def root(constant: Estimate, handoffs: int) -> Estimate:
     """sqrt(constant/T) of the constant of a mean square."""
     if not constant.known:
         return constant
+    if constant.value == 0:
+        return replace(constant, interval=(0.0, float(np.sqrt(constant.interval[1] / handoffs))))
     _check_positive(constant)
     low, value, high = (
         float(np.sqrt(x / handoffs)) for x in (constant.interval[0], constant.value, constant.interval[1])
@@ -346,6 +373,8 @@ def _ratio(whole: Estimate, alone: Estimate) -> Estimate:
     for e in (whole, alone):
         if not e.known:
             return e
+        if e.value == 0:
+            raise NoNumber(Reason.NO_NOISE, n_eff=e.n_eff)
         _check_positive(e)
     value = whole.value / alone.value
     down = np.hypot(np.log(whole.value / whole.interval[0]), np.log(alone.interval[1] / alone.value))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from rich.console import Console
@@ -11,6 +14,7 @@ from rich.text import Text
 
 from estimators.decomposition import NAME
 from estimators.statistics.estimate import Estimate
+from icq.display import printable
 from icq_bounds.diagnosis.diagnosis import EACH, Agent, Diagnosis
 from icq_bounds.diagnosis.words import CHANNELS, MEANING, Said, said
 from icq_bounds.figures import style as plots
@@ -28,11 +32,25 @@ def _parts(agent: Agent) -> dict[str, Estimate]:
     return agent.channels._asdict()
 
 
+def _printable(part: Any) -> Any:
+    """The same with every text inside, names of the log among them, free of control characters and escape sequences."""
+    if isinstance(part, str):
+        return printable(part)
+    if isinstance(part, tuple):
+        return type(part)(*map(_printable, part)) if hasattr(part, "_fields") else tuple(map(_printable, part))
+    if isinstance(part, dict):
+        return {key: _printable(value) for key, value in part.items()}
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{f.name: _printable(getattr(part, f.name)) for f in fields(part) if f.init})
+    return part
+
+
 # --- terminal -------------------------------------------------------------------------------------------------------
 
 
 def show(d: Diagnosis, s: Said, console: Console) -> None:
     """Print the page."""
+    d, s = _printable(d), _printable(s)
     console.print(Text(s.verdict.sentence, style="bold"))
     console.print()
     table = _table("  error", "values are off by", "because")
@@ -117,6 +135,7 @@ def _remarks(d: Diagnosis) -> list[str]:
 
 def page(d: Diagnosis, s: Said, source: str, command: str) -> Page:
     """The self-contained page of a diagnosis."""
+    d, s, source = _printable(d), _printable(s), printable(source)
     agents = d.interface.agents
     known = any(a.local.known for a in agents[:SHOWN])
     return html.render(

@@ -14,7 +14,7 @@ from estimators.cells import COVERED_ONWARD, VISITS_OF_A_CELL
 from estimators.decomposition import NAME
 from estimators.logs.log import Log
 from estimators.logs.report import MENDED, NOTED, Finding, ReaderReport
-from estimators.statistics.estimate import Estimate, missing, result
+from estimators.statistics.estimate import Estimate, exact, missing, result
 from icq.display import Fact, Shown
 from icq.reason import Reason, Why, plain
 from icq_bounds import numbers
@@ -85,8 +85,16 @@ def said(e: Estimate) -> str:
 def words(d: Diagnosis, log: Log, report: ReaderReport) -> Said:
     """Everything there is to say."""
     lacks = _lacks(d, log)
-    return Said(verdict(d.terms), _moves(d), lacks, _advice(d, log, report, lacks), _facts(d, log, report),
-                _findings(report))  # fmt: skip
+    concluded = _constant(log, verdict(d.terms))
+    return Said(concluded, _moves(d), lacks, _advice(d, log, report, lacks), _facts(d, log, report), findings(report))
+
+
+def _constant(log: Log, found: Conclusion) -> Conclusion:
+    """The verdict, behind a word about rewards that are all the same."""
+    if len(log) < 2 or log.reward.min() < log.reward.max():
+        return found
+    same = f"Rewards do not vary: all {len(log)} are {float(log.reward[0])!r}."
+    return Conclusion(found.dominant, f"{same} {found.sentence}")
 
 
 def verdict(terms: Mapping[str, Estimate]) -> Conclusion:
@@ -96,7 +104,7 @@ def verdict(terms: Mapping[str, Estimate]) -> Conclusion:
     """
     known = {term: e for term, e in terms.items() if e.known}
     unknown = [NAME[term] for term in terms if term not in known]
-    measured = {term: e for term, e in known.items() if e.stderr > 0 or e.value > 0}
+    measured = {term: e for term, e in known.items() if e.stderr > 0 or e.interval[1] > 0}
     if not measured:
         return Conclusion(None, f"Nothing can be said yet: {_and(unknown) or 'no term'} could not be estimated.")
     order = sorted(known, key=lambda term: -known[term].value)
@@ -143,7 +151,7 @@ def _moves(d: Diagnosis) -> tuple[Move, ...]:
         "data: twice as many handoffs", "residual", residual, scaled(residual, half), scaled(residual, 1 - half),
         "every doubling buys this factor again",
     )  # fmt: skip
-    nothing = gap if not gap.known else Estimate(0.0, 0.0, (0.0, 0.0), gap.n_eff)
+    nothing = gap if not gap.known else exact(0.0)
     moves = [
         whole,
         Move("interface: show every agent the whole context", NAME["interface"], gap, nothing, gap,
@@ -258,7 +266,7 @@ def _facts(d: Diagnosis, log: Log, report: ReaderReport) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _findings(report: ReaderReport) -> tuple[str, ...]:
+def findings(report: ReaderReport) -> tuple[str, ...]:
     """The reader's report, line by line; empty when everything was in order."""
     out = []
     for field, text in (MENDED | NOTED).items():
