@@ -33,7 +33,7 @@ from bounds.interface.gap import (
     rounding,
     scalar_gap_bound,
     scalar_gap_bound_d,
-    signed_gap_value,
+    signed_gap,
     sup_bound,
 )
 from bounds.path import moving
@@ -62,7 +62,7 @@ def signed_gap_bound_d(a: Analysis) -> Bound:
 
     -L <= Q* - Qbar o phi <= U gives |Q* - Qbar o phi| <= max(U, L).  Unconditional.
     """
-    upper, lower, error = signed_gap_value(a, a.q_bar)
+    upper, lower, error = signed_gap(a)
 
     def compute() -> tuple[float, dict[str, float]]:
         parts = {"above": a.norm_d_state(upper), "below": a.norm_d_state(lower)}

@@ -75,7 +75,7 @@ def _pour(handle: int, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes, there: int | None, new: bool) -> None:
-    if there is not None and not os.access(path, os.W_OK):
+    if there is not None and path.exists() and not os.access(path, os.W_OK):  # somebody may have taken it away
         raise PermissionError(errno.EACCES, "Permission denied")
     part = path.with_name(f".{path.name[:NAME]}.{token_hex(4)}{PART}")
     try:

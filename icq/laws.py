@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from icq.note import Note
+
 TOLERANCE = 1e-9  # of double precision
 
 
-class Normalised(UserWarning):
+class Normalised(Note):
     """Rows of probabilities were divided by their sums, which were 1 only within the precision of their type."""
 
 

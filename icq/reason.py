@@ -12,10 +12,6 @@ from enum import Enum
 from icq.display import Shown
 
 
-class Note(UserWarning):
-    """A warning of this project, which commands print as a line."""
-
-
 class Reason(Enum):
     """Kinds of missing numbers; the value is the sentence that people read."""
 

@@ -67,9 +67,10 @@ def traced() -> bool:
 
 def show_own_warnings() -> None:
     """From here on warnings of this project are lines on stderr, and those of libraries are not shown unless traced."""
+    from icq.note import Note  # here: the command line begins without JAX
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if category.__module__.partition(".")[0] in ROOMS:
+        if issubclass(category, Note):
             print(f"icq: note: {plain(message)}", file=sys.stderr)
 
     if not traced():

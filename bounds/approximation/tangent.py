@@ -21,6 +21,7 @@ from bounds.approximation.certificate import SECTION, residual
 from bounds.approximation.class_error import class_error_bound, projected_certificate, solve_radius
 from bounds.approximation.classes import LinearClass, linear_class
 from bounds.core.bound import Bound, conditional
+from bounds.interface.gap import contracts
 from icq.display import Shown
 from icq.exact import Analysis
 
@@ -136,7 +137,7 @@ def network_class_bound(members: LinearClass, p: Perturbation) -> Bound:
         return value, _parts(p)
 
     return conditional(
-        "network against its tangent class", certificate.assumptions, compute, SECTION, certificate.trivial,
+        "network against its tangent class", [contracts("kappa_F", kappa)], compute, SECTION, certificate.trivial,
         roundoff=certificate.roundoff,
     )  # fmt: skip
 

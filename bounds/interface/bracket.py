@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds.core.bound import Bound
-from bounds.interface.gap import SECTION, observed_error, rounding, signed_gap_value, sup_bound
+from bounds.interface.gap import SECTION, observed_error, rounding, signed_gap, sup_bound
 from icq.exact import Analysis, Model
 
 BACKUPS = 4
@@ -34,7 +34,7 @@ def bracket_bound_d(a: Analysis, backups: int = BACKUPS) -> Bound:
 
     Unconditional; with ever more backups it is the exact gap, and dynamic programming.
     """
-    upper, lower, error = signed_gap_value(a, a.q_bar)
+    upper, lower, error = signed_gap(a)
 
     def compute() -> tuple[float, dict[str, float]]:
         width = narrowed(a.oracle, a.lift(a.q_bar), upper, lower, backups)

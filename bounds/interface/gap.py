@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -78,6 +79,12 @@ def signed_gap_value(a: Analysis, q: Numbers) -> tuple[Float[np.ndarray, "S A"],
     value = a.interface_value if known else a.oracle.evaluate(policy[a.smdp.observation])
     own = a.oracle.reward + (a.oracle.kernel @ value.v).reshape(b.shape)
     return upper.q, np.where(a.oracle.available, a.lift(q) - own, 0.0), upper.error + value.error
+
+
+@lru_cache(maxsize=4)
+def signed_gap(a: Analysis) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"], float]:
+    """`signed_gap_value` of Qbar, solved for once."""
+    return signed_gap_value(a, a.q_bar)
 
 
 def oracle_contraction(a: Analysis) -> float:
@@ -192,7 +199,7 @@ def greedy_loss_cap(a: Analysis) -> Float[np.ndarray, "S"]:
 
 def signed_loss_cap(a: Analysis) -> Float[np.ndarray, "S"]:
     """Lemma: V*(s) - V^pi(s) <= max_a U(s,a) + L(s, pi(s)) <= 2 max_a E(s,a), with the signed pair of Qbar."""
-    upper, lower, _ = signed_gap_value(a, a.q_bar)
+    upper, lower, _ = signed_gap(a)
     policy = a.interface_solution.policy[a.smdp.observation]
     return greedy(upper, a.oracle.available)[1] + lower[np.arange(len(policy)), policy]
 

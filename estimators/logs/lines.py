@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from estimators.logs.codes import Kind
 from estimators.logs.contexts import JSON, canonical
-from estimators.logs.parse import Unreadable, behind, cut, is_header, parse
+from estimators.logs.parse import UnreadableLine, behind, cut, is_header, parse
 from estimators.logs.report import Finding
 from estimators.logs.schema import COLUMNS, IDS, OPTIONAL, REQUIRED, SCHEMA, LogError, check_gamma
 from icq.display import printable
@@ -108,7 +108,7 @@ class JsonLines:
             return None
         try:
             row = parse(line)
-        except Unreadable as why:
+        except UnreadableLine as why:
             self._settle(torn=False)
             row = behind(line)
             if row is None:

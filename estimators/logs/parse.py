@@ -14,12 +14,12 @@ BEGINNINGS = (b'{"task":', b'{"schema":')  # how the recorder begins a line
 LONG = re.compile(rb"[0-9]{20}")  # integers that the fast parser rounds
 
 
-class Unreadable(Exception):
+class UnreadableLine(Exception):
     """A line that is no JSON object in UTF-8; the message says why."""
 
 
 def parse(line: bytes) -> Any:
-    """The JSON value of a line.  Raises Unreadable.
+    """The JSON value of a line.  Raises UnreadableLine.
 
     The fast parser is believed where it cannot differ from the exact one: no integer is too long for it, and no key is
     there twice, as there are no more colons than keys.
@@ -40,11 +40,13 @@ def _exactly(line: bytes) -> Any:
         return json.loads(line.decode(), object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise Unreadable(f"byte 0x{byte:02x} at position {error.start} is not UTF-8; save the log as UTF-8") from None
+        raise UnreadableLine(
+            f"byte 0x{byte:02x} at position {error.start} is not UTF-8; save the log as UTF-8"
+        ) from None
     except RecursionError:
-        raise Unreadable("nested too deeply") from None
+        raise UnreadableLine("nested too deeply") from None
     except ValueError:
-        raise Unreadable("not one JSON object") from None
+        raise UnreadableLine("not one JSON object") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise Unreadable(f"the key {twice!r} is there twice")
+        raise UnreadableLine(f"the key {twice!r} is there twice")
     return found
 
 
@@ -85,7 +87,7 @@ def behind(line: bytes) -> dict[str, Any] | None:
         while start > 0:
             try:
                 found = parse(line[start:])
-            except Unreadable:
+            except UnreadableLine:
                 start = line.find(beginning, start + 1)
                 continue
             whole = isinstance(found, dict) and (found.keys() >= set(REQUIRED) or is_header(found))
@@ -97,7 +99,7 @@ def _half(line: bytes) -> bool:
     """Whether an object was begun and not ended."""
     try:
         parse(line)
-    except Unreadable:
+    except UnreadableLine:
         return cut(line)
     return False
 

@@ -171,7 +171,7 @@ def contraction(
     return float(np.sqrt(best))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysis(Shown):
     """Everything exact about one instance (float64); made by `analyse`.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from icq.reason import Note
+from icq.note import Note
 
 _QUIET = "TF_CPP_MIN_LOG_LEVEL"
 _level = os.environ.get(_QUIET)

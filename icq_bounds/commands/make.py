@@ -9,7 +9,6 @@ from typing import Annotated, TypeAlias
 from rich.console import Console
 from tyro.conf import subcommand
 
-from icq.files import is_stdout
 from icq_bounds.console import Lines
 from icq_bounds.sweep.families import DialsFamily, GarnetFamily, RoutingFamily
 
@@ -61,6 +60,8 @@ def description() -> str:
 
 def run(options: Made, console: Console) -> None:
     """Write an instance of a family."""
+    from icq.files import is_stdout
+
     options.check()  # an instance that no machine holds is refused before it is tried
     out, m = options.out, options.workflow()
     m.save(out)

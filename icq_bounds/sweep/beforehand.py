@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bounds import ladder
-from bounds.approximation.class_error import class_error_bound, class_error_sector
+from bounds.approximation.class_error import class_error_bound, class_error_sector, trivial_error
 from bounds.approximation.classes import linear_class
 from bounds.core.bound import Assumption, Bound
 from bounds.core.steps import Decay
@@ -124,9 +124,9 @@ def _class_error(a: Analysis, cls: FunctionClass, run: NetworkRun | None) -> Bou
     if run is not None:
         full = run.known[0]
         name = "networks whose kernel has full rank represent every Q"
-        return Bound(name, 0.0 if full.holds else math.nan, {}, (full,), "docs/theory.md section 5e")
+        return Bound(name, 0.0 if full.holds else math.nan, {}, (full,), "docs/theory.md section 5e", trivial_error(a))
     if isinstance(cls, Tabular):
-        return Bound("a table represents every Q", 0.0, {}, (), "docs/theory.md section 4")
+        return Bound("a table represents every Q", 0.0, {}, (), "docs/theory.md section 4", trivial_error(a))
     if isinstance(cls, Linear):
         members = linear_class(a, np.asarray(cls.features, float), np.asarray(cls.offset, float))
         both = class_error_bound(members), class_error_sector(members)

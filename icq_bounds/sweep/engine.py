@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from icq.display import Fact, Shown
-from icq.reason import Note
+from icq.note import Note
 from icq_bounds.console import says
 from icq_bounds.errors import FailedCells, Interrupted, WorkError
 from icq_bounds.sweep.provenance import machine, xla_flags

@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
 
 from icq import files
-from icq.reason import Note
+from icq.note import Note
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("icq", "synthetic", "estimators", "bounds")
@@ -67,14 +68,13 @@ class Store:
     def __init__(self, folder: Path, code: str | None = None, read_only: bool = False) -> None:
         self.folder, self.code, self.read_only = folder, code or code_version(), read_only
         if not read_only:
+            trial = folder / f"writable.{token_hex(4)}"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                files.write(
-                    folder / "writable", b"x" * 4096
-                )  # an unwritable folder or a full disk fails here, before work
+                files.write(trial, b"x" * 4096)  # an unwritable folder or a full disk fails here, before work
             except FileExistsError as error:
                 raise NotADirectoryError(error.errno, "is a file, a folder is needed", str(folder)) from error
-            (folder / "writable").unlink(missing_ok=True)
+            trial.unlink(missing_ok=True)
             self._sweep_up()
 
     def _sweep_up(self) -> None:

@@ -9,7 +9,6 @@ from strategies import instances
 
 from bounds.interface import agents, gap
 from icq.exact import analyse
-from icq.smdp import ICSMDP
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -68,18 +67,6 @@ def test_linear_rung_crosses_the_scalar_rung():
     applicable = [x.value - y.value for x, y in linear if x.applicable]
     assert max(applicable) > 1e-3 and min(applicable) < -1e-3
     assert any(not x.applicable for x, _ in linear)
-
-
-def test_agents_that_never_act_have_no_gap():
-    m = ICSMDP.create(
-        prob=np.ones((2, 1, 1)), next_state=[[[1]], [[0]]], duration=np.ones((2, 1, 1), int), reward=[[[1.0]], [[2.0]]],
-        observation=[0, 1], agent=[0, 3], gamma=0.5,
-    )  # fmt: skip
-    a = analyse(m)
-    e = agents.agent_gap_value(a, np.array([[1.0], [4.0]]))
-    np.testing.assert_allclose(e.value, [4.0, 0.0, 0.0, 6.0])
-    np.testing.assert_allclose(e.attribution[[0, 0, 3, 3], [0, 3, 0, 3]], [4 / 3, 8 / 3, 2 / 3, 16 / 3])
-    assert not e.attribution[1:3].any() and not e.attribution[:, 1:3].any()
 
 
 @given(instances())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import sympy
+import xarray
 from markupsafe import Markup
 from strategies import garnet
 
@@ -26,6 +27,7 @@ from bounds import symbolic as sym
 from bounds.adversary import search
 from bounds.approximation import classes
 from bounds.approximation.class_error import class_error_bound, class_fixed_point
+from bounds.approximation.sector_angle import Form
 from bounds.core import bound, term
 from bounds.core.bound import Certificate, Verdict
 from bounds.core.curve import curve
@@ -53,7 +55,7 @@ from icq.learn.learner import LearnerConfig, init, learn
 from icq.reason import Reason
 from icq.sampled import fleet
 from icq.smdp import ICSMDP, stack
-from icq_bounds.check import TermCheck
+from icq_bounds.check import NextRun, TermCheck
 from icq_bounds.diagnosis import diagnosis, words
 from icq_bounds.network_theorem import NetworkTheorem
 from icq_bounds.pages import html, parts
@@ -72,6 +74,8 @@ PACKAGES = ("icq", "estimators", "bounds", "icq_bounds", "audits")
 # What a person writes down to have something done, or what code hands to code: a repr that repeats the call is right.
 PLAIN = {
     "icq.display.Fact", "icq.reason.Why",
+    "icq.described.Outcome",  # what an option may lead to, as a person says it
+    "icq.archive.Promise",  # what a header of a file says
     "icq_bounds.sweep.axes.Setting",  # an axis that a sweep knows
     "audits.calibration.blocks.DataSets", "audits.calibration.suite.Study",  # what a calibration is asked to do
     "audits.calibration.rows.Quantity", "audits.calibration.rows.DataSource",
@@ -120,7 +124,11 @@ def record(cls):
 def hints(thing, *wanted):
     """The annotations of a function or a class."""
     thing = unwrap(thing)
-    known = {name: x for part in PACKAGES for name, x in exported(part)} | vars(sys.modules[thing.__module__])
+    known = (
+        {"xr": xarray}
+        | {name: x for part in PACKAGES for name, x in exported(part)}
+        | vars(sys.modules[thing.__module__])
+    )
     said = {name: x for name, x in getattr(thing, "__annotations__", {}).items() if not wanted or name in wanted}
     return [eval(x, known) if isinstance(x, str) else x for x in said.values()]
 
@@ -306,6 +314,7 @@ def of_bounds(a):
     laws = (planner.PowerLaw(1.0, 0.5), planner.BitLaw(1.0), planner.SharpResidual(50.0))
     yield planner.plan(0.5, *laws, planner.Costs(1.0, 1.0, 1e-3))
     yield term.Observed(0.1, 0.09, 0.11)
+    yield from (pop.sector, Form(pop.sector, pop.least_mass, pop.metric, np.ones(len(pop.metric)), pop.metric))
     yield population_path(pop, np.full(5, 1e-3), 0 * pop.theta_star)
     yield Path(np.array([0, 5]), np.ones((2, 3)), np.ones((2, 4), int), np.ones((1, 3)))
     yield KernelPath((), (), np.ones((2, 2)), {}, 0.1)
@@ -330,6 +339,7 @@ def of_experiments(a):
     yield html.Page("<title>A &lt; B</title>")
     known = scalar_gap_bound(a)
     yield TermCheck("residual", E, known, Verdict.HOLDS, Certificate.of(known), Verdict.HOLDS)
+    yield NextRun(1.5, 0.75, E)
     cell = RoutingCell(bits=1, who=Who.ICQ, seeds=1, handoffs=10)
     yield engine.Attempt(cell, {"observed_total": np.ones(3)})
     yield Played(build.Workflow(a.smdp, (), (), (), ()), a, a.d, {"right": np.ones(3)})

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bounds import ladder
+from bounds.interface.bracket import bracket_bound_d
 from bounds.path import moving
 from bounds.path.population_path import Path as MeanPath
 from estimators.decomposition import TERMS
@@ -160,9 +160,9 @@ def test_a_third_of_the_fluctuation_is_not_enough(long_runs, monkeypatch):
 
 
 def test_an_interface_rung_below_the_gap_is_caught(long_runs, monkeypatch):
-    a, rung, before = long_runs[0], ladder.signed_gap_bound_d, long_runs[2].before
+    a, rung, before = long_runs[0], bracket_bound_d, long_runs[2].before
     share = (1 - 1e-6) * a.norm_d_state(a.gap) / rung(a).value
-    monkeypatch.setattr(ladder, "signed_gap_bound_d", lambda a: replace(rung(a), value=share * rung(a).value))
+    monkeypatch.setattr(known, "bracket_bound_d", lambda a: replace(rung(a), value=share * rung(a).value))
     monkeypatch.setattr(known, "_residual", lambda *given: (before.bounds["residual"], before.predicted))
     assert set(said_again(long_runs)["interface"].ravel()) == {"violated"}
 

@@ -115,7 +115,7 @@ def test_any_text_is_letters_on_one_line(text):
     said = plain.plain(text + ORDERS)
     assert not INSIDE.search(said) and "\n" not in said and "\\x1b[31mred" in said
     assert said.encode() and plain.plain(said) == said
-    assert plain.plain("Übermaß 数 é \t [/x]") == "Übermaß 数 é \t [/x]"
+    assert plain.plain("Übermaß 数 é [/x]") == "Übermaß 数 é [/x]"
 
 
 def test_nothing_from_outside_orders_the_terminal(capsys):
@@ -195,7 +195,7 @@ def test_a_full_disk_is_one_line_and_a_reader_that_left_none():
 def test_warnings_are_a_line_and_letters_that_a_terminal_lacks_are_escaped(place):
     code = """
 import warnings
-from icq.reason import Note
+from icq.note import Note
 from icq_bounds import cli
 def run(name, rest):
     warnings.warn("cell \x1b[31m is damaged", Note)
