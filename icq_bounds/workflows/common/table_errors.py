@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bounds.core.bound import verdict
-from bounds.ladder import signed_gap_bound_d
+from bounds.interface.bracket import bracket_bound_d
 from estimators.decomposition import decompose
 from icq.exact import Analysis
 from icq_bounds.sweep.store import Arrays
@@ -16,7 +16,7 @@ def errors_of_table(a: Analysis, q: Float[np.ndarray, "R O A"]) -> Arrays:
     """The errors of learned tables in the d-norm (a table has no approximation error): `e_interface`, one per seed of
     `e_residual` and `e_total`; `bound_interface`, its verdict, and `trivial_cap`, what rewards alone say.
     """  # fmt: skip
-    split, bound = decompose(a, q, a.q_bar)[0], signed_gap_bound_d(a)
+    split, bound = decompose(a, q, a.q_bar)[0], bracket_bound_d(a)
     said = verdict(bound, split.interface, split.interface, allowance=a.oracle_solution.error)
     return {
         "e_interface": np.array(split.interface), "e_residual": split.residual, "e_total": split.total,
