@@ -47,7 +47,7 @@ def pytest_configure(config):
 
 
 settings.register_profile(
-    "repo", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+    "repo", deadline=None, derandomize=True, max_examples=16, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("repo")
 
