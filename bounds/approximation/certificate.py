@@ -133,11 +133,12 @@ def certificate_oracle(a: Analysis, q: Numbers, backups: int = BACKUPS) -> Certi
     approximation and learning error together, whatever has learned the table.
     """
     q = table(a, q)
-    lifted, solution = a.lift(q), dominating_value(a.oracle, local_gap(a, q))
+    lifted, change = a.lift(q), local_gap(a, q)
+    solution = dominating_value(a.oracle, change)
 
     def compute() -> tuple[float, dict[str, float]]:
         width = narrowed(a.oracle, lifted, solution.q, solution.q, backups)
-        return a.norm_d_state(width), {"residual": a.norm_d_state(local_gap(a, q)), "backups": float(backups)}
+        return a.norm_d_state(width), {"residual": a.norm_d_state(change), "backups": float(backups)}
 
     roundoff = solution.error + rounding(a.oracle, q, q) / (1 - a.gamma_bar)
     bound = sup_bound(a, "certificate, oracle", compute, "docs/theory.md section 3, rung 2", roundoff)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from bounds.approximation.certificate import SECTION, residual, table
 from bounds.approximation.classes import ConvexClass, LinearClass
-from bounds.approximation.sector_angle import sector_distance
+from bounds.approximation.sector_angle import Distance, fits, sector_distance
 from bounds.core.bound import Assumption, Bound, Certificate, below, conditional
 from bounds.interface.gap import contracts, rounding, value_range
 from icq.coerce import Numbers
@@ -79,18 +79,18 @@ def class_fixed_point(members: ConvexClass, *, tolerance: float = 1e-11, max_ite
 
 def _by_sector(members: ConvexClass, problem: Projected, tolerance: float, limit: int) -> ClassSolution:
     a = members.analysis
-    one = _sector(members, a.q_bar)
-    if one is None:
+    known = _sector(members, a.q_bar)
+    if known is None:
         need = f"kappa_F = {members.modulus:.6g} is not below 1, so it is not certified to exist"
         raise NoNumber(Reason.NO_FIXED_POINT, need=need)
-    goal = tolerance * trivial_error(a) / one[1]
+    goal = tolerance * trivial_error(a) / known.growth
     found = fixed_point(problem, lambda _, residual: residual <= goal, limit=limit)
     after = problem.table(found.point)
     error = projected_certificate(members, after)
     return ClassSolution(after, error.value + error.roundoff, found.iterations, found.converged)
 
 
-def _sector(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> tuple[float, float] | None:
+def _sector(members: ConvexClass, q: Float[np.ndarray, "O A"]) -> Distance | None:
     return sector_distance(members, q) if isinstance(members, LinearClass) else None
 
 
@@ -122,37 +122,36 @@ def projected_certificate(members: ConvexClass, q: Numbers) -> Certificate:
     change = residual(a, q)
     epsilon, eta = a.norm_d(q - members.project(q)), a.norm_d(members.along(change))
     size, sector = _residual_d(members, q), _sector(members, q)
-    each = [(sector[0], sector[1])] if sector is not None else []
+    known = [] if sector is None else [sector]
     if kappa < 1:
-        each.append((min(size / (1 - kappa), solve_radius(kappa, epsilon, eta)), 1 / (1 - kappa)))
+        angle = solve_radius(kappa, epsilon, eta)
+        known.append(Distance(min(size / (1 - kappa), angle), 1 / (1 - kappa)))
+    best = min(known, default=Distance(math.nan, 0.0))
 
     def compute() -> tuple[float, dict[str, float]]:
-        return min(each)[0], {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
+        return best.value, {"residual": size, "epsilon": epsilon, "eta": eta, "kappa_f": kappa}
 
-    roundoff = 2 * _projected_rounding(a, q) * min(each)[1] if each else 0.0
-    assumptions = [_one_fixed_point(kappa, sector)]
+    assumption = contracts("kappa_F", kappa) if kappa < 1 or sector is None else _has_form(sector)
+    roundoff = 2 * _projected_rounding(a, q) * best.growth
     return Certificate.of(
-        conditional("projected certificate", assumptions, compute, SECTION, trivial_error(a), roundoff=roundoff)
+        conditional("projected certificate", [assumption], compute, SECTION, trivial_error(a), roundoff=roundoff)
     )
 
 
-def _one_fixed_point(kappa: float, sector: tuple[float, float] | None) -> Assumption:
-    """kappa_F < 1, or a form of the class in its sector that is positive definite, whose margin is one over growth."""
-    if kappa < 1 or sector is None:
-        return contracts("kappa_F", kappa)
-    margin = 1 / sector[1]
-    return below("drift", -margin, 0.0, f"kappa_F = {kappa:.6g}, but the sector of the maximum has a drift")
+def _has_form(sector: Distance | None) -> Assumption:
+    """A positive definite form of the class in its sector; the margin is one over its growth."""
+    detail = "no form of the class in its sector is positive definite" if sector is None else "in its sector"
+    return below("drift", 0.0 if sector is None else -1 / sector.growth, 0.0, detail)
 
 
 def class_error_sector(members: LinearClass) -> Bound:
     """Theorem (sector angle) at Q = Qbar: ||Q_F - Qbar||_d <= L, whatever kappa_F, if the class has a form."""
     a, found = members.analysis, sector_distance(members, members.analysis.q_bar)
-    value, growth = found or (math.nan, math.inf)
+    small, best = fits(members), found or Distance(math.nan, 0.0)
     noise = a.interface_solution.error + 2 * _projected_rounding(a, a.q_bar)
-    drift = below("drift", -1 / growth, 0.0, "a positive definite form of the class in its sector")
     return conditional(
-        "class error, sector", [drift], lambda: (value, {"growth": growth}), SECTION, trivial_error(a),
-        roundoff=noise * growth if found else 0.0,
+        "class error, sector", [_has_form(found) if small.holds else small],
+        lambda: (best.value, {"growth": best.growth}), SECTION, trivial_error(a), roundoff=noise * best.growth,
     )  # fmt: skip
 
 

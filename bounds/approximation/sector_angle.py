@@ -10,16 +10,26 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 
 from bounds.approximation.classes import LinearClass
+from bounds.core.bound import Assumption, below
 from bounds.core.sector import GROWING, OWN, Sector
-from icq.display import Fact, Shown
+from icq.display import Fact, Shown, shown
 
 LARGEST = 400  # dimension of a class up to which forms are computed: a Riccati equation of it takes seconds
+
+
+@shown
+class Distance(NamedTuple):
+    """A bound on ||Q - Q_F||_d, and by how much an error of norm 1 in g and h can move it."""
+
+    value: float
+    growth: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +46,8 @@ class Form(Shown):
     phi: Float[np.ndarray, "p"]
     basis: Float[np.ndarray, "p p"]
 
-    def distance(self, g: Float[np.ndarray, "p"], h: Float[np.ndarray, "X"]) -> tuple[float, float]:
-        """Theorem (sector angle): L >= ||Q - Q_F||_d, and by how much an error of 1 in g and h can move it.
+    def distance(self, g: Float[np.ndarray, "p"], h: Float[np.ndarray, "X"]) -> Distance:
+        """Theorem (sector angle): L >= ||Q - Q_F||_d.
 
         g = B'D(Q - That Q), h = Q - Pi Q.  L^2 = ||h||_d^2 + r t + t^2 sum_i p_i^2/(t phi_i - 1) for any t > 1/min phi,
         r = ||s||^2, s = Lambda^{1/2} spread(h), p = V'(Y(g + N C h) + S's), V the eigenvectors.  The least over t.
@@ -54,7 +64,8 @@ class Form(Shown):
 
         found = minimize_scalar(squared, bounds=(-14.0, 6.0), method="bounded", options={"xatol": 1e-3})
         norm2 = float(s.analysis.d_pair.reshape(-1) @ h**2)
-        return math.sqrt(norm2 + float(found.fun)), self._growth((1 + math.exp(float(found.x))) / least)
+        growth = self._growth((1 + math.exp(float(found.x))) / least)
+        return Distance(math.sqrt(norm2 + float(found.fun)), growth)
 
     def _growth(self, t: float) -> float:
         """L at this t is a norm of (g, h); its size on a pair of norm 1."""
@@ -68,10 +79,15 @@ class Form(Shown):
         return [Fact("parameters", len(self.phi)), Fact("least eigenvalue", float(self.phi[0]))]
 
 
+def fits(members: LinearClass) -> Assumption:
+    """Whether the class is small enough for its Riccati equations."""
+    return below("small class", float(members.rank), LARGEST + 0.5, f"dimension of the class, at most {LARGEST}")
+
+
 @lru_cache(maxsize=4)
 def forms(members: LinearClass) -> tuple[Form, ...]:
     """Some forms of a class, with Y = I and with Y from Riccati equations; none where none is positive definite."""
-    if not 0 < members.rank <= LARGEST:
+    if not fits(members).holds or members.rank == 0:
         return ()
     a, basis = members.analysis, members.affine.basis
     s = Sector(a, np.asarray(basis.toarray()), np.eye(members.rank))
@@ -107,8 +123,8 @@ def _form(s: Sector, y: Float[np.ndarray, "p p"], multipliers: Float[np.ndarray,
     return Form(s, multipliers, y, values - lost, vectors) if values[0] > lost else None
 
 
-def sector_distance(members: LinearClass, q: Float[np.ndarray, "O A"]) -> tuple[float, float] | None:
-    """The least L of all forms for a table Q with 0 at unavailable options, and its growth; None without a form.
+def sector_distance(members: LinearClass, q: Float[np.ndarray, "O A"]) -> Distance | None:
+    """The least L of all forms for a table Q with 0 at unavailable options; None without a form.
 
     A class with a form has one Q_F: its mean update is strongly monotone.
     """

@@ -92,7 +92,7 @@ def textbook(
     reach, radius = float(np.sqrt(pop.norm2.max())), float(np.linalg.norm(radii))
     level = float(np.abs(pop.offset).max()) + reach * radius
     g = reach * (float(np.abs(k.reward).max()) + 2 * level)
-    slip = 1e-12 * radius + float(radius == 0)  # without parameters there is nothing to leave
+    slip = 1e-12 * radius or float(np.finfo(float).tiny)  # in a ball of radius 0 is 0 alone
     assumptions = (
         contraction_assumption(pop),
         below("one block per agent", float(not separate), 1.0, "each feature and each part of M belongs to one agent"),

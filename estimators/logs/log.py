@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from icq import coerce
 from icq.coerce import Numbers
 from icq.display import LIGHT, Fact, Shown, word
+from icq.exact.fixed_point import unit_of
 from icq.learn.sampling import Handoff
 from icq.reason import NoNumber, Why
 from icq.smdp import ICSMDP
@@ -34,8 +35,7 @@ class Missed(NamedTuple):
 
 def power_of(rewards: Float[np.ndarray, "*n"], safe: int = 0) -> int:
     """The exponent of the power of two just below the largest |reward|; 0 where it is below `safe` either way."""
-    largest = float(np.abs(rewards).max(initial=0.0))
-    power = int(np.frexp(largest)[1]) - 1 if 0 < largest < np.inf else 0
+    power = unit_of(float(np.abs(rewards).max(initial=0.0)))
     return 0 if abs(power) < safe else power
 
 

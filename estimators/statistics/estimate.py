@@ -14,6 +14,7 @@ from scipy import stats
 
 from icq import coerce
 from icq.display import Fact, Shown, number
+from icq.exact.fixed_point import unit_of
 from icq.reason import NoNumber, Reason, Why
 
 P = ParamSpec("P")
@@ -332,8 +333,7 @@ def _root_mean_square(errors: Float[np.ndarray, "R"], confidence: float) -> Esti
 
 def unit(errors: Float[np.ndarray, "*n"]) -> tuple[Float[np.ndarray, "*n"], int]:
     """Errors in units of 2^power, the power of two just below the largest: squares neither overflow nor vanish."""
-    largest = float(np.abs(errors).max(initial=0.0))
-    power = int(np.frexp(largest)[1]) - 1 if 0 < largest < np.inf else 0
+    power = unit_of(float(np.abs(errors).max(initial=0.0)))
     return np.ldexp(errors, -power), power
 
 

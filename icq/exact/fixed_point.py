@@ -105,9 +105,8 @@ def solve(
 
     kernel: [S*A, S] sub-stochastic, zero rows for unavailable options.  near: options that may be optimal, as those of
     a similar problem: below COMPILED_FROM states one linear solve is all if they are.  `tolerance` is relative to the
-    scale max|reward|/(1 - gbar); rewards are scaled to size 1 by a power of two first.
-    Certificate: with Q = r + K v and v' = max_a Q, ||Q - Q*||_inf <=
-    gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
+    scale max|reward|/(1 - gbar); rewards are scaled to size 1 by a power of two first.  Certificate: with Q = r + K v
+    and v' = max_a Q, ||Q - Q*||_inf <= gbar ||v' - v||_inf / (1 - gbar), plus a bound on rounding.
     From COMPILED_FROM states on the loops are compiled; the certificate is the same.
     Raises NoNumber when the modulus is not below 1 by more than rounding, ValueError when a reward is not finite, a
     value leaves the range of a double, or a state has no option.

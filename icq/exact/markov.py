@@ -162,7 +162,7 @@ def stationary(
     d[states], log_d[states] = law.mass.d, law.mass.log_d
     residual = float(np.abs(transition.T @ d - d).sum())
     good = np.isfinite(law.mass.log_d).all() and (d >= 0).all() and abs(d.sum() - 1) <= LAW_ACCURACY
-    small = residual <= LAW_ACCURACY and (law.error <= LAW_ACCURACY or np.isnan(law.error))
+    small = residual <= LAW_ACCURACY and law.error <= LAW_ACCURACY
     return Stationary(d, log_d, residual, bool(law.done and good and small), law.error, method)
 
 
@@ -267,7 +267,7 @@ def _power(p: sp.csr_array, tolerance: float, limit: int) -> _Law:
         if change <= tolerance:
             break
     apart = float(np.abs(x[:, 0] - x[:, 1]).sum())
-    error = max(change * rate / (1 - rate) if rate < 1 else np.nan, apart)
+    error = max(change * rate / (1 - rate), apart) if rate < 1 else apart
     return _Law(_mass(x[:, 0]), float(error), change <= tolerance and apart <= LAW_ACCURACY)
 
 

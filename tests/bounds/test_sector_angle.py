@@ -137,6 +137,12 @@ class Alike(Sector):
         return 0 * table
 
 
+def test_a_class_too_large_for_its_equations_says_so(monkeypatch):
+    monkeypatch.setattr("bounds.approximation.sector_angle.LARGEST", 3)
+    bound = approx.class_error_sector(wide()[1])
+    assert [x.name for x in bound.failures] == ["small class"] and np.isnan(bound.value)
+
+
 def test_a_form_without_the_spread_is_caught():
     """Without S and s large multipliers would give the right angle of the mean over options."""
     a, rng = analyse(rare(0.1, gamma=0.6)), np.random.default_rng(0)

@@ -92,6 +92,10 @@ def test_textbook_assumptions():
     assert failed == ["theta* inside"]
     failed = [x.name for x in textbook(pop, 0.1, 9 + pop.theta_star, TIMES).assumptions if not x.holds]
     assert failed == ["start inside"]
+    nothing = tabular(analyse(replace(a.smdp, reward=np.zeros_like(a.smdp.reward))))
+    for start, missing in ((0 * nothing.theta_star, []), (0.5 + nothing.theta_star, ["start inside"])):
+        found = textbook(nothing, 0.1, start, TIMES).assumptions
+        assert [x.name for x in found if not x.holds] == missing, "in a ball of radius 0 is 0 alone"
     shared = population(a, np.random.default_rng(0).normal(size=(6, 2)))
     failed = [x.name for x in textbook(shared, 0.1, 0 * shared.theta_star, TIMES).assumptions if not x.holds]
     assert "one block per agent" in failed

@@ -220,6 +220,9 @@ def test_no_rung_is_violated_and_the_table_has_them_all(proved):
         for r in (*found.interface.rungs, *found.residual[Output.LAST][0].rungs):
             assert r.bound.name in said
         assert {row[0] for row in body} >= {"interface", "approximation", "residual, path", "total, average"}
+        along = {row[1] for row in body if row[0] == "residual, path"}
+        assert along >= {"Poisson, averaged", "Poisson, averaged, closed form"}, "they bound the path before convexity"
+        assert not along & {"moving reference, averaged", "textbook"}, "they bound the average alone"
         assert len(rows(found, path, residual_only=True)) < len(body)
 
 
@@ -242,6 +245,16 @@ def test_the_document(tmp_path, monkeypatch, capsys):
     assert text.startswith("# Tightness") and "python -m audits.tightness --runs 3" in text
     assert "**small**: 2 agents, 8 states, table" in text and "| interface | gap value |" in text
     assert "Tightness" in capsys.readouterr().out
+
+
+def test_a_violated_row_fails_the_audit(proved, monkeypatch, tmp_path):
+    found, path = proved[SETUP.name]
+    high = Observed(*(1e6 * x for x in (path.value, path.lower, path.upper)))
+    monkeypatch.setattr(tightness, "SETUPS", (SETUP,))
+    monkeypatch.setattr(tightness, "prove", lambda setup, runs: (found, high))
+    with pytest.raises(SystemExit, match="violated: residual, path Poisson, averaged"):
+        tightness.main(runs=2, out=tmp_path / "t.md")
+    assert (tmp_path / "t.md").exists()
 
 
 def test_the_interface_is_shown_once_per_workflow(proved, monkeypatch):
