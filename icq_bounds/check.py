@@ -173,9 +173,16 @@ class Check(Shown):
         return check_panel(self.records, ax)
 
     def next_run(self, term: str = "total") -> NextRun:
-        """A statement about one more run after as many handoffs; term: interface has no certificate, the rest do."""
+        """A statement about one more run after as many handoffs.
+
+        term: approximation, residual or total.  A run without a certificate, as one that diverged, leaves infinity.
+        Raises ValueError for another term: no learned table tells what its interface hides.
+        """
+        if term not in TERMS[1:]:
+            raise ValueError(f"term = {term!r} has no certificate; choose one of {', '.join(TERMS[1:])}")
         last = self.records.isel(checkpoint=-1)
         found = last.certificate.sel(term=term, output=self.records.attrs["shown"]).values
+        found = np.where(np.isnan(found), np.inf, found)
         killed = int((self.records.used.values > 1).any(axis=-1).sum())
         low, high = stats.binomtest(killed, self.seeds).proportion_ci(0.95, "exact")
         one = killed / self.seeds

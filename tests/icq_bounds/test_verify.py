@@ -1,5 +1,6 @@
 """One call learns, measures, bounds and certifies; bounds and certificates are never mixed."""
 
+from dataclasses import replace
 from functools import cache
 
 import matplotlib as mpl
@@ -175,6 +176,11 @@ def test_the_next_run_is_below_the_largest_certificate_with_a_known_probability(
     said = c.next_run()
     each = c.records.certificate.sel(term="total", output="average").isel(checkpoint=-1).values
     assert said.at_most == each.max() and said.probability == 0.75
+    with pytest.raises(ValueError, match="term = 'interface' has no certificate; choose one of approximation"):
+        c.next_run("interface")
+    lost = replace(c, records=c.records.copy(deep=True))
+    lost.records.certificate.loc[{"term": "total", "replica": 1}] = np.nan
+    assert lost.next_run().at_most == np.inf
     assert said.killed.value == 0.0 and said.killed.interval == pytest.approx((0.0, 1 - 0.025 ** (1 / 3)))
     a = analyse(model())
     q = np.asarray(ib.learn(model(), 200, 400, ib.table(), checkpoints=[200]).q_average[:, 0], np.float64)
